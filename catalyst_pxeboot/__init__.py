@@ -1,0 +1,3 @@
+"""Network-boot trees from catalyst's livecd-stage2 builds."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,135 @@
+"""What is planned: the nouns that plan, render, tree and manifest share.
+
+Paths within a tree are relative, with forward slashes, as every loader and URL writes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+#: Name of the squashfs inside the initramfs. It ends in `.img` because dracut's live: scheme
+#: asks for that, and lies at the root because genkernel looks nowhere else.
+ROOT_MEMBER = "image.squashfs.img"
+
+
+class Loader(StrEnum):
+    """A family of boot loaders that one configuration serves."""
+
+    IPXE = "ipxe"
+    PXELINUX = "pxelinux"
+    GRUB = "grub"
+
+
+class Firmware(StrEnum):
+    """What starts the loader."""
+
+    BIOS = "bios"
+    EFI = "efi"
+
+
+class Generator(StrEnum):
+    """The program that made an initramfs, which decides the words of its command line."""
+
+    DRACUT = "dracut"
+    GENKERNEL = "genkernel"
+
+
+class LinkMode(StrEnum):
+    """How a payload file gets from the stage2 tree into the netboot tree."""
+
+    AUTO = "auto"
+    HARDLINK = "hardlink"
+    REFLINK = "reflink"
+    COPY = "copy"
+
+
+class Role(StrEnum):
+    """What a file of the tree is for; stands in the manifest."""
+
+    KERNEL = "kernel"
+    INITRAMFS = "initramfs"
+    SQUASHFS = "squashfs"
+    ROOT_HEADER = "root-header"
+    PADDING = "padding"
+    MEMTEST = "memtest"
+    LOADER = "loader"
+    CONFIG = "config"
+
+
+@dataclass(frozen=True, slots=True)
+class Serial:
+    """A serial console: `device` as the kernel names it, `speed` in baud."""
+
+    device: str
+    speed: int
+
+    @property
+    def unit(self) -> int:
+        """The port's number, as loaders count them (ttyS0 and ttyAMA0 are both port 0)."""
+        return int("".join(c for c in self.device if c.isdigit()) or "0")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEntry:
+    """A menu entry that boots the live image.
+
+    `arguments` is the whole kernel command line but for what only the loader knows while it
+    runs (initrd=, BOOTIF=, the caller's own words). The initrds are, in this order:
+    `initramfs`, `padding` where there is one, then either `root_header` and `squashfs` (loaders
+    that join files byte by byte) or the squashfs as a member named `ROOT_MEMBER` (iPXE).
+    """
+
+    name: str  # unique in the menu; letters, digits and hyphens, so it is a label for any loader
+    title: str
+    kernel: str
+    initramfs: str
+    padding: str | None
+    root_header: str
+    squashfs: str
+    arguments: tuple[str, ...]
+    generator: Generator
+
+
+@dataclass(frozen=True, slots=True)
+class MemtestEntry:
+    """A menu entry that starts memtest86+, on one kind of firmware only."""
+
+    name: str
+    title: str
+    path: str
+    firmware: Firmware
+    bits: int  # 32 or 64; a 64-bit one needs a 64-bit processor and, on EFI, 64-bit firmware
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """What every loader shows. Boot from disk, shell, reboot and power off are the template's."""
+
+    title: str
+    timeout: int | None  # seconds; 0 boots at once, None waits for ever
+    default: str  # the name of a live entry
+    live: tuple[LiveEntry, ...]
+    memtests: tuple[MemtestEntry, ...]
+    serial: Serial | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of the tree that exists elsewhere already and is linked, cloned or copied."""
+
+    path: str
+    origin: Path
+    role: Role
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """A file of the tree whose content this program makes."""
+
+    path: str
+    content: bytes
+    role: Role
+    origin: str = ""  # what it was made from: a template's name, a loader's package and version

@@ -1,0 +1,53 @@
+"""The one place that starts other programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from catalyst_pxeboot.errors import CommandError, one_line
+
+
+def find_program(name: str) -> Path | None:
+    """Find the program `name` on PATH or in the sbin folders, which a user's PATH lacks."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
+    found = shutil.which(name, path=path)
+    return Path(found) if found else None
+
+
+def run(
+    argv: Sequence[str | Path], *, timeout: float = 120, env: Mapping[str, str] | None = None
+) -> bytes:
+    """Run `argv` without a shell and return what it wrote to standard output.
+
+    The child sees a small fixed environment (the C locale, so that its messages and orders are
+    the same everywhere) and no standard input. `timeout` is in seconds. Raises `CommandError`
+    with the last line of its standard error.
+    """
+    name = Path(argv[0]).name
+    try:
+        done = subprocess.run(
+            [str(word) for word in argv],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+            | dict(env or {}),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CommandError(
+            f"{name} did not end within {timeout:.0f} s", hint="run it by hand to see why"
+        ) from error
+    except OSError as error:
+        raise CommandError(
+            f"{name} could not be started: {error.strerror}", hint="install it or correct PATH"
+        ) from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        last = one_line(lines[-1]) if lines else "no message"
+        raise CommandError(f"{name} failed with exit code {done.returncode}: {last}")
+    return done.stdout
