@@ -1,0 +1,256 @@
+"""What an initramfs holds: who made it, with which modules and drivers.
+
+Source of the format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst and
+Documentation/arch/x86/microcode.rst for the archives before the real one; for what tells the
+generators apart, dracut's dracut.sh and genkernel's gen_initramfs.sh.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from catalyst_pxeboot.errors import FormatError
+from catalyst_pxeboot.formats.compression import (
+    Compression,
+    Decompressed,
+    detect_compression,
+    open_decompressed,
+)
+from catalyst_pxeboot.formats.cpio import Member, Readable, read_members
+from catalyst_pxeboot.model import Generator
+
+#: The most bytes an initramfs may unpack to.
+MAX_UNPACKED: Final = 4 << 30
+
+_BUILD_ID = "etc/build_id"
+_RELEASES = ("etc/initrd-release", "usr/lib/initrd-release", "lib/initrd-release")
+_MODULES = ("usr/lib/dracut/modules.txt", "lib/dracut/modules.txt")
+_KEPT = frozenset({_BUILD_ID, "init", *_RELEASES, *_MODULES})
+
+_DRACUT_NAME = re.compile(r"(?:usr/)?lib/dracut/dracut-(\d[^/]*)")
+_DRACUT_RELEASE = re.compile(r"\bdracut-(\d[^\s\"';]*)")
+_GENKERNEL_BUILD = re.compile(r"Genkernel\s+(\S+)")
+_GENKERNEL_ID = re.compile(r"^ID=([\"']?)genkernel\1\s*$", re.MULTILINE)
+_GENKERNEL_VERSION = re.compile(r"^VERSION_ID=[\"']?([^\"'\s]+)", re.MULTILINE)
+_KERNEL = re.compile(r"(?:usr/)?lib/modules/([^/]+)(?:/|$)")
+_DRIVER = re.compile(r"([^/]+)\.ko(?:\.(?:gz|xz|zst|bz2|lzma))?$")
+_ALIGNMENT = 4
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Initramfs:
+    """An initramfs, by its members. `bytes` is the file's size, `unpacked_bytes` its members'."""
+
+    path: Path
+    bytes: int
+    generator: Generator
+    version: str  # the generator's; "unknown" where nothing names it
+    modules: tuple[str, ...]  # dracut's, sorted
+    drivers: frozenset[str]  # kernel modules; hyphens are underscores, as modprobe sees them
+    compression: Compression  # of the last archive
+    early_archives: int  # archives before the last one, with microcode as a rule
+    unpacked_bytes: int
+    loop_wo_mount: bool  # genkernel's: a root image inside the initramfs is found
+    fetcher: bool  # curl is there, which fetches a root image by HTTP
+    kernel_versions: tuple[str, ...]  # kernels that the drivers are for, sorted
+
+
+def read_initramfs(path: Path) -> Initramfs:
+    """Read the initramfs at `path`: all its members, but only a few small ones' content.
+
+    Archives before the last one count among its members, as they do for the kernel. Raises
+    `FormatError` where the file is empty, no archive, damaged, ends early, unpacks to more than
+    `MAX_UNPACKED` bytes or comes from neither dracut nor genkernel; `OSError` where it cannot
+    be read.
+    """
+    found = _Found()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        reader = _Rewindable(file)
+        head = reader.next_archive()
+        if not size or not head:
+            raise FormatError(
+                f"{path}: is empty, expected an initramfs",
+                hint="let catalyst build the live image anew",
+            )
+        archives = 0
+        while head:
+            compression = detect_compression(head)
+            if compression is None:
+                if archives:
+                    raise _unknown(f"{path}: after its early archives", head)
+                raise _unknown(str(path), head)
+            archives += 1
+            last = compression
+            if compression is Compression.NONE:
+                found.add(read_members(reader, where=str(path), wanted=_KEPT.__contains__), path)
+            else:
+                # What lies behind a compressed archive is left alone: no generator puts
+                # anything there, and padding is not worth looking at.
+                with open_decompressed(
+                    reader, compression, where=str(path), max_bytes=MAX_UNPACKED
+                ) as unpacked:
+                    _add_archives(found, unpacked, path)
+                break
+            head = reader.next_archive()
+    generator, version = _tell_generator(found, path)
+    return Initramfs(
+        path=path,
+        bytes=size,
+        generator=generator,
+        version=version,
+        modules=found.modules() if generator is Generator.DRACUT else (),
+        drivers=frozenset(found.drivers),
+        compression=last,
+        early_archives=archives - 1,
+        unpacked_bytes=found.unpacked,
+        loop_wo_mount=generator is Generator.GENKERNEL
+        and b"got_loop_wo_mount" in found.content.get("init", b""),
+        fetcher=not found.names.isdisjoint({"usr/bin/curl", "bin/curl"}),
+        kernel_versions=tuple(sorted(found.kernels)),
+    )
+
+
+def alignment_padding(size: int, compression: Compression) -> int:
+    """Return the zero bytes that must follow an initramfs of `size` bytes before another archive.
+
+    The kernel looks for an archive on multiples of 4 bytes only, and its reader of legacy lz4
+    takes the next archive for one more block unless four zero bytes end the stream.
+    """
+    marker = 4 if compression is Compression.LZ4 else 0
+    return marker + -(size + marker) % _ALIGNMENT
+
+
+class _Rewindable:
+    """A stream that can be handed back what was read too far."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._back = b""
+        self._at = 0
+
+    def read(self, size: int, /) -> bytes:
+        if self._at == len(self._back):
+            return self._stream.read(size)
+        data = self._back[self._at : self._at + size]
+        self._at += len(data)
+        return data
+
+    def next_archive(self) -> bytes:
+        """Read past zeros and return, without taking them, the bytes that follow; 6 if it can."""
+        data = b""
+        while len(data) < 6:
+            more = self.read(_BLOCK)
+            if not more:
+                break
+            data = (data + more).lstrip(b"\0")
+        if self._at < len(self._back):
+            data += self._back[self._at :]
+        self._back, self._at = data, 0
+        return data[:6]
+
+
+class _Found:
+    """What was seen of the members so far."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, bytes] = {}
+        self.names: set[str] = set()
+        self.drivers: set[str] = set()
+        self.kernels: set[str] = set()
+        self.dracut_version = ""
+        self.unpacked = 0
+
+    def add(self, members: Iterator[Member], path: Path) -> None:
+        """Take note of `members`."""
+        for member in members:
+            name = member.name
+            self.unpacked += member.size
+            if self.unpacked > MAX_UNPACKED:
+                raise FormatError(
+                    f"{path}: unpacks to more than {MAX_UNPACKED} bytes",
+                    hint="check that the file is an initramfs; build it anew",
+                )
+            if name in _KEPT:
+                self.names.add(name)
+                # A link's target is no content to look into.
+                self.content[name] = (member.content or b"") if member.is_file else b""
+            elif "lib/modules/" in name:
+                self._add_driver(name)
+            elif "lib/dracut/" in name and (match := _DRACUT_NAME.fullmatch(name)):
+                self.dracut_version = match[1]
+            elif name in ("etc/initrd.scripts", "linuxrc", "usr/bin/curl", "bin/curl"):
+                self.names.add(name)
+
+    def _add_driver(self, name: str) -> None:
+        if kernel := _KERNEL.match(name):
+            self.kernels.add(kernel[1])
+            if driver := _DRIVER.search(name):
+                self.drivers.add(driver[1].replace("-", "_"))
+
+    def text(self, *names: str) -> str:
+        """Return the first content there is among `names`."""
+        data = next((self.content[name] for name in names if self.content.get(name)), b"")
+        return data.decode(errors="backslashreplace")
+
+    def modules(self) -> tuple[str, ...]:
+        """Return the names in dracut's list of its modules."""
+        return tuple(sorted(set(self.text(*_MODULES).split())))
+
+
+def _add_archives(found: _Found, unpacked: Decompressed, path: Path) -> None:
+    """Read the archives, one as a rule, that one compressed stream holds."""
+    reader = _Rewindable(unpacked)
+    head = reader.next_archive()
+    if not head:
+        raise FormatError(
+            f"{path}: holds no archive, only its compression",
+            hint="let catalyst build the live image anew",
+        )
+    while head:
+        if detect_compression(head) is not Compression.NONE:
+            raise FormatError(
+                f"{path}: expected a newc cpio archive within its compression, "
+                f"found {head.hex(' ')}",
+                hint="give the initramfs that belongs to the kernel",
+            )
+        found.add(read_members(reader, where=str(path), wanted=_KEPT.__contains__), path)
+        head = reader.next_archive()
+
+
+def _tell_generator(found: _Found, path: Path) -> tuple[Generator, str]:
+    """Tell who made the image, and its version. genkernel's images carry lib/dracut/ too."""
+    build = _GENKERNEL_BUILD.search(found.text(_BUILD_ID))
+    release = found.text(*_RELEASES)
+    if build or _GENKERNEL_ID.search(release) or "etc/initrd.scripts" in found.names:
+        named = _GENKERNEL_VERSION.search(release)
+        version = build[1] if build else named[1] if named else "unknown"
+        return Generator.GENKERNEL, version
+    in_release = _DRACUT_RELEASE.search(release)
+    if found.dracut_version or in_release or not found.names.isdisjoint(_MODULES):
+        version = found.dracut_version or (in_release[1] if in_release else "unknown")
+        return Generator.DRACUT, version
+    raise FormatError(
+        f"{path}: expected an initramfs by dracut or genkernel, but it has neither "
+        "etc/build_id and etc/initrd.scripts (genkernel) nor usr/lib/dracut/modules.txt (dracut)",
+        hint="set boot/kernel/NAME/distkernel to yes in the stage2 spec for dracut, or let "
+        "genkernel make it",
+    )
+
+
+def _unknown(where: str, head: bytes) -> FormatError:
+    names: Mapping[bytes, str] = {
+        b"\x04\x22\x4d\x18": "lz4's frame format, of which the kernel reads only the legacy one"
+    }
+    what = names.get(head[:4], head.hex(" "))
+    return FormatError(
+        f"{where}: expected a newc cpio archive, bare or compressed with gzip, bzip2, lzma, xz, "
+        f"lzo, lz4 or zstd, found {what}",
+        hint="check that the file is an initramfs; build it anew",
+    )

@@ -1,0 +1,296 @@
+"""Linux kernel images: what kind, for which machine, and what their headers promise.
+
+Source of the formats: the kernel's Documentation/arch/x86/boot.rst (bzImage),
+Documentation/arch/arm64/booting.rst and Documentation/arch/riscv/boot-image-header.rst (Image),
+arch/arm/boot/compressed/head.S (zImage), arch/loongarch/kernel/head.S,
+drivers/firmware/efi/libstub/zboot-header.S (EFI zboot); the ELF and PE specifications.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from catalyst_pxeboot.errors import FormatError
+from catalyst_pxeboot.formats.compression import (
+    Compression,
+    detect_compression,
+    open_decompressed,
+)
+from catalyst_pxeboot.formats.cpio import Readable
+
+#: The most bytes of a kernel that are searched for its version, once unpacked.
+MAX_SEARCHED: Final = 256 << 20
+
+_HEAD: Final = 64 << 10  # bytes of a file that hold every header looked at
+_BLOCK: Final = 1 << 20
+_MAX_BANNER: Final = 256
+_BANNER: Final = re.compile(rb"Linux version (\d[!-~]{0,127}) \(")
+_VERSION: Final = re.compile(rb"\d[!-~]*")
+_LINUX_PE: Final = b"\xcd\x23\x82\x81"
+
+_PE_MACHINES: Final = {
+    0x014C: "i386",
+    0x8664: "x86_64",
+    0xAA64: "arm64",
+    0x01C0: "arm",
+    0x01C2: "arm",
+    0x01C4: "arm",
+    0x5032: "riscv32",
+    0x5064: "riscv64",
+    0x6232: "loongarch32",
+    0x6264: "loongarch64",
+}
+
+#: By ELF machine: the name of 32-bit and of 64-bit kernels.
+_ELF_MACHINES: Final = {
+    2: ("sparc", "sparc"),
+    3: ("i386", "i386"),
+    8: ("mips", "mips64"),
+    15: ("parisc", "parisc64"),
+    20: ("ppc", "ppc"),
+    21: ("ppc64", "ppc64"),
+    22: ("s390", "s390x"),
+    40: ("arm", "arm"),
+    43: ("sparc64", "sparc64"),
+    50: ("ia64", "ia64"),
+    62: ("x86_64", "x86_64"),
+    183: ("arm64", "arm64"),
+    243: ("riscv32", "riscv64"),
+    258: ("loongarch32", "loongarch64"),
+    0x9026: ("alpha", "alpha"),
+}
+
+
+class KernelImage(StrEnum):
+    """A kind of kernel file; which loaders take it differs."""
+
+    BZIMAGE = "bzImage"
+    ZIMAGE = "zImage"
+    IMAGE = "Image"
+    GZIP = "Image.gz"
+    ZBOOT = "EFI zboot"
+    VMLINUX = "vmlinux"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel file. Sizes are in bytes; what only x86 states is None elsewhere."""
+
+    path: Path
+    bytes: int
+    machine: str  # as the kernel names it: x86_64, i386, arm64, arm, riscv64, loongarch64, …
+    image: KernelImage
+    version: str | None  # as `uname -r` tells it; None where the file does not say it in clear
+    efi_stub: bool  # UEFI firmware can start it; with Image.gz once a loader unpacked it
+    efi_mixed: bool  # a 64-bit kernel that 32-bit UEFI firmware can start
+    relocatable: bool
+    boot_protocol: tuple[int, int] | None = None  # x86
+    init_size: int | None = None  # x86: memory the kernel needs while it unpacks itself
+    command_line_size: int | None = None  # x86: longest command line
+
+
+def read_kernel(path: Path) -> Kernel:
+    """Read the headers of the kernel at `path`, and its version where that stands in clear.
+
+    At most `MAX_SEARCHED` bytes are read or unpacked. Raises `FormatError` where the file is
+    no Linux kernel of a known kind; `OSError` where it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(_HEAD)
+        file.seek(0)
+        if detect_compression(head) is Compression.GZIP:
+            return _read_gzip(file, path, size)
+        kernel = _read_head(head, path, size)
+        if kernel is None:
+            raise _no_kernel(path, head)
+        if kernel.image in (KernelImage.IMAGE, KernelImage.VMLINUX):
+            return replace(kernel, version=_find_version(file))
+        if kernel.image is KernelImage.BZIMAGE and kernel.version is None:
+            return replace(kernel, version=_bzimage_version(file, head))
+        if kernel.image is KernelImage.ZBOOT:
+            return replace(kernel, version=_zboot_version(file, head, path))
+        return kernel
+
+
+def _read_head(head: bytes, path: Path, size: int) -> Kernel | None:
+    """Tell the kernel by its first bytes, without its version; None where it is none."""
+    pe_machine, sections = _parse_pe(head)
+    base = Kernel(
+        path=path,
+        bytes=size,
+        machine="",
+        image=KernelImage.IMAGE,
+        version=None,
+        efi_stub=pe_machine is not None,
+        efi_mixed=False,
+        relocatable=True,
+    )
+    if head[0x202:0x206] == b"HdrS" and head[0x1FE:0x200] == b"\x55\xaa":
+        return _read_bzimage(head, base, sections)
+    if head[:4] == b"\x7fELF":
+        return _read_elf(head, base)
+    if head[0x24:0x28] == b"\x18\x28\x6f\x01":
+        return replace(base, machine="arm", image=KernelImage.ZIMAGE)
+    if head[:2] == b"MZ" and head[4:8] == b"zimg" and pe_machine in _PE_MACHINES:
+        return replace(base, machine=_PE_MACHINES[pe_machine], image=KernelImage.ZBOOT)
+    magic = head[56:60]
+    if magic == b"ARM\x64":
+        return replace(base, machine="arm64")
+    if magic == b"RSC\x05":
+        return replace(base, machine=_PE_MACHINES.get(pe_machine or 0, "riscv64"))
+    # Only the mark tells this one from other EFI programs, GRUB for example.
+    if magic == _LINUX_PE and pe_machine in _PE_MACHINES:
+        return replace(base, machine=_PE_MACHINES[pe_machine])
+    return None
+
+
+def _read_bzimage(head: bytes, base: Kernel, sections: tuple[bytes, ...]) -> Kernel | None:
+    """Read the setup header. Which fields there are depends on the boot protocol."""
+    if len(head) < 0x264:
+        return None
+    (protocol,) = struct.unpack_from("<H", head, 0x206)
+    xloadflags, command_line_size = struct.unpack_from("<HI", head, 0x236)
+    (init_size,) = struct.unpack_from("<I", head, 0x260)
+    loaded_high = bool(head[0x211] & 1)
+    if protocol < 0x020C:
+        xloadflags = 0
+    is_64_bit = bool(xloadflags & 1)
+    return replace(
+        base,
+        machine="x86_64" if is_64_bit else "i386",
+        image=KernelImage.BZIMAGE if loaded_high else KernelImage.ZIMAGE,
+        # Since 6.2 mixed mode works without the handover entry, and the section tells.
+        efi_mixed=is_64_bit and base.efi_stub and bool(xloadflags & 4 or b".compat" in sections),
+        relocatable=protocol >= 0x0205 and bool(head[0x234]),
+        boot_protocol=(protocol >> 8, protocol & 0xFF),
+        init_size=init_size if protocol >= 0x020A else None,
+        command_line_size=command_line_size if protocol >= 0x0206 else None,
+    )
+
+
+def _bzimage_version(file: BinaryIO, head: bytes) -> str | None:
+    (pointer,) = struct.unpack_from("<H", head, 0x20E)
+    if not pointer:
+        return None
+    file.seek(0x200 + pointer)
+    match = _VERSION.match(file.read(_MAX_BANNER).split(b"\0", 1)[0])
+    return match[0].decode("ascii") if match else None
+
+
+def _read_elf(head: bytes, base: Kernel) -> Kernel | None:
+    """Read an ELF header. Programs have one, too: what asks for a dynamic loader is no kernel."""
+    if len(head) < 64 or head[4] not in (1, 2) or head[5] not in (1, 2):
+        return None
+    order = "<" if head[5] == 1 else ">"
+    kind, machine = struct.unpack_from(order + "HH", head, 16)
+    names = _ELF_MACHINES.get(machine)
+    if names is None or kind not in (2, 3) or _has_interpreter(head, order):
+        return None
+    name = names[head[4] - 1]
+    if name == "ppc64" and order == "<":
+        name = "ppc64le"
+    return replace(
+        base,
+        machine=name,
+        image=KernelImage.VMLINUX,
+        efi_stub=False,
+        relocatable=kind == 3,
+    )
+
+
+def _has_interpreter(head: bytes, order: str) -> bool:
+    """Tell whether the ELF file asks for a dynamic loader, which no kernel does."""
+    if head[4] == 1:
+        (start,) = struct.unpack_from(order + "I", head, 28)
+        size, count = struct.unpack_from(order + "HH", head, 42)
+    else:
+        (start,) = struct.unpack_from(order + "Q", head, 32)
+        size, count = struct.unpack_from(order + "HH", head, 54)
+    places = (start + number * size for number in range(count))
+    return any(
+        struct.unpack_from(order + "I", head, place)[0] == 3
+        for place in places
+        if place + 4 <= len(head)
+    )
+
+
+def _parse_pe(head: bytes) -> tuple[int | None, tuple[bytes, ...]]:
+    """Return the machine code and the section names of a PE header; None where there is none."""
+    if head[:2] != b"MZ" or len(head) < 64:
+        return None, ()
+    (place,) = struct.unpack_from("<I", head, 0x3C)
+    if head[place : place + 4] != b"PE\0\0" or place + 24 > len(head):
+        return None, ()
+    machine, count = struct.unpack_from("<HH", head, place + 4)
+    (optional,) = struct.unpack_from("<H", head, place + 20)
+    start = place + 24 + optional
+    names = (head[start + 40 * number :][:8].rstrip(b"\0") for number in range(min(count, 32)))
+    return machine, tuple(names)
+
+
+def _read_gzip(file: BinaryIO, path: Path, size: int) -> Kernel:
+    with open_decompressed(
+        file, Compression.GZIP, where=str(path), max_bytes=MAX_SEARCHED
+    ) as unpacked:
+        head = unpacked.read(_HEAD)
+        kernel = _read_head(head, path, size)
+        if kernel is None or kernel.image not in (KernelImage.IMAGE, KernelImage.VMLINUX):
+            raise _no_kernel(path, head, "within its gzip compression ")
+        version = _find_version(unpacked, head)
+    return replace(kernel, image=KernelImage.GZIP, version=version)
+
+
+def _zboot_version(file: BinaryIO, head: bytes, path: Path) -> str | None:
+    """Look for the version in the kernel that the EFI program carries, if it can be unpacked."""
+    (offset,) = struct.unpack_from("<I", head, 8)
+    name = head[24:56].split(b"\0", 1)[0].decode("ascii", errors="replace")
+    # lzo and lz4 carry no container there that a program could read.
+    if name not in (Compression.GZIP, Compression.XZ, Compression.LZMA, Compression.ZSTD, "xzkern"):
+        return None
+    file.seek(offset)
+    compression = detect_compression(file.read(16))
+    if compression is None:
+        return None
+    file.seek(offset)
+    try:
+        with open_decompressed(
+            file, compression, where=str(path), max_bytes=MAX_SEARCHED
+        ) as unpacked:
+            return _find_version(unpacked)
+    except FormatError:
+        # The firmware unpacks it, not we; a version is all that is missed.
+        return None
+
+
+def _find_version(stream: Readable, head: bytes = b"") -> str | None:
+    """Find the version that the kernel prints first, in blocks that overlap by a banner."""
+    searched = len(head)
+    window = head
+    while True:
+        if match := _BANNER.search(window):
+            return match[1].decode("ascii")
+        block = stream.read(_BLOCK)
+        searched += len(block)
+        if not block or searched > MAX_SEARCHED:
+            return None
+        window = window[-_MAX_BANNER:] + block
+
+
+def _no_kernel(path: Path, head: bytes, where: str = "") -> FormatError:
+    if not head:
+        return FormatError(
+            f"{path}: is empty, expected a Linux kernel",
+            hint="let catalyst build the live image anew",
+        )
+    return FormatError(
+        f"{path}: expected a Linux kernel {where}(bzImage, zImage, Image, Image.gz, EFI zboot or "
+        f"vmlinux), found a file that begins with {head[:8].hex(' ')}",
+        hint="check the names in boot/kernel of the stage2 spec",
+    )
