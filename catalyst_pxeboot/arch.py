@@ -1,0 +1,56 @@
+"""Architectures, as data: arch.toml, one table each."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.words import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """One table of arch.toml; the file says what each key means."""
+
+    name: str
+    subarches: tuple[str, ...]
+    kernels: tuple[str, ...]
+    command_line: int  # bytes
+    loaders: tuple[Loader, ...]
+    console: str
+    grub: Mapping[str, str]
+
+
+@cache
+def all_arches() -> tuple[Arch, ...]:
+    """Return every architecture of arch.toml, in its order."""
+    tables = tomllib.loads(Path(__file__).with_name("arch.toml").read_text(encoding="utf-8"))
+    return tuple(
+        Arch(
+            name=name,
+            subarches=tuple(table["subarches"]),
+            kernels=tuple(table["kernels"]),
+            command_line=table["command_line"],
+            loaders=tuple(Loader(word) for word in table["loaders"]),
+            console=table["console"],
+            grub=dict(table["grub"]),
+        )
+        for name, table in tables.items()
+    )
+
+
+def find_arch(subarch: str) -> Arch:
+    """Return the architecture that catalyst's `subarch` belongs to, or raise `PxebootError`."""
+    for arch in all_arches():
+        if subarch in arch.subarches:
+            return arch
+    known = [name for arch in all_arches() for name in arch.subarches]
+    raise PxebootError(
+        f"subarch: {subarch!r} has no network boot here{nearest(subarch, known)}",
+        hint="use a subarch of " + ", ".join(arch.name for arch in all_arches()),
+    )

@@ -1,0 +1,53 @@
+"""The spec keys, as data: keys.toml."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.words import nearest
+
+_KERNEL_KEY = re.compile(r"boot/kernel/(?P<name>[^/]+)/(?P<sub>[^/]+)")
+_KERNEL_CONSOLE = "console"
+
+
+@cache
+def tables() -> Mapping[str, Any]:
+    """Return keys.toml as it stands."""
+    return tomllib.loads(Path(__file__).with_name("keys.toml").read_text(encoding="utf-8"))
+
+
+def required_keys() -> frozenset[str]:
+    """Return the keys that every spec of this target must have."""
+    return frozenset(tables()["required"])
+
+
+def known_keys(keys: Iterable[str]) -> frozenset[str]:
+    """Return every key that is accepted, with the per-kernel ones among `keys`."""
+    named = {key for group in ("required", "shared", "pxeboot") for key in tables()[group]}
+    subkeys = {*tables()["ignored"]["kernel"], _KERNEL_CONSOLE}
+    per_kernel = {
+        key for key in keys if (found := _KERNEL_KEY.fullmatch(key)) and found["sub"] in subkeys
+    }
+    return frozenset(named | set(tables()["ignored"]["keys"]) | per_kernel)
+
+
+def unknown_key_problems(keys: Iterable[str]) -> list[PxebootError]:
+    """Return one error for each unknown key, naming the nearest known one."""
+    given = list(keys)
+    known = known_keys(given)
+    return [
+        PxebootError(
+            f"{key}: no such spec key{nearest(key, known)}",
+            hint="correct or remove it"
+            if ":" not in key and not key.startswith("http")
+            else "a value that holds a colon must stand on its key's own line",
+        )
+        for key in given
+        if key not in known
+    ]

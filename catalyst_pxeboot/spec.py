@@ -1,0 +1,308 @@
+"""catalyst's loose settings become one frozen `Spec`.
+
+The only room that knows the names and forms of catalyst's keys. Every fault is collected and
+all are raised together, so that a spec is corrected once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from catalyst_pxeboot.arch import Arch, all_arches, find_arch
+from catalyst_pxeboot.errors import PxebootError, SpecError
+from catalyst_pxeboot.keys import required_keys, unknown_key_problems
+from catalyst_pxeboot.model import LinkMode, Loader, Serial
+from catalyst_pxeboot.words import nearest
+
+MAX_TIMEOUT = 24 * 60 * 60
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+_SERIAL = re.compile(r"(?P<device>tty[A-Za-z]+[0-9]{1,2}|hvc0),(?P<speed>[0-9]{3,7})[a-z0-9]*")
+
+T = TypeVar("T")
+Value = str | list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the user asked for, checked; paths are absolute."""
+
+    arch: Arch
+    subarch: str
+    rel_type: str
+    version_stamp: str
+    source: Path
+    output: Path
+    kernels: tuple[str, ...]  # empty: as the ISO's menu has them
+    bootargs: tuple[str, ...] | None  # None: the ISO's own
+    extra_bootargs: tuple[str, ...]
+    consoles: Mapping[str, tuple[str, ...]]  # by kernel, beside the ISO's own
+    title: str
+    timeout: int | None  # seconds, -1 for ever; None: the ISO's
+    loaders: tuple[Loader, ...]
+    loader_path: tuple[Path, ...]
+    serial: Serial | None
+    link: LinkMode
+    templates: Path | None
+    digests: tuple[str, ...]  # sorted; empty: no DIGESTS file is written
+    digest_format: str  # "linux" or "bsd"
+
+
+def parse_settings(settings: Mapping[str, object]) -> Spec:
+    """Check catalyst's settings (its configuration and the spec's keys together).
+
+    Keys that are not this target's are not looked at here; `check_keys` does that, on the
+    spec's own keys alone. Raises `SpecError` with every fault found.
+    """
+    reader = _Reader(settings)
+    for key in sorted(required_keys() - {"target"}):
+        reader.require(key)
+    subarch = reader.word("subarch")
+    rel_type = reader.path_part("rel_type")
+    stamp = reader.path_part("version_stamp")
+    storedir = Path(reader.word("storedir") or "/var/tmp/catalyst")
+    source = storedir / "builds" / reader.path_part("source_subpath")
+    output = storedir / "builds" / rel_type / f"pxeboot-{subarch}-{stamp}"
+    return _parse(reader, subarch, rel_type, stamp, source, output)
+
+
+def parse_folders(source: Path, output: Path, settings: Mapping[str, object]) -> Spec:
+    """Make a `Spec` for a stage2 folder that lies anywhere and a target folder.
+
+    What the settings leave out of subarch, rel_type and version_stamp is read off the source
+    folder's own name and place, as catalyst gives them.
+    """
+    source, output = source.absolute(), output.absolute()
+    guess = _read_name(source, str(settings.get("subarch") or ""))
+    reader = _Reader({**guess, **settings})
+    reader.require("subarch")
+    return _parse(
+        reader,
+        reader.word("subarch"),
+        reader.path_part("rel_type"),
+        reader.path_part("version_stamp"),
+        source,
+        output,
+    )
+
+
+def _read_name(source: Path, subarch: str) -> Mapping[str, str]:
+    """Read subarch, version_stamp and rel_type off a stage2 folder's name, as far as it tells."""
+    known = [name for arch in all_arches() for name in arch.subarches]
+    # Longest first: a subarch may hold a hyphen (k8-sse3), and so may a stamp.
+    for name in sorted([subarch] if subarch else known, key=len, reverse=True):
+        stamp = source.name.removeprefix(f"livecd-stage2-{name}-")
+        if stamp != source.name:
+            guess = {"subarch": name, "version_stamp": stamp}
+            if source.parent.parent.name == "builds":
+                guess["rel_type"] = source.parent.name
+            return guess
+    return {}
+
+
+def _parse(
+    reader: _Reader, subarch: str, rel_type: str, stamp: str, source: Path, output: Path
+) -> Spec:
+    arch = reader.take("subarch", lambda: find_arch(subarch)) if subarch else None
+    kernels = tuple(reader.name("boot/kernel", name) for name in reader.words("boot/kernel"))
+    digests = reader.take("digests", lambda: _digests(reader.settings.get("digests")))
+    loaders = reader.enums("pxeboot/loaders", Loader)
+    link = reader.enums("pxeboot/link", LinkMode) or (LinkMode.AUTO,)
+    if len(link) > 1:
+        reader.fault("pxeboot/link", "takes one word", "choose one")
+    title = " ".join(reader.words("pxeboot/title"))
+    spec_serial = reader.word("pxeboot/serial")
+    serial = reader.take("pxeboot/serial", lambda: _serial(spec_serial)) if spec_serial else None
+    timeout = reader.number("pxeboot/timeout", lowest=-1, highest=MAX_TIMEOUT)
+    bootargs = tuple(reader.words("livecd/bootargs")) if "livecd/bootargs" in reader else None
+    templates = reader.folder("pxeboot/templates", reader.words("pxeboot/templates"))
+    if len(templates) > 1:
+        reader.fault("pxeboot/templates", "takes one folder", "put all templates into one")
+    loader_path = reader.folder("pxeboot/loader_path", reader.words("pxeboot/loader_path"))
+    digest_format = reader.word("digest_format") or "linux"
+    if digest_format not in ("linux", "bsd"):
+        reader.fault("digest_format", f"{digest_format!r} is neither linux nor bsd", "use linux")
+    extra_bootargs = tuple(reader.words("pxeboot/bootargs"))
+    consoles = _consoles(reader, kernels)
+    if reader.problems or arch is None or digests is None:
+        raise SpecError(reader.problems)
+    return Spec(
+        arch=arch,
+        subarch=subarch,
+        rel_type=rel_type,
+        version_stamp=stamp,
+        source=source,
+        output=output,
+        kernels=kernels,
+        bootargs=bootargs,
+        extra_bootargs=extra_bootargs,
+        consoles=consoles,
+        title=title or f"Gentoo Linux {subarch} {stamp}".rstrip(),
+        timeout=timeout,
+        loaders=loaders or arch.loaders,
+        loader_path=loader_path,
+        serial=serial,
+        link=link[0],
+        templates=templates[0] if templates else None,
+        digests=digests,
+        digest_format=digest_format,
+    )
+
+
+def check_keys(keys: Collection[str], *, required: Collection[str] | None = None) -> None:
+    """Raise `SpecError` if a spec has keys that this target does not know, or lacks one.
+
+    `required` is what it must have; by default all that a spec file must.
+    """
+    problems = unknown_key_problems(keys)
+    problems += [
+        PxebootError(f"{key}: this spec key is missing", hint="add it, see the README")
+        for key in sorted(set(required_keys() if required is None else required) - set(keys))
+    ]
+    if problems:
+        raise SpecError(problems)
+
+
+def _digests(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    names = sorted({value} if isinstance(value, str) else {str(name) for name in _items(value)})
+    for name in names:
+        if name not in hashlib.algorithms_available:
+            raise PxebootError(
+                f"digests: {name!r} is not a digest this Python has"
+                + nearest(name, hashlib.algorithms_available),
+                hint="use blake2b and sha512",
+            )
+        if hashlib.new(name).digest_size == 0:
+            raise PxebootError(
+                f"digests: {name!r} has no length of its own", hint="use blake2b and sha512"
+            )
+    return tuple(names)
+
+
+def _items(value: object) -> Sequence[object]:
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    raise PxebootError(
+        f"digests: {value!r} is not a list of names", hint='write digests = ["blake2b", "sha512"]'
+    )
+
+
+def _serial(text: str) -> Serial:
+    found = _SERIAL.fullmatch(text)
+    if not found:
+        raise PxebootError(
+            f"pxeboot/serial: {text!r} is not a device and a speed",
+            hint="write it as the kernel does, ttyS0,115200",
+        )
+    return Serial(device=found["device"], speed=int(found["speed"]))
+
+
+def _consoles(reader: _Reader, kernels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    consoles = {}
+    for kernel in kernels:
+        key = f"boot/kernel/{kernel}/console"
+        if found := tuple(reader.words(key)):
+            consoles[kernel] = found
+    return consoles
+
+
+class _Reader:
+    """Takes typed values out of loose settings and collects what is wrong with them."""
+
+    def __init__(self, settings: Mapping[str, object]) -> None:
+        self.settings = settings
+        self.problems: list[PxebootError] = []
+
+    def __contains__(self, key: str) -> bool:
+        return self.settings.get(key) is not None
+
+    def fault(self, key: str, what: str, hint: str) -> None:
+        self.problems.append(PxebootError(f"{key}: {what}", hint=hint))
+
+    def take(self, key: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except PxebootError as error:
+            self.problems.append(error)
+            return None
+
+    def require(self, key: str) -> None:
+        if not self.settings.get(key):
+            self.fault(key, "this spec key is missing or empty", "add it, see the README")
+
+    def words(self, key: str) -> list[str]:
+        value = self.settings.get(key)
+        if value is None:
+            return []
+        if isinstance(value, str):
+            words = value.split()
+        elif isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
+            words = list(value)
+        else:
+            self.fault(key, f"{value!r} is not a text or a list of words", "write words")
+            return []
+        for word in words:
+            if not word.isprintable():
+                self.fault(key, f"{word!r} holds a control character", "remove it")
+        return words
+
+    def word(self, key: str) -> str:
+        words = self.words(key)
+        if len(words) > 1:
+            self.fault(key, f"{' '.join(words)!r} is more than one word", "give one word")
+        return words[0] if words else ""
+
+    def path_part(self, key: str) -> str:
+        text = self.word(key).rstrip("/")
+        parts = PurePosixPath(text).parts
+        if text.startswith("/") or ".." in parts:
+            self.fault(key, f"{text!r} leads out of <storedir>/builds", "give a path below it")
+        return text
+
+    def name(self, key: str, text: str) -> str:
+        if not _NAME.fullmatch(text) or ".." in text:
+            self.fault(
+                key,
+                f"{text!r} is no kernel name",
+                "use letters, digits and . _ + - only, as in boot/<name> of the stage2 tree",
+            )
+        return text
+
+    def number(self, key: str, *, lowest: int, highest: int) -> int | None:
+        text = self.word(key)
+        if not text:
+            return None
+        if not re.fullmatch(r"-?[0-9]{1,9}", text) or not lowest <= int(text) <= highest:
+            self.fault(key, f"{text!r} is no whole number from {lowest} to {highest}", "correct it")
+            return None
+        return int(text)
+
+    def enums(self, key: str, kind: type[T]) -> tuple[T, ...]:
+        known = [str(member) for member in kind]  # type: ignore[attr-defined]
+        found: list[T] = []
+        for word in self.words(key):
+            if word not in known:
+                self.fault(
+                    key, f"{word!r} is unknown{nearest(word, known)}", "use " + ", ".join(known)
+                )
+            elif (member := kind(word)) not in found:  # type: ignore[call-arg]
+                found.append(member)
+        return tuple(found)
+
+    def folder(self, key: str, words: Sequence[str]) -> tuple[Path, ...]:
+        folders = []
+        for word in words:
+            path = Path(word)
+            if not path.is_absolute():
+                self.fault(key, f"{word!r} is not an absolute path", "write it from the root, /")
+            elif not path.is_dir():
+                self.fault(key, f"{word!r} is no folder", "correct or create it")
+            folders.append(path)
+        return tuple(folders)

@@ -1,0 +1,150 @@
+"""Loose settings become one checked Spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import STAMP, release_settings
+
+from catalyst_pxeboot.arch import all_arches, find_arch
+from catalyst_pxeboot.errors import SpecError
+from catalyst_pxeboot.keys import known_keys, tables
+from catalyst_pxeboot.model import LinkMode, Loader, Serial
+from catalyst_pxeboot.spec import check_keys, parse_folders, parse_settings
+
+HERE = Path(__file__).parent
+
+
+def test_release_spec(tmp_path: Path) -> None:
+    spec = parse_settings(release_settings(tmp_path))
+    builds = tmp_path / "builds/23.0-default"
+    assert spec.arch.name == "amd64"
+    assert spec.source == builds / f"livecd-stage2-amd64-{STAMP}"
+    assert spec.output == builds / f"pxeboot-amd64-{STAMP}"
+    assert spec.title == f"Gentoo Linux amd64 {STAMP}"
+    assert spec.kernels == ()
+    assert spec.bootargs is None
+    assert spec.timeout is None
+    assert spec.loaders == (Loader.IPXE, Loader.PXELINUX, Loader.GRUB)
+    assert spec.link is LinkMode.AUTO
+    assert spec.digests == ("blake2b", "sha512")
+
+
+def test_every_key(tmp_path: Path) -> None:
+    spec = parse_settings(
+        release_settings(
+            tmp_path,
+            boot__kernel=["gentoo", "rescue"],
+            boot__kernel__gentoo__console=["ttyS0,115200", "tty0"],
+            livecd__bootargs="dokeymap",
+            pxeboot__bootargs=["quiet", "splash"],
+            pxeboot__title=["My", "rescue", "image"],
+            pxeboot__timeout="-1",
+            pxeboot__loaders=["grub", "ipxe", "grub"],
+            pxeboot__loader_path=str(tmp_path),
+            pxeboot__serial="ttyS1,9600n8",
+            pxeboot__link="copy",
+            pxeboot__templates=str(tmp_path),
+            digest_format="bsd",
+        )
+    )
+    assert spec.kernels == ("gentoo", "rescue")
+    assert spec.consoles == {"gentoo": ("ttyS0,115200", "tty0")}
+    assert spec.bootargs == ("dokeymap",)
+    assert spec.extra_bootargs == ("quiet", "splash")
+    assert spec.title == "My rescue image"
+    assert spec.timeout == -1
+    assert spec.loaders == (Loader.GRUB, Loader.IPXE)
+    assert spec.loader_path == (tmp_path,)
+    assert spec.serial == Serial("ttyS1", 9600)
+    assert spec.serial.unit == 1
+    assert spec.link is LinkMode.COPY
+    assert spec.templates == tmp_path
+    assert spec.digest_format == "bsd"
+
+
+def test_none_and_absent_are_the_same(tmp_path: Path) -> None:
+    keys = ("pxeboot/timeout", "pxeboot/title", "livecd/bootargs", "pxeboot/serial", "boot/kernel")
+    settings = release_settings(tmp_path)
+    assert parse_settings(settings | dict.fromkeys(keys)) == parse_settings(settings)
+
+
+def test_no_digests(tmp_path: Path) -> None:
+    settings = release_settings(tmp_path)
+    del settings["digests"]
+    assert parse_settings(settings).digests == ()
+
+
+@pytest.mark.parametrize(
+    ("folder", "subarch", "stamp", "rel_type"),
+    [
+        (f"builds/23.0-default/livecd-stage2-amd64-{STAMP}", "amd64", STAMP, "23.0-default"),
+        ("builds/rel/livecd-stage2-k8-sse3-plasma-2026", "k8-sse3", "plasma-2026", "rel"),
+        ("livecd-stage2-i486-openrc-2026", "i486", "openrc-2026", ""),
+    ],
+)
+def test_folders_tell_by_their_names(
+    tmp_path: Path, folder: str, subarch: str, stamp: str, rel_type: str
+) -> None:
+    spec = parse_folders(tmp_path / folder, tmp_path / "out", {})
+    assert (spec.subarch, spec.version_stamp, spec.rel_type) == (subarch, stamp, rel_type)
+    assert spec.source == tmp_path / folder
+    assert spec.output == tmp_path / "out"
+
+
+def test_a_folder_of_any_name_needs_a_subarch(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as raised:
+        parse_folders(tmp_path / "live", tmp_path / "out", {})
+    assert str(raised.value) == "subarch: this spec key is missing or empty; add it, see the README"
+    spec = parse_folders(tmp_path / "live", tmp_path / "out", {"subarch": "arm64"})
+    assert (spec.arch.name, spec.version_stamp) == ("arm64", "")
+    assert spec.title == "Gentoo Linux arm64"
+
+
+def test_keys_of_release_specs_are_known() -> None:
+    keys = set(release_settings(Path("/x"))) - {"storedir", "digests", "digest_format", "options"}
+    keys |= {
+        "portage_confdir", "compression_mode", "pkgcache_path", "interpreter", "repos",
+        "keep_repos", "livecd/bootargs", "livecd/volid", "livecd/fstype", "livecd/iso",
+        "livecd/type", "livecd/cdtar", "livecd/rcadd", "livecd/gk_mainargs", "livecd/fsscript",
+        "livecd/depclean", "boot/kernel", "boot/kernel/gentoo/distkernel",
+        "boot/kernel/gentoo/dracut_args", "boot/kernel/gentoo/config",
+        "boot/kernel/gentoo/packages", "boot/kernel/gentoo/console",
+    }  # fmt: skip
+    check_keys(keys)
+
+
+def test_unknown_keys_name_the_nearest() -> None:
+    keys = [*tables()["required"], "pxeboot/bootarg", "livecd/bootarg", "http", "frobnicate"]
+    with pytest.raises(SpecError) as raised:
+        check_keys(keys)
+    assert [str(problem) for problem in raised.value.problems] == [
+        "pxeboot/bootarg: no such spec key (did you mean 'pxeboot/bootargs'?);"
+        " correct or remove it",
+        "livecd/bootarg: no such spec key (did you mean 'livecd/bootargs'?); correct or remove it",
+        "http: no such spec key; a value that holds a colon must stand on its key's own line",
+        "frobnicate: no such spec key; correct or remove it",
+    ]
+
+
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(SpecError) as raised:
+        check_keys(["subarch", "target", "rel_type"])
+    assert [str(problem) for problem in raised.value.problems] == [
+        "source_subpath: this spec key is missing; add it, see the README",
+        "version_stamp: this spec key is missing; add it, see the README",
+    ]
+
+
+def test_per_kernel_keys_need_a_known_end() -> None:
+    assert "boot/kernel/x/config" in known_keys(["boot/kernel/x/config"])
+    assert "boot/kernel/x/colour" not in known_keys(["boot/kernel/x/colour"])
+
+
+def test_subarches_belong_to_one_architecture() -> None:
+    names = [name for arch in all_arches() for name in arch.subarches]
+    assert len(names) == len(set(names))
+    assert find_arch("i486").name == "x86"
+    assert find_arch("armv7a_hardfp").name == "arm"
+    assert {arch.name for arch in all_arches()} >= {"amd64", "x86", "arm64", "arm"}
