@@ -1,0 +1,249 @@
+"""Find the build host's boot loaders, and make GRUB's network images.
+
+Loader binaries belong to the build host's packages; they are copied into the tree, never linked.
+GRUB's images are made here instead: with every module that the menu needs and with the early
+configuration inside, one image works by TFTP and by HTTP from any folder of a server.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalyst_pxeboot.errors import CommandError
+from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.resources import read_table
+from catalyst_pxeboot.run import find_program, run
+
+#: Bytes of a loader binary that are searched for its version.
+VERSION_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GrubImage:
+    """A network image of GRUB that `make_grub_image` can make."""
+
+    platform: str
+    modules_folder: Path
+    early_config: str
+
+    def make(self) -> bytes:
+        """Make the image's content."""
+        return make_grub_image(self.platform, self.modules_folder, self.early_config)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLoader:
+    """A loader's file for the tree: a file of the build host, or an image still to be made."""
+
+    path: str
+    loader: Loader
+    origin: Path | GrubImage
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingLoader:
+    """A loader's file that the build host lacks."""
+
+    path: str
+    loader: Loader
+    looked_in: tuple[Path, ...]
+    gentoo: str
+    debian: str
+
+    def __str__(self) -> str:
+        return f"{self.path} not found (package: Gentoo {self.gentoo}, Debian {self.debian})"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    """What the build host has for the tree, and what it lacks; both sorted by path."""
+
+    found: tuple[FoundLoader, ...]
+    missing: tuple[MissingLoader, ...]
+
+
+def find_loaders(
+    arch_grub_platforms: Mapping[str, str],
+    *,
+    loaders: Sequence[Loader],
+    search: Sequence[Path],
+    early_config: str,
+) -> Loaders:
+    """Look for the files of `loaders` that clients of an architecture need.
+
+    `arch_grub_platforms` maps GRUB platforms, which also say what firmware the clients have, to
+    the file names of their images. The folders of `search` come before the system's. Nothing is
+    made yet: a GRUB image that can be made is found.
+    """
+    table = read_table("loaders.toml")
+    found: list[FoundLoader] = []
+    missing: list[MissingLoader] = []
+    for loader in (Loader.IPXE, Loader.PXELINUX):
+        if loader in loaders:
+            _find_files(loader, table[loader], set(arch_grub_platforms), search, found, missing)
+    if Loader.GRUB in loaders:
+        _find_grub(table["grub"], arch_grub_platforms, search, early_config, found, missing)
+    return Loaders(
+        found=tuple(sorted(found, key=lambda file: file.path)),
+        missing=tuple(sorted(missing, key=lambda file: file.path)),
+    )
+
+
+def make_grub_image(platform: str, modules_folder: Path, early_config: str) -> bytes:
+    """Make the network image of one GRUB platform; the same input gives the same bytes.
+
+    Raises `CommandError` if grub-mkimage is missing or fails.
+    """
+    program = _grub_mkimage()
+    if program is None:
+        raise CommandError(
+            "grub-mkimage is missing", hint="install sys-boot/grub (Debian: grub-common)"
+        )
+    modules = grub_modules(platform, _module_names(modules_folder))
+    with tempfile.TemporaryDirectory(prefix="pxeboot-grub-") as name:
+        folder = Path(name)
+        config, image = folder / "early.cfg", folder / "image"
+        config.write_text(early_config, "utf-8")
+        run(grub_argv(program, platform, modules_folder, config, image, modules))
+        return image.read_bytes()
+
+
+def grub_argv(
+    program: Path,
+    platform: str,
+    modules_folder: Path,
+    config: Path,
+    image: Path,
+    modules: Iterable[str],
+) -> list[str]:
+    """Write grub-mkimage's command line for one platform's network image."""
+    return [
+        str(program),
+        f"--directory={modules_folder}",
+        f"--format={_format(platform)}",
+        # The early configuration sets the real one.
+        "--prefix=/boot/grub",
+        f"--config={config}",
+        f"--output={image}",
+        *modules,
+    ]
+
+
+def grub_modules(platform: str, present: Iterable[str]) -> tuple[str, ...]:
+    """Choose the modules of a platform's image among those that are `present`, sorted.
+
+    Raises `CommandError` naming those that no menu works without.
+    """
+    table = read_table("loaders.toml")["grub"]
+    there = set(present)
+    lacking = sorted(set(table["needed"]) - there)
+    if lacking:
+        raise CommandError(
+            f"GRUB for {platform} lacks the modules {' '.join(lacking)}",
+            hint="install all of its package, or leave grub out of pxeboot/loaders",
+        )
+    wanted = {*table["needed"], *table["modules"]}
+    for part in platform.split("-"):
+        wanted.update(table["extra"].get(part, ()))
+    return tuple(sorted(wanted & there))
+
+
+def read_version(loader: Loader, file: Path) -> str | None:
+    """Read a loader's version out of its binary, or return None where it is not to be seen."""
+    with file.open("rb") as stream:
+        data = stream.read(VERSION_BYTES)
+    match loader:
+        case Loader.PXELINUX:
+            found = re.search(rb"\b(?:SYS|PXE|ISO)?LINUX (\d+\.\d+[!-~]*)", data)
+        case Loader.IPXE:
+            found = _ipxe_version(data)
+        case Loader.GRUB:
+            found = re.search(rb"GRUB(?: version)? (\d+\.\d+[!-~]*)", data)
+    return found.group(1).decode("ascii", "replace").replace("\0", "") if found else None
+
+
+def _ipxe_version(data: bytes) -> re.Match[bytes] | None:
+    version = rb"\d+\.\d+\.\d+(?:[+.-][0-9A-Za-z.+~-]*)?(?: ?\([0-9a-z+]+\))?"
+    wide = rb"((?:\d\0)+\.\0(?:\d\0)+\.\0(?:\d\0)+(?:[+0-9A-Za-z.~-]\0)*)\0\0"
+    return (
+        re.search(rb"iPXE/(" + version + rb")", data)
+        or re.search(rb"\0(" + version + rb")\0", data)
+        or re.search(wide, data)
+    )
+
+
+def _find_files(
+    loader: Loader,
+    table: Mapping[str, Any],
+    platforms: set[str],
+    search: Sequence[Path],
+    found: list[FoundLoader],
+    missing: list[MissingLoader],
+) -> None:
+    folders = (*search, *(Path(folder) for folder in table["folders"]))
+    for entry in table["files"]:
+        if platforms.isdisjoint(entry["platforms"]):
+            continue
+        file = _first_file(folders, entry["names"])
+        if file is not None:
+            version = read_version(loader, file)
+            found.append(FoundLoader(entry["path"], loader, file, version))
+        elif not entry.get("optional", False):
+            missing.append(
+                MissingLoader(entry["path"], loader, folders, table["gentoo"], table["debian"])
+            )
+
+
+def _find_grub(
+    table: Mapping[str, Any],
+    platforms: Mapping[str, str],
+    search: Sequence[Path],
+    early_config: str,
+    found: list[FoundLoader],
+    missing: list[MissingLoader],
+) -> None:
+    folders = (*search, *(Path(folder) for folder in table["folders"]))
+    program = _grub_mkimage()
+    version = _grub_version(program) if program else None
+    for platform, name in platforms.items():
+        path = f"boot/grub/{platform}/{name}"
+        modules = _first_file(folders, [f"{platform}/moddep.lst"])
+        if modules is not None and program is not None:
+            image = GrubImage(platform, modules.parent, early_config)
+            found.append(FoundLoader(path, Loader.GRUB, image, version))
+        else:
+            package = table["debian_packages"].get(platform, "grub-common")
+            missing.append(MissingLoader(path, Loader.GRUB, folders, table["gentoo"], package))
+
+
+def _first_file(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
+    for folder in folders:
+        for name in names:
+            file = folder / name
+            if file.is_file():
+                return file
+    return None
+
+
+def _grub_mkimage() -> Path | None:
+    return find_program("grub-mkimage") or find_program("grub2-mkimage")
+
+
+def _grub_version(program: Path) -> str | None:
+    words = run([program, "--version"]).decode(errors="replace").split()
+    return words[-1] if words else None
+
+
+def _module_names(folder: Path) -> frozenset[str]:
+    return frozenset(file.stem for file in folder.glob("*.mod"))
+
+
+def _format(platform: str) -> str:
+    """Name the image format of a platform: BIOS wants an image with a PXE start."""
+    return f"{platform}-pxe" if platform.endswith("-pc") else platform

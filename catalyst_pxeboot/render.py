@@ -1,0 +1,291 @@
+"""Render a menu into each loader's configuration, by Jinja2 templates.
+
+A template is written by people who know the loader, not Python. So every value reaches it checked
+and quoted for that loader, and what goes wrong in it names the template and the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from catalyst_pxeboot import quoting
+from catalyst_pxeboot.errors import TemplateError
+from catalyst_pxeboot.model import (
+    ROOT_MEMBER,
+    Firmware,
+    Generator,
+    LiveEntry,
+    Loader,
+    MadeFile,
+    MemtestEntry,
+    Menu,
+    Role,
+    Serial,
+)
+from catalyst_pxeboot.resources import templates_folder
+
+if TYPE_CHECKING:
+    import jinja2
+
+#: What a loader reads: the path in the tree. The template has the same name with `.j2`.
+CONFIGS: Mapping[Loader, tuple[str, ...]] = {
+    Loader.IPXE: ("boot.ipxe",),
+    Loader.PXELINUX: ("pxelinux.cfg/default",),
+    Loader.GRUB: ("boot/grub/grub.cfg",),
+}
+
+#: The configuration inside GRUB's own network images; no file of the tree.
+GRUB_EARLY = "boot/grub/early.cfg"
+
+#: menu.c32 and the loader's core cut a command line at this many bytes (its final zero included).
+PXELINUX_LINE = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class LiveView:
+    """A live entry as a template sees it: checked and quoted."""
+
+    name: str
+    title: str
+    kernel: str
+    initramfs: str
+    padding: str  # empty where there is none
+    root_header: str
+    squashfs: str
+    arguments: str
+    dracut: bool
+    genkernel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemtestView:
+    """A memtest entry as a template sees it."""
+
+    name: str
+    title: str
+    path: str
+    bios: bool
+    efi: bool
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class MenuView:
+    """Everything that the template of a loader's menu may use, by these names."""
+
+    title: str
+    timeout: int | None
+    default: str
+    serial: Serial | None
+    live: tuple[LiveView, ...]
+    memtests: tuple[MemtestView, ...]
+    root_member: str
+
+
+def render_configs(
+    menu: Menu, *, loaders: Sequence[Loader], templates: Path | None
+) -> tuple[MadeFile, ...]:
+    """Render the configuration files of `loaders`, sorted by their path in the tree.
+
+    A file in the folder `templates` replaces the shipped template of the same relative name.
+    Raises `TemplateError` for a value that a loader cannot express and for a faulty template.
+    """
+    made = []
+    for loader in sorted(set(loaders)):
+        view = view_menu(loader, menu)
+        values = {name: getattr(view, name) for name in MenuView.__dataclass_fields__}
+        for path in CONFIGS[loader]:
+            text, origin = _render(path, values, templates)
+            made.append(MadeFile(path, text.encode(), Role.CONFIG, origin))
+    return tuple(sorted(made, key=lambda file: file.path))
+
+
+def render_grub_early(templates: Path | None) -> str:
+    """Render the configuration that goes into GRUB's network images."""
+    return _render(GRUB_EARLY, {}, templates)[0]
+
+
+def view_menu(loader: Loader, menu: Menu) -> MenuView:
+    """Check and quote all of `menu` for `loader`."""
+    _check_menu(menu)
+    live = tuple(_view_live(loader, entry) for entry in menu.live)
+    return MenuView(
+        title=quoting.quote_title(loader, menu.title),
+        timeout=menu.timeout,
+        default=quoting.quote_label(loader, menu.default),
+        serial=menu.serial,
+        live=live,
+        memtests=tuple(_view_memtest(loader, entry) for entry in menu.memtests),
+        root_member=quoting.quote_path(loader, ROOT_MEMBER),
+    )
+
+
+def _check_menu(menu: Menu) -> None:
+    names = [entry.name for entry in menu.live] + [entry.name for entry in menu.memtests]
+    for name in names:
+        if names.count(name) > 1:
+            raise TemplateError(
+                f'two menu entries are named "{name}"', hint="give each a name of its own"
+            )
+    if menu.default not in {entry.name for entry in menu.live}:
+        raise TemplateError(
+            f'the default entry "{menu.default}" is not among the live entries',
+            hint="name one of: " + " ".join(entry.name for entry in menu.live),
+        )
+
+
+def _view_live(loader: Loader, entry: LiveEntry) -> LiveView:
+    path = partial(quoting.quote_path, loader)
+    view = LiveView(
+        name=quoting.quote_label(loader, entry.name),
+        title=quoting.quote_title(loader, entry.title),
+        kernel=path(entry.kernel),
+        initramfs=path(entry.initramfs),
+        padding=path(entry.padding) if entry.padding else "",
+        root_header=path(entry.root_header),
+        squashfs=path(entry.squashfs),
+        arguments=quoting.quote_arguments(loader, entry.arguments),
+        dracut=entry.generator is Generator.DRACUT,
+        genkernel=entry.generator is Generator.GENKERNEL,
+    )
+    if loader is Loader.PXELINUX:
+        _check_pxelinux_line(view)
+    return view
+
+
+def _check_pxelinux_line(view: LiveView) -> None:
+    initrds = [view.initramfs, view.padding, view.root_header, view.squashfs]
+    line = (
+        f".linux {view.kernel} {view.arguments} initrd={','.join(filter(None, initrds))}"
+        " BOOTIF=01-00-00-00-00-00-00"
+    )
+    if len(line) >= PXELINUX_LINE:
+        raise TemplateError(
+            f'PXELINUX: the command line of "{view.title}" is {len(line)} bytes long, more than'
+            f" its {PXELINUX_LINE - 1}",
+            hint="shorten the arguments, or leave pxelinux out of pxeboot/loaders",
+        )
+
+
+def _view_memtest(loader: Loader, entry: MemtestEntry) -> MemtestView:
+    return MemtestView(
+        name=quoting.quote_label(loader, entry.name),
+        title=quoting.quote_title(loader, entry.title),
+        path=quoting.quote_path(loader, entry.path),
+        bios=entry.firmware is Firmware.BIOS,
+        efi=entry.firmware is Firmware.EFI,
+        bits=entry.bits,
+    )
+
+
+def _render(path: str, values: Mapping[str, Any], templates: Path | None) -> tuple[str, str]:
+    """Return the rendered text and what it was made from."""
+    from jinja2.exceptions import TemplateNotFound, TemplateSyntaxError
+
+    name = f"{path}.j2"
+    environment = _shipped() if templates is None else _environment(templates)
+    try:
+        template = environment.get_template(name)
+        text = template.render(values)
+    except TemplateSyntaxError as error:
+        where = error.filename or error.name or name
+        raise TemplateError(
+            f"template {where}, line {error.lineno}: {error.message}",
+            hint="correct the template; see Jinja2's template documentation",
+        ) from error
+    except TemplateNotFound as error:
+        raise TemplateError(
+            f'template {name}: includes "{error.message}", which is not there',
+            hint="put it into the folder of pxeboot/templates or leave the include out",
+        ) from error
+    except OSError as error:
+        raise TemplateError(
+            f"template {error.filename or name}: {error.strerror or error}",
+            hint="make the file readable or correct pxeboot/templates",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise TemplateError(
+            f"template {name}: byte {error.start} is not UTF-8", hint="save the file as UTF-8"
+        ) from error
+    except TemplateError:
+        raise
+    except Exception as error:  # whatever a template's expression can raise
+        known = " ".join(sorted(values)) or "none"
+        raise TemplateError(
+            f"template {_place(error, name)}: {error}",
+            hint=f"correct the template; the values it may use are: {known}",
+        ) from error
+    return text, f"template {name}" + (" (own)" if _is_own(templates, name) else "")
+
+
+@cache
+def _shipped() -> jinja2.Environment:
+    return _environment(None)
+
+
+def _environment(templates: Path | None) -> jinja2.Environment:
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if templates is not None and not templates.is_dir():
+        raise TemplateError(
+            f"pxeboot/templates: {templates} is no folder",
+            hint="name a folder, or leave the key out to use the shipped templates",
+        )
+    folders = [templates_folder()] if templates is None else [templates, templates_folder()]
+    return ImmutableSandboxedEnvironment(
+        loader=jinja2.ChoiceLoader([_folder_loader(folder) for folder in folders]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def _folder_loader(folder: Path) -> jinja2.BaseLoader:
+    """Make a loader of one folder that shows its file names in errors and stays inside it."""
+    import jinja2
+
+    real = folder.resolve()
+
+    def load(name: str) -> tuple[str, str, Callable[[], bool]] | None:
+        if not _stays_inside(name):
+            return None
+        file = real / name
+        # A dangling link is a mistake to tell, not a template that is not there.
+        if not file.exists() and not file.is_symlink():
+            return None
+        if not file.resolve().is_relative_to(real):
+            raise TemplateError(
+                f"template {file}: leads out of {folder}",
+                hint="put a copy into the folder instead of a link",
+            )
+        return file.read_text("utf-8"), str(file), lambda: True
+
+    return jinja2.FunctionLoader(load)
+
+
+def _stays_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _is_own(templates: Path | None, name: str) -> bool:
+    return templates is not None and (templates / name).exists()
+
+
+def _place(error: BaseException, name: str) -> str:
+    """Name the template's file and line, which Jinja2 writes into the traceback only."""
+    place = name
+    traceback = error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if file.endswith(".j2"):
+            place = f"{file}, line {traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    return place

@@ -1,0 +1,450 @@
+"""Menus become loader configurations; whole outputs are compared in the golden cases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from catalyst_pxeboot.configs import check_config, check_grub
+from catalyst_pxeboot.errors import TemplateError
+from catalyst_pxeboot.model import (
+    Firmware,
+    Generator,
+    LiveEntry,
+    Loader,
+    MemtestEntry,
+    Menu,
+    Role,
+    Serial,
+)
+from catalyst_pxeboot.render import CONFIGS, render_configs, render_grub_early
+
+LIVE = LiveEntry(
+    name="gentoo",
+    title="Boot LiveCD (kernel: gentoo)",
+    kernel="boot/gentoo",
+    initramfs="boot/gentoo.igz",
+    padding=None,
+    root_header="boot/root.cpio-header",
+    squashfs="image.squashfs",
+    arguments=("dokeymap", "root=live:/image.squashfs.img", "cdroot"),
+    generator=Generator.DRACUT,
+)
+MENU = Menu(
+    title="Gentoo amd64", timeout=10, default="gentoo", live=(LIVE,), memtests=(), serial=None
+)
+MEMTESTS = (
+    MemtestEntry("memtest-1", "Memtest BIOS 64", "memtest64.bios", Firmware.BIOS, 64),
+    MemtestEntry("memtest-2", "Memtest BIOS 32", "memtest32.bios", Firmware.BIOS, 32),
+    MemtestEntry("memtest-3", "Memtest EFI 64", "memtest.efi64", Firmware.EFI, 64),
+    MemtestEntry("memtest-4", "Memtest EFI 32", "memtest.efi32", Firmware.EFI, 32),
+)
+
+
+def render(loader: Loader, menu: Menu = MENU, templates: Path | None = None) -> str:
+    """Render one loader's configuration, check it, and return its text."""
+    (file,) = render_configs(menu, loaders=[loader], templates=templates)
+    text = file.content.decode()
+    if templates is None:
+        assert check_config(loader, text).problems == ()
+    return text
+
+
+def lines(text: str, start: str) -> list[str]:
+    """Return the lines of `text` that begin with `start`, without white space around."""
+    return [line.strip() for line in text.splitlines() if line.strip().startswith(start)]
+
+
+def test_files_are_sorted_and_say_what_they_were_made_from() -> None:
+    files = render_configs(MENU, loaders=list(Loader), templates=None)
+    assert [(file.path, file.role, file.origin) for file in files] == [
+        ("boot.ipxe", Role.CONFIG, "template boot.ipxe.j2"),
+        ("boot/grub/grub.cfg", Role.CONFIG, "template boot/grub/grub.cfg.j2"),
+        ("pxelinux.cfg/default", Role.CONFIG, "template pxelinux.cfg/default.j2"),
+    ]
+    assert all(file.content.endswith(b"\n") and b"\r" not in file.content for file in files)
+
+
+@pytest.mark.parametrize("loader", list(Loader))
+@pytest.mark.parametrize("timeout", [None, 0, 10])
+@pytest.mark.parametrize("padding", [None, "boot/gentoo.padding"])
+@pytest.mark.parametrize("memtests", [(), MEMTESTS])
+@pytest.mark.parametrize("serial", [None, Serial("ttyS1", 9600)])
+@pytest.mark.parametrize("arguments", [(), LIVE.arguments])
+@pytest.mark.parametrize("generator", list(Generator))
+def test_every_mix_of_options_is_a_sound_configuration(
+    loader: Loader,
+    timeout: int | None,
+    padding: str | None,
+    memtests: tuple[MemtestEntry, ...],
+    serial: Serial | None,
+    arguments: tuple[str, ...],
+    generator: Generator,
+) -> None:
+    live = replace(LIVE, padding=padding, arguments=arguments, generator=generator)
+    other = replace(LIVE, name="gentoo-2", generator=generator)
+    menu = Menu("T", timeout, "gentoo", (live, other), memtests, serial)
+    (file,) = render_configs(menu, loaders=[loader], templates=None)
+    config = check_config(loader, file.content.decode())
+    assert config.problems == ()
+    expected = {"boot/gentoo", "boot/gentoo.igz", "boot/root.cpio-header", "image.squashfs"}
+    expected |= {padding} if padding else set()
+    expected |= {
+        entry.path
+        for entry in memtests
+        if loader is not Loader.PXELINUX or entry.firmware is Firmware.BIOS
+    }
+    if loader is Loader.GRUB:
+        expected |= {"boot/grub/grub.cfg"}  # the menu comes back after a failure
+    if loader is Loader.PXELINUX:
+        expected |= {"menu.c32"} if timeout != 0 else set()
+        expected |= {"reboot.c32", "poweroff.c32"}
+    assert set(config.files) == expected
+
+
+def test_ipxe_entry() -> None:
+    text = render(Loader.IPXE)
+    entry = text[text.index(":gentoo\n") : text.index("# On UEFI the firmware")]
+    assert entry == (
+        ":gentoo\n"
+        "set selected gentoo\n"
+        "echo Loading: Boot LiveCD (kernel: gentoo)\n"
+        "imgfree\n"
+        "kernel --name kernel ${base}boot/gentoo dokeymap root=live:/image.squashfs.img cdroot"
+        " ${joined} ${bootif} ${keys} ${vconsole} ${cmdline} || goto boot_failed\n"
+        "initrd --name initramfs ${base}boot/gentoo.igz || goto boot_failed\n"
+        "isset ${old_efi} || goto gentoo_root\n"
+        "initrd --name root-header ${base}boot/root.cpio-header || goto boot_failed\n"
+        ":gentoo_root\n"
+        "initrd --name live-root ${base}image.squashfs /image.squashfs.img || goto boot_failed\n"
+        "boot || goto boot_failed\n"
+        "\n"
+    )
+
+
+def test_ipxe_padding_is_an_initrd_of_its_own() -> None:
+    text = render(Loader.IPXE, replace(MENU, live=(replace(LIVE, padding="boot/pad"),)))
+    assert lines(text, "initrd")[:2] == [
+        "initrd --name initramfs ${base}boot/gentoo.igz || goto boot_failed",
+        "initrd --name padding ${base}boot/pad || goto boot_failed",
+    ]
+    assert lines(text, "set joined") == [
+        "set joined initrd=initrd.magic",
+        "set joined_padded initrd=initrd.magic",
+        "set joined initrd=initramfs initrd=root-header initrd=live-root",
+        "set joined_padded initrd=initramfs initrd=padding initrd=root-header initrd=live-root",
+    ]
+    assert " ${joined_padded} ${bootif} " in lines(text, "kernel")[0]
+    assert "joined_padded" not in render(Loader.IPXE)
+
+
+def test_ipxe_keyboard_words_follow_the_generator() -> None:
+    genkernel = replace(LIVE, generator=Generator.GENKERNEL)
+    text = render(Loader.IPXE, replace(MENU, live=(genkernel,)))
+    assert "set keys keymap=${keymap}" in text
+    assert "vconsole=" not in text and "${vconsole}" not in text
+
+
+@pytest.mark.parametrize(
+    ("timeout", "milliseconds", "at_once"), [(None, 0, False), (0, 0, True), (10, 10000, False)]
+)
+def test_ipxe_timeout(timeout: int | None, milliseconds: int, at_once: bool) -> None:
+    text = render(Loader.IPXE, replace(MENU, timeout=timeout))
+    assert lines(text, "set menu_timeout")[0] == f"set menu_timeout {milliseconds}"
+    assert ("set selected gentoo\ngoto ${selected}\n\n:main_menu" in text) == at_once
+    # An unattended machine tries again; one that waits for a person goes on waiting.
+    assert ("--default retry_entry --timeout 60000" in text) == (timeout is not None)
+
+
+def test_ipxe_memtest_only_where_it_can_run() -> None:
+    text = render(Loader.IPXE, replace(MENU, memtests=MEMTESTS))
+    assert lines(text, "iseq ${platform}")[1:5] == [
+        "iseq ${platform} pcbios && cpuid --ext 29 && item memtest-1 Memtest BIOS 64 ||",
+        "iseq ${platform} pcbios && item memtest-2 Memtest BIOS 32 ||",
+        "iseq ${platform} efi && iseq ${buildarch} x86_64 && item memtest-3 Memtest EFI 64 ||",
+        "iseq ${platform} efi && iseq ${buildarch} i386 && item memtest-4 Memtest EFI 32 ||",
+    ]
+
+
+def test_ipxe_has_no_double_slash_and_no_own_address() -> None:
+    text = render(Loader.IPXE, replace(MENU, memtests=MEMTESTS))
+    commands = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    assert "//" not in commands
+
+
+def test_pxelinux_entry() -> None:
+    text = render(Loader.PXELINUX, replace(MENU, live=(replace(LIVE, padding="boot/pad"),)))
+    assert text[text.index("LABEL gentoo") : text.index("MENU SEPARATOR")] == (
+        "LABEL gentoo\n"
+        "  MENU LABEL Boot LiveCD (kernel: gentoo)\n"
+        "  MENU DEFAULT\n"
+        "  LINUX boot/gentoo\n"
+        "  INITRD boot/gentoo.igz,boot/pad,boot/root.cpio-header,image.squashfs\n"
+        "  APPEND dokeymap root=live:/image.squashfs.img cdroot\n"
+        "  SYSAPPEND 2\n"
+        "\n"
+    )
+
+
+def test_pxelinux_without_arguments() -> None:
+    menu = replace(MENU, live=(replace(LIVE, arguments=()),))
+    assert lines(render(Loader.PXELINUX, menu), "APPEND") == ["APPEND -"]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "directives"),
+    [
+        (None, ["UI menu.c32", "PROMPT 0"]),
+        (0, ["DEFAULT gentoo", "PROMPT 0"]),
+        (10, ["UI menu.c32", "PROMPT 0", "TIMEOUT 100"]),
+    ],
+)
+def test_pxelinux_timeout(timeout: int | None, directives: list[str]) -> None:
+    text = render(Loader.PXELINUX, replace(MENU, timeout=timeout))
+    found = [line for line in text.splitlines() if line.split(" ")[0] in
+             {"UI", "DEFAULT", "PROMPT", "ONERROR", "TIMEOUT"}]  # fmt: skip
+    assert found == directives
+
+
+def test_pxelinux_serial_is_the_first_directive() -> None:
+    text = render(Loader.PXELINUX, replace(MENU, serial=Serial("ttyS1", 9600)))
+    directives = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert directives[0] == "SERIAL 1 9600"
+    assert lines(render(Loader.PXELINUX), "SERIAL") == []
+
+
+def test_pxelinux_has_the_bios_memtests_only() -> None:
+    text = render(Loader.PXELINUX, replace(MENU, memtests=MEMTESTS))
+    assert lines(text, "LABEL") == [
+        "LABEL gentoo",
+        "LABEL memtest-1",
+        "LABEL memtest-2",
+        "LABEL local_disk",
+        "LABEL restart",
+        "LABEL power_off",
+    ]
+
+
+def test_pxelinux_line_limit() -> None:
+    fits = replace(LIVE, arguments=("x" * 1940,))
+    render(Loader.PXELINUX, replace(MENU, live=(fits,)))
+    with pytest.raises(TemplateError) as caught:
+        render(Loader.PXELINUX, replace(MENU, live=(replace(fits, arguments=("x" * 1941,)),)))
+    assert str(caught.value) == (
+        'PXELINUX: the command line of "Boot LiveCD (kernel: gentoo)" is 2048 bytes long, more than'
+        " its 2047; shorten the arguments, or leave pxelinux out of pxeboot/loaders"
+    )
+
+
+def test_grub_entry() -> None:
+    live = replace(LIVE, padding="boot/pad", arguments=("a;b", "quiet"))
+    text = render(Loader.GRUB, replace(MENU, live=(live,)))
+    entry = text[text.index("menuentry 'Boot LiveCD") : text.index('if [ "$grub_platform" = pc ]')]
+    assert entry == (
+        "menuentry 'Boot LiveCD (kernel: gentoo)' --id gentoo {\n"
+        '    echo "Loading ${base}boot/gentoo"\n'
+        "    if linux \"${base}boot/gentoo\" 'a;b' quiet $bootif $cmdline; then\n"
+        '        echo "Loading ${base}boot/gentoo.igz and ${base}image.squashfs;'
+        ' this may take minutes"\n'
+        '        if initrd "${base}boot/gentoo.igz" "${base}boot/pad"'
+        ' "${base}boot/root.cpio-header" "${base}image.squashfs"; then\n'
+        "            boot\n"
+        "        fi\n"
+        "    fi\n"
+        '    while true; do boot_failed; configfile "${base}boot/grub/grub.cfg"; done\n'
+        "}\n"
+        "\n"
+    )
+
+
+@pytest.mark.parametrize(("timeout", "values"), [(None, [-1]), (0, [0, -1]), (10, [10, -1])])
+def test_grub_timeout_and_default(timeout: int | None, values: list[int]) -> None:
+    text = render(Loader.GRUB, replace(MENU, timeout=timeout))
+    assert lines(text, "set timeout") == [f"set timeout={value}" for value in values]
+    assert lines(text, "set default") == ["set default=gentoo"]
+    # An unattended machine starts again; one that waits for a person goes on waiting.
+    assert ("if sleep --interruptible 60; then\n        reboot" in text) == (timeout is not None)
+    assert (lines(text, "read") == ["read"]) == (timeout is None)
+
+
+def test_grub_serial() -> None:
+    text = render(Loader.GRUB, replace(MENU, serial=Serial("ttyS1", 9600)))
+    assert lines(text, "serial") == ["serial --unit=1 --speed=9600"]
+    assert lines(render(Loader.GRUB), "serial") == []
+
+
+def test_grub_memtests_by_firmware_and_processor() -> None:
+    text = render(Loader.GRUB, replace(MENU, memtests=MEMTESTS))
+    conditions = [
+        'if [ "$grub_platform" = efi -a "$grub_cpu" = x86_64 ]; then',
+        'if [ "$grub_platform" = efi -a "$grub_cpu" = i386 ]; then',
+    ]
+    assert lines(text, 'if [ "$grub_platform" = efi -a') == conditions
+    assert lines(text, "if cpuid") == ["if cpuid -l; then"]
+    assert lines(text, "if linux")[1:] == [
+        'if linux "${base}memtest64.bios"; then boot; fi',
+        'if linux "${base}memtest32.bios"; then boot; fi',
+    ]
+
+
+def test_grub_early_configuration_uses_plain_commands_only() -> None:
+    text = render_grub_early(None)
+    assert check_grub(text).problems == ()
+    commands = [line for line in text.splitlines() if not line.startswith("#")]
+    assert {line.split(" ")[0] for line in commands} == {"regexp", "set", "export", "echo"}
+
+
+def test_two_entries_of_one_name_are_refused() -> None:
+    with pytest.raises(TemplateError) as caught:
+        render(Loader.GRUB, replace(MENU, live=(LIVE, LIVE)))
+    assert str(caught.value) == ('two menu entries are named "gentoo"; give each a name of its own')
+
+
+def test_default_that_is_no_entry_is_refused() -> None:
+    with pytest.raises(TemplateError) as caught:
+        render(Loader.GRUB, replace(MENU, default="other"))
+    assert str(caught.value) == (
+        'the default entry "other" is not among the live entries; name one of: gentoo'
+    )
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    """Write a user's template and return the folder."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return folder
+
+
+def test_one_template_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
+    write(tmp_path, "boot.ipxe.j2", "#!ipxe\necho {{ title }} {{ live[0].arguments }}\n")
+    files = render_configs(MENU, loaders=list(Loader), templates=tmp_path)
+    assert files[0].content == (
+        b"#!ipxe\necho Gentoo amd64 dokeymap root=live:/image.squashfs.img cdroot\n"
+    )
+    assert files[0].origin == "template boot.ipxe.j2 (own)"
+    assert files[1:] == render_configs(MENU, loaders=[Loader.GRUB, Loader.PXELINUX], templates=None)
+
+
+def test_a_template_may_include_its_neighbours_and_the_shipped_ones(tmp_path: Path) -> None:
+    write(tmp_path, "site.inc", "echo {{ default }}\n")
+    write(
+        tmp_path, "boot.ipxe.j2", '{% include "site.inc" %}{% include "pxelinux.cfg/default.j2" %}'
+    )
+    text = render(Loader.IPXE, templates=tmp_path)
+    assert text.startswith("echo gentoo\n# Gentoo amd64\n")
+
+
+def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
+    write(tmp_path, "boot/grub/early.cfg.j2", "set prefix=(http,192.0.2.1)/x\n")
+    assert render_grub_early(tmp_path) == "set prefix=(http,192.0.2.1)/x\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "#!ipxe\n{{ titel }}\n",
+            "template {file}, line 2: 'titel' is undefined; correct the template; the values it"
+            " may use are: default live memtests root_member serial timeout title",
+        ),
+        (
+            "\n{% for entry in live %}\n{{ entry.tilte }}\n{% endfor %}",
+            "template {file}, line 3: 'catalyst_pxeboot.render.LiveView object' has no attribute"
+            " 'tilte'; correct the template; the values it may use are: default live memtests"
+            " root_member serial timeout title",
+        ),
+        (
+            "\n\n{% if %}",
+            "template {file}, line 3: Expected an expression, got 'end of statement block';"
+            " correct the template; see Jinja2's template documentation",
+        ),
+        (
+            "{% for x in live %}",
+            "template {file}, line 1: Unexpected end of template. Jinja was looking for the"
+            " following tags: 'endfor' or 'else'. The innermost block that needs to be closed is"
+            " 'for'.; correct the template; see Jinja2's template documentation",
+        ),
+        (
+            '{% include "gone.inc" %}',
+            'template boot.ipxe.j2: includes "gone.inc", which is not there; put it into the'
+            " folder of pxeboot/templates or leave the include out",
+        ),
+        (
+            '{% include "../secret" %}',
+            'template boot.ipxe.j2: includes "../secret", which is not there; put it into the'
+            " folder of pxeboot/templates or leave the include out",
+        ),
+        (
+            "{{ 1 / 0 }}",
+            "template {file}, line 1: division by zero; correct the template; the values it may"
+            " use are: default live memtests root_member serial timeout title",
+        ),
+        (
+            "{{ title.__class__.__mro__ }}",
+            "template {file}, line 1: access to attribute '__class__' of 'str' object is unsafe.;"
+            " correct the template; the values it may use are: default live memtests root_member"
+            " serial timeout title",
+        ),
+    ],
+)
+def test_a_faulty_template_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    write(tmp_path, "boot.ipxe.j2", text)
+    with pytest.raises(TemplateError) as caught:
+        render(Loader.IPXE, templates=tmp_path)
+    assert str(caught.value) == message.format(file=tmp_path / "boot.ipxe.j2")
+
+
+def test_a_template_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "boot.ipxe.j2").write_bytes(b"#!ipxe\n\xff")
+    with pytest.raises(TemplateError) as caught:
+        render(Loader.IPXE, templates=tmp_path)
+    assert str(caught.value) == "template boot.ipxe.j2: byte 7 is not UTF-8; save the file as UTF-8"
+
+
+def test_a_template_that_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "boot.ipxe.j2"
+    file.mkdir()
+    with pytest.raises(TemplateError) as caught:
+        render(Loader.IPXE, templates=tmp_path)
+    assert str(caught.value) == (
+        f"template {file}: Is a directory; make the file readable or correct pxeboot/templates"
+    )
+
+
+def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "templates"
+    write(tmp_path, "outside", "x")
+    folder.mkdir()
+    (folder / "boot.ipxe.j2").symlink_to(tmp_path / "outside")
+    with pytest.raises(TemplateError) as caught:
+        render(Loader.IPXE, templates=folder)
+    assert str(caught.value) == (
+        f"template {folder / 'boot.ipxe.j2'}: leads out of {folder};"
+        " put a copy into the folder instead of a link"
+    )
+
+
+def test_templates_that_are_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(TemplateError) as caught:
+        render(Loader.IPXE, templates=tmp_path / "gone")
+    assert str(caught.value) == (
+        f"pxeboot/templates: {tmp_path / 'gone'} is no folder;"
+        " name a folder, or leave the key out to use the shipped templates"
+    )
+
+
+def test_every_loader_has_its_templates() -> None:
+    assert set(CONFIGS) == set(Loader)
+
+
+def test_jinja_is_imported_only_to_render() -> None:
+    code = (
+        "import sys, catalyst_pxeboot.render, catalyst_pxeboot.loaders;"
+        " sys.exit('jinja2' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
