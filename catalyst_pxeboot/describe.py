@@ -1,0 +1,152 @@
+"""Source, plan and result as text for people; source also as data for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from catalyst_pxeboot.manifest import sum_files
+from catalyst_pxeboot.model import Role
+from catalyst_pxeboot.pipeline import Built
+from catalyst_pxeboot.plan import Plan
+from catalyst_pxeboot.publish import MANIFEST
+from catalyst_pxeboot.source import Source
+from catalyst_pxeboot.words import size
+
+#: The roles of files that come from the live image.
+PAYLOAD = frozenset({Role.SQUASHFS, Role.INITRAMFS, Role.KERNEL, Role.MEMTEST})
+
+
+def source_lines(source: Source) -> Iterator[str]:
+    """Say what was found in a live image."""
+    yield f"live image   {source.root}"
+    squashfs = source.squashfs
+    yield (
+        f"squashfs     {squashfs.path.name}: {size(squashfs.bytes)}, {squashfs.compression},"
+        f" version {'.'.join(map(str, squashfs.version))}, blocks of {size(squashfs.block_size)}"
+    )
+    for kernel in source.kernels:
+        image, initramfs = kernel.kernel, kernel.initramfs
+        stub = "with" if image.efi_stub else "without"
+        yield (
+            f"kernel       {kernel.iso.path}: Linux {image.version or 'of unknown version'},"
+            f" {image.machine}, {image.image}, {size(image.bytes)}, {stub} EFI stub"
+        )
+        yield (
+            f"initramfs    {kernel.iso.initramfs}: {initramfs.generator} {initramfs.version},"
+            f" {initramfs.compression}, {size(initramfs.bytes)},"
+            f" {size(initramfs.unpacked_bytes)} unpacked"
+        )
+        if initramfs.modules:
+            yield f"  modules    {' '.join(initramfs.modules)}"
+        yield f"  config     {'read' if kernel.config is not None else 'not in the image'}"
+        yield f"  arguments  {' '.join(kernel.iso.arguments) or 'none'}"
+        for entry in kernel.iso.entries:
+            extra = f"  (+ {' '.join(entry.extra)})" if entry.extra else ""
+            yield f"  entry      {entry.title}{extra}"
+    for memtest, count in source.memtests:
+        yield f"memtest      {memtest.path}: {memtest.firmware}, {memtest.bits} bit, {size(count)}"
+    yield f"timeout      {'none' if source.timeout is None else f'{source.timeout} s'}"
+    for line in source.left_out:
+        yield f"left out     {line}"
+
+
+def source_data(source: Source) -> dict[str, Any]:
+    """Return what `source_lines` tells, as data for JSON."""
+    return {
+        "root": str(source.root),
+        "squashfs": {
+            "path": source.squashfs.path.name,
+            "bytes": source.squashfs.bytes,
+            "compression": source.squashfs.compression,
+            "version": ".".join(map(str, source.squashfs.version)),
+            "block_size": source.squashfs.block_size,
+        },
+        "kernels": [
+            {
+                "name": kernel.iso.name,
+                "path": kernel.iso.path,
+                "bytes": kernel.kernel.bytes,
+                "machine": kernel.kernel.machine,
+                "image": str(kernel.kernel.image),
+                "version": kernel.kernel.version,
+                "efi_stub": kernel.kernel.efi_stub,
+                "config": kernel.config is not None,
+                "arguments": list(kernel.iso.arguments),
+                "entries": [
+                    {"title": entry.title, "extra": list(entry.extra)}
+                    for entry in kernel.iso.entries
+                ],
+                "initramfs": {
+                    "path": kernel.iso.initramfs,
+                    "bytes": kernel.initramfs.bytes,
+                    "unpacked_bytes": kernel.initramfs.unpacked_bytes,
+                    "generator": str(kernel.initramfs.generator),
+                    "version": kernel.initramfs.version,
+                    "compression": str(kernel.initramfs.compression),
+                    "modules": list(kernel.initramfs.modules),
+                },
+            }
+            for kernel in source.kernels
+        ],
+        "memtests": [
+            {
+                "title": memtest.title,
+                "path": memtest.path,
+                "firmware": str(memtest.firmware),
+                "bits": memtest.bits,
+                "bytes": count,
+            }
+            for memtest, count in source.memtests
+        ],
+        "timeout": source.timeout,
+        "time": source.time,
+        "left_out": list(source.left_out),
+    }
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """Say what a build would do."""
+    spec = plan.spec
+    yield f"source   {spec.source}"
+    yield f"output   {spec.output}"
+    yield f"title    {plan.menu.title}"
+    yield f"timeout  {'none' if plan.menu.timeout is None else f'{plan.menu.timeout} s'}"
+    yield f"loaders  {' '.join(spec.loaders)}"
+    for file in plan.files:
+        yield f"file     {file.path}  {file.role}, {size(file.bytes)}, {spec.link}"
+    for made in plan.made:
+        yield f"file     {made.path}  {made.role}, {size(len(made.content))}, made"
+    yield f"file     {MANIFEST} {' '.join(sum_files(spec.digests))}  made last"
+    for entry in plan.menu.live:
+        mark = "*" if entry.name == plan.menu.default else " "
+        yield f"entry   {mark}{entry.title}"
+        yield f"         {entry.kernel} {' '.join(entry.arguments)}"
+    for memtest in plan.menu.memtests:
+        yield f"entry    {memtest.title} ({memtest.firmware} only)"
+    for line in plan.left_out:
+        yield f"left out {line}"
+    for line in plan.warnings:
+        yield f"warning  {line}"
+
+
+def built_lines(built: Built) -> Iterator[str]:
+    """Sum up a finished build."""
+    payload = [file for file in built.files if file.role in PAYLOAD]
+    copied = sum(file.written for file in payload)
+    yield f"Published {built.output} in {built.seconds:.1f} s"
+    yield (
+        f"{len(payload)} payload files of {size(sum(file.bytes for file in payload))},"
+        f" {size(copied)} of it copied, the rest linked"
+    )
+    loaders = [file.path for file in built.files if file.role is Role.LOADER]
+    yield f"Loaders: {' '.join(loaders) or 'none'}"
+
+
+def built_warnings(built: Built) -> Iterator[str]:
+    """Say what a finished build lacks."""
+    yield from built.warnings
+    for line in built.left_out:
+        yield f"left out: {line}"
+    for line in built.missing:
+        yield f"not found: {line}"

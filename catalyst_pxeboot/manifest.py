@@ -1,0 +1,165 @@
+"""manifest.json and the digest files: what a tree holds and how each file is checked.
+
+manifest.schema.json describes the manifest. DIGESTS and SHA256SUMS have the form of catalyst's
+own digest files; both cover every file of the tree, the manifest included, but themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from catalyst_pxeboot import __version__
+from catalyst_pxeboot.loaders import MissingLoader
+from catalyst_pxeboot.model import ROOT_MEMBER, Firmware, LiveEntry, Loader, MemtestEntry
+from catalyst_pxeboot.plan import Plan
+from catalyst_pxeboot.publish import GENERATOR
+from catalyst_pxeboot.source import SourceKernel
+from catalyst_pxeboot.tree import TreeFile
+
+FORMAT = 1
+DIGESTS = "DIGESTS"
+SHA256SUMS = "SHA256SUMS"
+
+#: In every manifest, whatever catalyst.conf's digests are, so that a tree can be verified.
+ALWAYS = "sha256"
+
+
+def algorithms(digests: Sequence[str]) -> tuple[str, ...]:
+    """Return the digests to take of every file: those asked for, and sha256."""
+    return tuple(sorted({*digests, ALWAYS}))
+
+
+def render_manifest(
+    plan: Plan, files: Sequence[TreeFile], missing: Sequence[MissingLoader], *, time: int
+) -> bytes:
+    """Return manifest.json. `missing` are the loader binaries that were not found."""
+    spec, source = plan.spec, plan.source
+    manifest = {
+        "format": FORMAT,
+        "generator": {"name": GENERATOR, "version": __version__},
+        "release": {
+            "arch": spec.arch.name,
+            "subarch": spec.subarch,
+            "rel_type": spec.rel_type,
+            "version_stamp": spec.version_stamp,
+            "title": plan.menu.title,
+            "time": datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        },
+        "kernels": [_kernel(kernel) for kernel in source.kernels],
+        "squashfs": {
+            "path": source.squashfs.path.name,
+            "bytes": source.squashfs.bytes,
+            "compression": source.squashfs.compression,
+            "version": ".".join(map(str, source.squashfs.version)),
+            "member": ROOT_MEMBER,
+        },
+        "menu": {
+            "default": plan.menu.default,
+            "timeout": plan.menu.timeout,
+            "entries": [
+                *(_live(entry, spec.loaders) for entry in plan.menu.live),
+                *(_memtest(entry, spec.loaders) for entry in plan.menu.memtests),
+            ],
+        },
+        "loaders": {
+            str(name): {"missing": [file.path for file in missing if file.loader is name]}
+            for name in spec.loaders
+        },
+        "left_out": list(plan.left_out),
+        "files": [_file(file) for file in sorted(files, key=lambda file: file.path)],
+        "sums": sum_files(spec.digests),
+    }
+    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def sum_files(digests: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names of the digest files that a tree has, each with its algorithms."""
+    return {**({DIGESTS: list(digests)} if digests else {}), SHA256SUMS: [ALWAYS]}
+
+
+def render_sums(
+    by_path: Mapping[str, Mapping[str, str]],
+    sums: Mapping[str, Sequence[str]],
+    digest_format: str,
+) -> dict[str, bytes]:
+    """Return the digest files of `sums` by name, from every file's digests by path."""
+    return {
+        name: "".join(
+            _sum_lines(path, algorithm, by_path[path][algorithm], digest_format)
+            for path in sorted(by_path)
+            for algorithm in names
+        ).encode()
+        for name, names in sums.items()
+    }
+
+
+def _sum_lines(path: str, algorithm: str, digest: str, digest_format: str) -> str:
+    name = algorithm.upper()
+    line = f"{name} ({path}) = {digest}" if digest_format == "bsd" else f"{digest}  {path}"
+    return f"# {name} HASH\n{line}\n"
+
+
+def _kernel(kernel: SourceKernel) -> dict[str, Any]:
+    image, initramfs = kernel.kernel, kernel.initramfs
+    return {
+        "name": kernel.iso.name,
+        "path": kernel.iso.path,
+        "machine": image.machine,
+        "image": str(image.image),
+        "version": image.version,
+        "efi_stub": image.efi_stub,
+        "initramfs": {
+            "path": kernel.iso.initramfs,
+            "generator": str(initramfs.generator),
+            "version": initramfs.version,
+            "compression": str(initramfs.compression),
+            "unpacked_bytes": initramfs.unpacked_bytes,
+            "modules": list(initramfs.modules),
+        },
+    }
+
+
+def _live(entry: LiveEntry, loaders: Sequence[Loader]) -> dict[str, Any]:
+    first = [entry.initramfs, *([entry.padding] if entry.padding else [])]
+    joined = [*first, entry.root_header, entry.squashfs]
+    by_loader: dict[str, list[str]] = {
+        # iPXE makes the member's header itself; only under an old UEFI iPXE it takes ours.
+        str(loader): [*first, entry.squashfs] if loader is Loader.IPXE else joined
+        for loader in loaders
+    }
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "kernel": entry.kernel,
+        "arguments": " ".join(entry.arguments),
+        "initrds": by_loader,
+    }
+
+
+def _memtest(entry: MemtestEntry, loaders: Sequence[Loader]) -> dict[str, Any]:
+    able = [
+        str(loader)
+        for loader in loaders
+        if loader is not Loader.PXELINUX or entry.firmware is Firmware.BIOS
+    ]
+    return {
+        "name": entry.name,
+        "title": entry.title,
+        "kernel": entry.path,
+        "arguments": "",
+        "firmware": str(entry.firmware),
+        "initrds": {loader: [] for loader in able},
+    }
+
+
+def _file(file: TreeFile) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "bytes": file.bytes,
+        "role": str(file.role),
+        **({"origin": file.origin} if file.origin else {}),
+        "digests": dict(sorted(file.digests.items())),
+    }

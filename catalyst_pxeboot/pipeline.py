@@ -1,0 +1,115 @@
+"""The one way through the house. Both doors, catalyst's and the command line, come here.
+
+spec, source, plan, render, tree, manifest, publish; nothing flows back.
+"""
+
+from __future__ import annotations
+
+import os
+import time as clock
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalyst_pxeboot.digest import digest_bytes
+from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.loaders import GrubImage, MissingLoader, find_loaders
+from catalyst_pxeboot.manifest import algorithms, render_manifest, render_sums, sum_files
+from catalyst_pxeboot.model import MadeFile, Role
+from catalyst_pxeboot.plan import Plan, plan_tree
+from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
+from catalyst_pxeboot.render import render_configs, render_grub_early
+from catalyst_pxeboot.source import read_source
+from catalyst_pxeboot.spec import Spec
+from catalyst_pxeboot.tree import (
+    TreeFile,
+    seal_folders,
+    stage_made_files,
+    stage_source_files,
+    write_file,
+)
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build came to: the tree, its files, and what the user should know."""
+
+    output: Path
+    files: tuple[TreeFile, ...]
+    missing: tuple[str, ...]  # a line for each loader binary that was not found
+    warnings: tuple[str, ...]
+    left_out: tuple[str, ...]
+    seconds: float
+
+
+def make_plan(spec: Spec) -> Plan:
+    """Read the source and plan the tree, without writing anything."""
+    return plan_tree(spec, read_source(spec.source, names=spec.kernels))
+
+
+def build(spec: Spec, *, report: Report) -> Built:
+    """Build and publish the netboot tree of `spec`, telling `report` of each step in a line."""
+    begun = clock.monotonic()
+    report(f"Reading {spec.source}")
+    plan = make_plan(spec)
+    time = tree_time(plan)
+    configs = render_configs(plan.menu, loaders=spec.loaders, templates=spec.templates)
+    early = render_grub_early(spec.templates)
+    names = algorithms(spec.digests)
+    publication = Publication(spec.output, expected=own_names)
+    with publication as staging, ThreadPoolExecutor(max_workers=1) as beside:
+        # GRUB's images are made while the squashfs is read; neither needs the other.
+        taking = beside.submit(_take_loaders, spec, early)
+        report(f"Staging {len(plan.files)} payload files")
+        files = stage_source_files(plan.files, staging, link=spec.link, algorithms=names, time=time)
+        loaders, missing = taking.result()
+        made = (*plan.made, *configs, *loaders)
+        files += stage_made_files(made, staging, algorithms=names, time=time)
+        manifest = render_manifest(plan, files, missing, time=time)
+        write_file(staging / MANIFEST, manifest, time=time)
+        by_path = {file.path: file.digests for file in files}
+        by_path[MANIFEST] = digest_bytes(manifest, names)
+        sums = render_sums(by_path, sum_files(spec.digests), spec.digest_format)
+        for name, content in sums.items():
+            write_file(staging / name, content, time=time)
+        seal_folders(staging, time=time)
+        publication.commit()
+    return Built(
+        output=spec.output,
+        files=tuple(sorted(files, key=lambda file: file.path)),
+        missing=tuple(str(loader) for loader in missing),
+        warnings=plan.warnings,
+        left_out=plan.left_out,
+        seconds=clock.monotonic() - begun,
+    )
+
+
+def tree_time(plan: Plan) -> int:
+    """Return the time every file of the tree gets: SOURCE_DATE_EPOCH, or the live root's own."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not given:
+        return plan.source.time
+    if not given.isdecimal() or len(given) > 12:
+        raise PxebootError(
+            f"SOURCE_DATE_EPOCH: {given!r} is not a number of seconds", hint="correct or unset it"
+        )
+    return int(given)
+
+
+def _take_loaders(spec: Spec, early: str) -> tuple[list[MadeFile], tuple[MissingLoader, ...]]:
+    """Read or make every loader binary that this machine has for the tree."""
+    loaders = find_loaders(
+        spec.arch.grub, loaders=spec.loaders, search=spec.loader_path, early_config=early
+    )
+    files = []
+    for loader in loaders.found:
+        if isinstance(loader.origin, GrubImage):
+            content, origin = loader.origin.make(), f"grub-mkimage, {loader.origin.modules_folder}"
+        else:
+            content, origin = loader.origin.read_bytes(), str(loader.origin)
+        made_by = f"{origin} ({loader.version})" if loader.version else origin
+        files.append(MadeFile(loader.path, content, Role.LOADER, made_by))
+    return files, loaders.missing

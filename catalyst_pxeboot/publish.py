@@ -1,0 +1,249 @@
+"""All or nothing: a staging folder beside the target, and one rename.
+
+A reader of the target sees the old tree or the new one, never a half. Whoever holds the lock
+file beside the target builds it; the kernel lets go of the lock when its holder dies, however
+it dies, so the next run knows that a staging folder left there is nobody's and removes it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from catalyst_pxeboot.errors import PublishError, from_os_error
+
+GENERATOR = "catalyst-pxeboot"
+MANIFEST = "manifest.json"
+_MAX_MANIFEST = 16 * 1024 * 1024  # bytes
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # renameat2(2): both names stay, their folders change places
+
+
+class Publication:
+    """A place to build a tree in, published as `target` by `commit` or removed.
+
+    Use as a context manager; entering returns the staging folder. Raises `PublishError` if the
+    target is not this program's own, is being built by another process, or cannot be written.
+    """
+
+    def __init__(self, target: Path, *, expected: Callable[[Path], frozenset[str] | None]) -> None:
+        self.target = target
+        self.staging = _staging_path(target)
+        self._lock_path = _lock_path(target)
+        self._expected = expected
+        self._lock: int | None = None
+        self._made_folders: list[Path] = []
+
+    def __enter__(self) -> Path:
+        try:
+            check_replaceable(self.target, self._expected)
+            self._make_parents()
+            self._take_lock()
+            remove_tree(self.staging)
+            self.staging.mkdir(mode=0o755)
+        except BaseException as error:
+            self._leave()
+            if isinstance(error, OSError):
+                raise self._os_error(error) from error
+            raise
+        return self.staging
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        _tb: TracebackType | None,
+    ) -> None:
+        # An interrupt during this clean-up leaves only what the next run removes.
+        remove_tree(self.staging)
+        self._leave()
+        if isinstance(error, OSError):
+            raise self._os_error(error) from error
+
+    def commit(self) -> None:
+        """Put the staged tree in the target's place. It must be complete and synced."""
+        # Looked at again: minutes may have passed, and a user may have put something there.
+        check_replaceable(self.target, self._expected)
+        try:
+            if self.target.exists() and any(self.target.iterdir()):
+                _exchange(self.staging, self.target)
+            else:
+                self.staging.rename(self.target)
+            _sync_folder(self.target.parent)
+        except OSError as error:
+            raise self._os_error(error) from error
+        self._made_folders.clear()
+
+    def _make_parents(self) -> None:
+        missing = []
+        folder = self.target.parent
+        while not folder.exists():
+            missing.append(folder)
+            folder = folder.parent
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o755, exist_ok=True)
+            self._made_folders.append(folder)
+
+    def _take_lock(self) -> None:
+        self._lock = _lock(self._lock_path)
+        if self._lock is None:
+            raise PublishError(
+                f"{self.target}: another process is building this tree",
+                hint="wait for it to end, or give another version_stamp",
+            )
+
+    def _leave(self) -> None:
+        if self._lock is not None:
+            self._lock_path.unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+        while self._made_folders:
+            try:
+                self._made_folders.pop().rmdir()
+            except OSError:
+                break  # something else is in it by now
+
+    def _os_error(self, error: OSError) -> PublishError:
+        hints = {
+            errno.ENOSPC: "free space there, or point storedir at a larger disk",
+            errno.EDQUOT: "free space there, or raise the quota",
+            errno.EACCES: "run as root, as catalyst does, or give a folder that you may write",
+            errno.EPERM: "run as root, as catalyst does, or give a folder that you may write",
+            errno.EROFS: "give a folder on a writable file system",
+        }
+        return from_os_error(
+            error, f"{self.target}: not published", hint=hints.get(error.errno or 0, "try again")
+        )
+
+
+def clean_leftovers(target: Path) -> None:
+    """Remove what a killed build of `target` left, unless a build of it is running."""
+    if not (_staging_path(target).exists() or _lock_path(target).exists()):
+        return
+    lock = _lock(_lock_path(target))
+    if lock is None:
+        return
+    try:
+        remove_tree(_staging_path(target))
+        _lock_path(target).unlink(missing_ok=True)
+    except OSError as error:
+        raise from_os_error(error, f"{_staging_path(target)}: not removed") from error
+    finally:
+        os.close(lock)
+
+
+def _staging_path(target: Path) -> Path:
+    return target.parent / f".{target.name}.staging"
+
+
+def _lock_path(target: Path) -> Path:
+    return target.parent / f".{target.name}.lock"
+
+
+def _lock(path: Path) -> int | None:
+    """Take the lock file at `path`, making it if need be; None if another process holds it."""
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before removed the name, then let go: such a lock is of no file now.
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(lock)
+
+
+def check_replaceable(target: Path, expected: Callable[[Path], frozenset[str] | None]) -> None:
+    """Raise `PublishError` unless `target` is absent, empty, or a tree of this program.
+
+    `expected` gives the names a tree must have, from its manifest, or None if it has none. A
+    file that is not among them is the user's, and replacing the tree would lose it.
+    """
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise PublishError(
+            f"{target}: is in the way and not a folder", hint="move it away or give another folder"
+        )
+    if not target.exists() or not any(target.iterdir()):
+        return
+    names = expected(target)
+    if names is None:
+        raise PublishError(
+            f"{target}: is not a tree that {GENERATOR} made, so it is not replaced",
+            hint="move it away or give another folder",
+        )
+    strangers = sorted(set(list_files(target)) - names)
+    if strangers:
+        raise PublishError(
+            f"{target}: holds {strangers[0]}, which is not in its manifest and would be lost",
+            hint="move it out of the tree",
+        )
+
+
+def own_names(target: Path) -> frozenset[str] | None:
+    """Return the names that the manifest in `target` lists, or None if it is not this program's."""
+    path = target / MANIFEST
+    try:
+        if path.is_symlink() or path.stat().st_size > _MAX_MANIFEST:
+            return None
+        manifest = json.loads(path.read_bytes())
+        if manifest["generator"]["name"] != GENERATOR:
+            return None
+        return frozenset(
+            {file["path"] for file in manifest["files"]} | {MANIFEST, *manifest["sums"]}
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def list_files(folder: Path) -> list[str]:
+    """Return every name below `folder` but folders', relative to it, sorted."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        links = [name for name in folders if (Path(root) / name).is_symlink()]
+        found += [str((Path(root) / name).relative_to(folder)) for name in (*files, *links)]
+    return sorted(found)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove `folder` if it is there. What was hard-linked into it keeps its other names."""
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.renameat2(
+        _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE
+    )
+    if done == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        raise OSError(code, os.strerror(code), str(other))
+    raise PublishError(
+        f"{other}: its file system cannot exchange two folders in one step (renameat2), so the"
+        " tree there cannot be replaced without a moment in which there is none",
+        hint="remove the old tree first, or keep storedir on ext4, xfs, btrfs or tmpfs",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,190 @@
+"""Plan and loaders become files in a staging folder; every file's digests come back.
+
+The source is never written, chmodded or removed: a file whose mode a web or TFTP server could
+not read is cloned or copied, because a chmod of a hard link would change the source's file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalyst_pxeboot.digest import digest_bytes, digest_file
+from catalyst_pxeboot.errors import PublishError, SourceError
+from catalyst_pxeboot.model import LinkMode, MadeFile, Role, SourceFile
+
+FILE_MODE = 0o644
+FOLDER_MODE = 0o755
+
+#: ioctl(2) FICLONE: share all of another file's extents (linux/fs.h).
+_FICLONE = 0x40049409
+
+#: What the kernel answers where a link or clone cannot be had, so that `auto` goes on.
+_CANNOT = frozenset(
+    {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.EMLINK,
+     errno.ENOSYS, errno.EACCES}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """A finished file of the tree: size in bytes, digests in hexadecimal, how it got there."""
+
+    path: str
+    bytes: int
+    role: Role
+    digests: Mapping[str, str]
+    origin: str
+    written: int  # bytes of it that were written; 0 for a link or clone
+
+
+def stage_source_files(
+    files: Sequence[SourceFile], staging: Path, *, link: LinkMode, algorithms: Sequence[str],
+    time: int,
+) -> list[TreeFile]:  # fmt: skip
+    """Link, clone or copy payload files into `staging`, each read once for all its digests."""
+    return [_stage(file, staging, link, algorithms, time) for file in files]
+
+
+def stage_made_files(
+    files: Iterable[MadeFile], staging: Path, *, algorithms: Sequence[str], time: int
+) -> list[TreeFile]:
+    """Write files whose content is at hand."""
+    staged = []
+    for file in files:
+        target = _make_place(staging, file.path)
+        write_file(target, file.content, time=time)
+        staged.append(
+            TreeFile(
+                path=file.path,
+                bytes=len(file.content),
+                role=file.role,
+                digests=digest_bytes(file.content, algorithms),
+                origin=file.origin,
+                written=len(file.content),
+            )
+        )
+    return staged
+
+
+def write_file(path: Path, content: bytes, *, time: int) -> None:
+    """Write a new file with the tree's mode and time, whatever the umask."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as stream:
+            stream.write(content)
+        _finish(fd, time)
+    finally:
+        os.close(fd)
+
+
+def seal_folders(staging: Path, *, time: int) -> None:
+    """Give every folder of the tree its mode and time and make all of it durable."""
+    folders = [Path(root) for root, _, _ in os.walk(staging)]
+    for folder in reversed(folders):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fchmod(fd, FOLDER_MODE)
+            os.utime(fd, (time, time))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _make_place(staging: Path, path: str) -> Path:
+    target = staging / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _stage(
+    file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence[str], time: int
+) -> TreeFile:
+    target = _make_place(staging, file.path)
+    # O_NONBLOCK: what was a file a moment ago may be a FIFO now, and must not hang the build.
+    source = os.open(file.origin, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        info = os.fstat(source)
+        if not stat.S_ISREG(info.st_mode) or info.st_size != file.bytes:
+            raise SourceError(
+                f"{file.origin}: it changed since it was looked at ({file.bytes} bytes then)",
+                hint="wait until livecd-stage2 has ended, then build again",
+            )
+        written = 0
+        if not _link_or_clone(file, target, source, info, link, time):
+            written = file.bytes
+            copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+            try:
+                digests = digest_file(source, algorithms, where=str(file.origin), copy_to=copy)
+                _finish(copy, time)
+            finally:
+                os.close(copy)
+        else:
+            digests = digest_file(source, algorithms, where=str(file.origin))
+    finally:
+        os.close(source)
+    return TreeFile(file.path, file.bytes, file.role, digests, "", written)
+
+
+def _link_or_clone(
+    file: SourceFile, target: Path, source: int, info: os.stat_result, link: LinkMode, time: int
+) -> bool:
+    """Try what `link` allows, cheapest first; return False where the file must be copied."""
+    readable = info.st_mode & 0o444 == 0o444
+    if link in (LinkMode.AUTO, LinkMode.HARDLINK) and readable:
+        try:
+            # The real file: a hard link to a symlink would be a second symlink.
+            os.link(file.origin.resolve(strict=True), target)
+        except OSError as error:
+            if error.errno not in _CANNOT or link is LinkMode.HARDLINK:
+                raise _cannot(file, link, error) from error
+        else:
+            linked = target.lstat()
+            if (linked.st_dev, linked.st_ino) != (info.st_dev, info.st_ino):
+                raise SourceError(
+                    f"{file.origin}: it was replaced while it was read",
+                    hint="wait until livecd-stage2 has ended, then build again",
+                )
+            return True
+    elif link is LinkMode.HARDLINK:
+        raise PublishError(
+            f"pxeboot/link: {file.origin} has mode {stat.S_IMODE(info.st_mode):04o}, so a hard"
+            " link to it could not be served",
+            hint="use auto, which copies such a file",
+        )
+    if link in (LinkMode.AUTO, LinkMode.REFLINK):
+        return _clone(file, target, source, link, time)
+    return False
+
+
+def _clone(file: SourceFile, target: Path, source: int, link: LinkMode, time: int) -> bool:
+    copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        fcntl.ioctl(copy, _FICLONE, source)
+        _finish(copy, time)
+    except OSError as error:
+        target.unlink()
+        if error.errno not in _CANNOT or link is LinkMode.REFLINK:
+            raise _cannot(file, link, error) from error
+        return False
+    finally:
+        os.close(copy)
+    return True
+
+
+def _cannot(file: SourceFile, link: LinkMode, error: OSError) -> PublishError:
+    return PublishError(
+        f"pxeboot/link: {file.origin} cannot be taken over by {link}: {error.strerror}",
+        hint="use auto" if link is not LinkMode.AUTO else "use copy",
+    )
+
+
+def _finish(fd: int, time: int) -> None:
+    os.fchmod(fd, FILE_MODE)
+    os.utime(fd, (time, time))
+    os.fsync(fd)

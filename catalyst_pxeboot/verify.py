@@ -1,0 +1,183 @@
+"""Reads a published tree back and says everything in it that is not as its manifest says."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalyst_pxeboot.configs import check_config
+from catalyst_pxeboot.digest import digest_bytes, digest_file
+from catalyst_pxeboot.errors import FormatError, PxebootError, VerifyError
+from catalyst_pxeboot.formats.cpio import parse_member_header
+from catalyst_pxeboot.manifest import FORMAT, render_sums
+from catalyst_pxeboot.model import Role
+from catalyst_pxeboot.publish import GENERATOR, MANIFEST, list_files
+from catalyst_pxeboot.render import CONFIGS
+
+#: Which loader reads which configuration.
+LOADER_OF = {name: loader for loader, names in CONFIGS.items() for name in names}
+
+_MAX_CONFIG = 4 * 1024 * 1024  # bytes
+_REBUILD = "build the tree again"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """How many files were looked at, and what is wrong; no faults means the tree is whole."""
+
+    files: int
+    faults: tuple[VerifyError, ...]
+
+
+def verify_tree(tree: Path) -> Verified:
+    """Check every file of `tree` against the manifest, and the configurations against the tree.
+
+    Raises `VerifyError` if there is no manifest to go by.
+    """
+    raw, manifest = _read_manifest(tree)
+    try:
+        return Verified(len(manifest["files"]), tuple(_faults(tree, raw, manifest)))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise VerifyError(
+            f"{tree / MANIFEST}: not a manifest of this program ({error!r})", hint=_REBUILD
+        ) from error
+
+
+def _read_manifest(tree: Path) -> tuple[bytes, Mapping[str, Any]]:
+    path = tree / MANIFEST
+    try:
+        raw = path.read_bytes()
+        manifest = json.loads(raw)
+        if manifest["generator"]["name"] != GENERATOR or manifest["format"] != FORMAT:
+            raise KeyError("generator or format")
+    except OSError as error:
+        raise VerifyError(
+            f"{path}: cannot be read: {error.strerror}", hint="give the folder of a netboot tree"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise VerifyError(
+            f"{path}: not a manifest of this program ({error!r})", hint=_REBUILD
+        ) from error
+    return raw, manifest
+
+
+def _faults(tree: Path, raw: bytes, manifest: Mapping[str, Any]) -> Iterator[VerifyError]:
+    files = {file["path"]: file for file in manifest["files"]}
+    there = set(list_files(tree))
+    for name in sorted(there - files.keys() - {MANIFEST, *manifest["sums"]}):
+        yield VerifyError(f"{name}: not in the manifest", hint="remove it, or " + _REBUILD)
+    yield from _folder_faults(tree)
+    algorithms: set[str] = set()
+    for name in sorted(files):
+        algorithms |= files[name]["digests"].keys()
+        if name not in there:
+            yield VerifyError(f"{name}: missing", hint=_REBUILD)
+        else:
+            yield from _file_faults(tree / name, files[name])
+    yield from _sum_faults(tree, raw, manifest, files, sorted(algorithms))
+    yield from _header_faults(tree, manifest, files)
+    for name in sorted(files.keys() & there):
+        if files[name]["role"] == Role.CONFIG and name in LOADER_OF:
+            yield from _config_faults(tree, name, there)
+
+
+def _folder_faults(tree: Path) -> Iterator[VerifyError]:
+    for root, _, _ in os.walk(tree):
+        if stat.S_IMODE(Path(root).stat().st_mode) & 0o555 != 0o555:
+            name = Path(root).relative_to(tree)
+            yield VerifyError(f"{name}: a server may not enter this folder", hint="chmod 755")
+
+
+def _file_faults(path: Path, entry: Mapping[str, Any]) -> Iterator[VerifyError]:
+    name = entry["path"]
+    info = path.lstat()
+    if not stat.S_ISREG(info.st_mode):
+        yield VerifyError(f"{name}: not a regular file", hint=_REBUILD)
+        return
+    if info.st_mode & 0o444 != 0o444:
+        yield VerifyError(f"{name}: a server may not read it", hint="chmod 644")
+    if info.st_size != entry["bytes"]:
+        yield VerifyError(
+            f"{name}: {info.st_size} bytes, but {entry['bytes']} in the manifest", hint=_REBUILD
+        )
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            digests = digest_file(fd, sorted(entry["digests"]), where=str(path))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint="check its permissions")
+        return
+    except PxebootError as error:
+        yield VerifyError(error.message, hint=error.hint)
+        return
+    for algorithm, digest in sorted(entry["digests"].items()):
+        if digests[algorithm] != digest:
+            yield VerifyError(f"{name}: its {algorithm} is not the manifest's", hint=_REBUILD)
+
+
+def _sum_faults(
+    tree: Path,
+    raw: bytes,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]],
+    algorithms: list[str],
+) -> Iterator[VerifyError]:
+    by_path = {name: file["digests"] for name, file in files.items()}
+    by_path[MANIFEST] = digest_bytes(raw, algorithms)
+    forms = [render_sums(by_path, manifest["sums"], form) for form in ("linux", "bsd")]
+    for name in manifest["sums"]:
+        try:
+            found = (tree / name).read_bytes()
+        except OSError as error:
+            yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
+            continue
+        if all(found != form[name] for form in forms):
+            yield VerifyError(f"{name}: does not agree with the manifest", hint=_REBUILD)
+
+
+def _header_faults(
+    tree: Path, manifest: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+) -> Iterator[VerifyError]:
+    squashfs = manifest["squashfs"]
+    for name, file in files.items():
+        if file["role"] != Role.ROOT_HEADER:
+            continue
+        try:
+            with (tree / name).open("rb") as stream:
+                member, count = parse_member_header(stream.read(4096))
+        except OSError:
+            continue  # told already
+        except FormatError as error:
+            yield VerifyError(f"{name}: {error.message}", hint=_REBUILD)
+            continue
+        if member != squashfs["member"] or count != files[squashfs["path"]]["bytes"]:
+            yield VerifyError(
+                f"{name}: it names {member} of {count} bytes, not {squashfs['member']} of"
+                f" {files[squashfs['path']]['bytes']}",
+                hint=_REBUILD,
+            )
+
+
+def _config_faults(tree: Path, name: str, there: set[str]) -> Iterator[VerifyError]:
+    path = tree / name
+    try:
+        if path.stat().st_size > _MAX_CONFIG:
+            yield VerifyError(f"{name}: too large for a configuration", hint=_REBUILD)
+            return
+        config = check_config(LOADER_OF[name], path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        yield VerifyError(f"{name}: cannot be read as text: {error}", hint=_REBUILD)
+        return
+    for problem in config.problems:
+        yield VerifyError(f"{name}: {problem}", hint="correct the template")
+    for file in config.files:
+        if file not in there:
+            yield VerifyError(f"{name}: loads {file}, which is not in the tree", hint=_REBUILD)

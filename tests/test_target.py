@@ -1,0 +1,226 @@
+"""The catalyst door: against the stand-in always, against real catalyst where it is."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import STAMP, release_settings, storedir_stage2
+from test_bad_input import snapshot
+
+from catalyst_pxeboot.publish import list_files
+
+ROOT = Path(__file__).parents[1]
+CONF_KEYS = ("storedir", "digests", "digest_format", "options")
+RELEASE_KEYS = {
+    "portage_confdir": "/releases/portage/isos",
+    "compression_mode": "pixz_x",
+    "interpreter": "",
+    "pkgcache_path": "/tmp/packages",
+    "repos": ["/a", "/b"],
+    "livecd/volid": "Gentoo-amd64-20261122",
+    "boot/kernel": "gentoo",
+    "boot/kernel/gentoo/dracut_args": ["--xz", "-a", "dmsquash-live"],
+}
+
+
+@pytest.fixture
+def target_class() -> Any:
+    """Return the class as catalyst finds it: by its module's name."""
+    return importlib.import_module("catalyst.targets.pxeboot").pxeboot
+
+
+def run_target(target_class: Any, settings: dict[str, object], *options: str) -> bool:
+    conf = {key: settings.pop(key) for key in CONF_KEYS if key in settings}
+    conf["options"] = list(options)
+    return bool(target_class(conf, settings).run())
+
+
+def test_builds_the_tree(
+    target_class: Any, storedir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "catalyst"):
+        assert run_target(target_class, release_settings(storedir) | RELEASE_KEYS) is True
+    output = storedir / "builds/23.0-default" / f"pxeboot-amd64-{STAMP}"
+    assert {"boot.ipxe", "boot/gentoo", "image.squashfs", "manifest.json", "DIGESTS"} <= set(
+        list_files(output)
+    )
+    assert f"Published {output} in " in caplog.text
+
+
+def test_unknown_key_is_one_clear_error(
+    target_class: Any, storedir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from catalyst.support import CatalystError
+
+    with pytest.raises(CatalystError):
+        run_target(target_class, release_settings(storedir, pxeboot__bootarg="x"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "CatalystError: pxeboot/bootarg: no such spec key (did you mean 'pxeboot/bootargs'?);"
+        " correct or remove it"
+    ]
+
+
+def test_failure_is_one_logged_line_and_false(
+    target_class: Any, storedir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (storedir_stage2(storedir) / "image.squashfs").unlink()
+    assert run_target(target_class, release_settings(storedir)) is False
+    assert [
+        record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR
+    ] == [
+        f"{storedir_stage2(storedir)}/image.squashfs: the live root is missing;"
+        " build livecd-stage2 again"
+    ]
+
+
+@pytest.mark.parametrize(
+    "option", ["purge", "purgeonly", "purgetmponly", "fetch", "clear-autoresume"]
+)
+def test_no_option_removes_what_was_built(target_class: Any, storedir: Path, option: str) -> None:
+    assert run_target(target_class, release_settings(storedir))
+    before = {name: (storedir / name).read_bytes() for name in list_files(storedir)}
+    leftover = storedir / "builds/23.0-default" / f".pxeboot-amd64-{STAMP}.staging"
+    leftover.mkdir()
+
+    assert run_target(target_class, release_settings(storedir), option) is True
+
+    assert {name: (storedir / name).read_bytes() for name in list_files(storedir)} == before
+    assert leftover.exists() is (option == "fetch")
+
+
+@pytest.mark.parametrize("option", ["purgeonly", "purgetmponly", "fetch"])
+def test_nothing_is_built_where_nothing_was_asked_for(
+    target_class: Any, storedir: Path, option: str
+) -> None:
+    before = snapshot(storedir)
+    assert run_target(target_class, release_settings(storedir), option) is True
+    assert snapshot(storedir) == before
+
+
+def test_source_is_not_needed_to_purge(target_class: Any, tmp_path: Path) -> None:
+    assert run_target(target_class, release_settings(tmp_path), "purgetmponly") is True
+    assert list(tmp_path.iterdir()) == []
+
+
+# Real catalyst ------------------------------------------------------------------------------
+
+needs_catalyst = pytest.mark.skipif(
+    not {"CATALYST_SRC", "DECOMP_SRC", "CATALYST_PYTHON"} <= os.environ.keys(),
+    reason="CATALYST_SRC and DECOMP_SRC name no checkouts, or CATALYST_PYTHON no interpreter"
+    " with portage, snakeoil, fasteners, tomli and this package's own dependencies",
+)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder like site-packages: catalyst's package and this project's wheel."""
+    site = tmp_path_factory.mktemp("site")
+    source = Path(os.environ["CATALYST_SRC"])
+    shutil.copytree(source / "catalyst", site / "catalyst")
+    shutil.copytree(Path(os.environ["DECOMP_SRC"]) / "DeComp", site / "DeComp")
+    (site / "libmount.py").write_text("class Context:\n    pass\n")
+    wheels = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    return site
+
+
+def catalyst(
+    installed: Path, storedir: Path, spec: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    conf = storedir.parent / "catalyst.conf"
+    conf.write_text(
+        f'storedir = "{storedir}"\nsharedir = "{os.environ["CATALYST_SRC"]}"\n'
+        f'distdir = "{storedir}/dist"\ndigests = ["blake2b", "sha512"]\noptions = []\n'
+    )
+    path = storedir.parent / "installpxe.spec"
+    path.write_text(spec)
+    return subprocess.run(
+        [os.environ["CATALYST_PYTHON"], "-OO", f"{os.environ['CATALYST_SRC']}/bin/catalyst",
+         *options, "-c", conf, "-f", path],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(installed)},
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+SPEC = f"""subarch: amd64
+version_stamp: {STAMP}
+target: pxeboot
+rel_type: 23.0-default
+profile: default/linux/amd64/23.0/no-multilib
+snapshot_treeish: stable
+source_subpath: 23.0-default/livecd-stage2-amd64-{STAMP}
+"""
+
+
+@pytest.mark.catalyst
+@needs_catalyst
+def test_real_catalyst_builds_what_the_command_builds(installed: Path, storedir: Path) -> None:
+    done = catalyst(installed, storedir, SPEC)
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = storedir / "builds/23.0-default" / f"pxeboot-amd64-{STAMP}"
+    assert f"Published {output}" in done.stdout
+    first = snapshot(output)
+    shutil.rmtree(output)
+
+    command = subprocess.run(
+        [sys.executable, "-m", "catalyst_pxeboot", "build",
+         "-f", storedir.parent / "installpxe.spec",
+         "-c", storedir.parent / "catalyst.conf"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert command.returncode == 0, command.stderr
+    assert snapshot(output) == first
+
+
+@pytest.mark.catalyst
+@needs_catalyst
+def test_real_catalyst_with_a_release_builders_options(installed: Path, storedir: Path) -> None:
+    extra = "".join(
+        f"{key}: {value if isinstance(value, str) else ' '.join(value)}\n"
+        for key, value in RELEASE_KEYS.items()
+    )
+    done = catalyst(installed, storedir, SPEC + extra, "-a")
+    assert done.returncode == 0, done.stdout + done.stderr
+    before = snapshot(storedir)
+    for option in ("--purgetmponly", "--purgeonly", "--fetchonly"):
+        done = catalyst(installed, storedir, SPEC, option)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert snapshot(storedir) == before
+
+
+@pytest.mark.catalyst
+@needs_catalyst
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (SPEC + "pxeboot/bootarg: x\n", "did you mean 'pxeboot/bootargs'?"),
+        (SPEC.replace(f"amd64-{STAMP}", "amd64-2025"), "no such livecd-stage2 build"),
+        (SPEC.replace("subarch: amd64", "subarch: sparc64"), "has no network boot here"),
+        (SPEC.replace("rel_type", "#rel_type"), "rel_type: this spec key is missing"),
+    ],
+)
+def test_real_catalyst_fails_clearly(
+    installed: Path, storedir: Path, spec: str, message: str
+) -> None:
+    done = catalyst(installed, storedir, spec)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stdout + done.stderr
+    # Once on catalyst's own log; portage, which catalyst imports, may log it again on stderr.
+    errors = [line for line in done.stdout.splitlines() if "ERROR" in line]
+    assert len(errors) == 1, done.stdout
+    assert message in errors[0]
