@@ -81,9 +81,11 @@ def _faults(tree: Path, raw: bytes, manifest: Mapping[str, Any]) -> Iterator[Ver
             yield from _file_faults(tree / name, files[name])
     yield from _sum_faults(tree, raw, manifest, files, sorted(algorithms))
     yield from _header_faults(tree, manifest, files)
+    # What the build host lacked was told then, and the user may add it beside the tree.
+    absent = {name for loader in manifest["loaders"].values() for name in loader["missing"]}
     for name in sorted(files.keys() & there):
         if files[name]["role"] == Role.CONFIG and name in LOADER_OF:
-            yield from _config_faults(tree, name, there)
+            yield from _config_faults(tree, name, there | absent)
 
 
 def _folder_faults(tree: Path) -> Iterator[VerifyError]:

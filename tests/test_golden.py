@@ -1,0 +1,143 @@
+"""Whole output, compared byte for byte: what every loader gets, and the tree's listing.
+
+After a change to a template, `UPDATE_GOLDEN=1 pytest tests/test_golden.py` writes the files
+anew; the difference is what a reviewer reads.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import builders
+import pytest
+from conftest import STAMP, release_settings, storedir_stage2, write_stage2
+
+from catalyst_pxeboot.configs import check_config
+from catalyst_pxeboot.pipeline import build
+from catalyst_pxeboot.publish import list_files
+from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.verify import verify_tree
+
+GOLDEN = Path(__file__).parent / "golden"
+LISTING = "listing.txt"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tree: catalyst's subarch, what differs in the stage2 tree, what in the spec."""
+
+    subarch: str
+    stage2: Mapping[str, object] = field(default_factory=dict)
+    keys: Mapping[str, object] = field(default_factory=dict)
+
+
+MEMTEST = {"memtest64.bios": b"memtest\n" * 64, "memtest.efi64": b"memtest\n" * 64}
+CASES = {
+    "amd64-dracut": Case("amd64", {"extra": MEMTEST}),
+    "x86-dracut": Case(
+        "i486",
+        {
+            "grub_cfg": "x86-dracut.cfg",
+            "kernel": builders.bzimage(bits=32),
+            "extra": {"memtest32.bios": b"memtest\n" * 64},
+        },
+    ),
+    "arm64-dracut": Case(
+        "arm64", {"grub_cfg": "arm64-dracut.cfg", "kernel": builders.arm64_image()}
+    ),
+    # catalyst writes no grub.cfg on arm: the kernels are those that lie there
+    "arm-no-menu": Case(
+        "armv7a_hardfp",
+        {"grub_cfg": None, "kernel": builders.arm_zimage(efi_stub=True)},
+        {"livecd/bootargs": "dokeymap"},
+    ),
+    # gzip, so that padding is needed; its menu has a submenu of consoles
+    "amd64-genkernel-consoles": Case(
+        "amd64",
+        {
+            "grub_cfg": "ppc-genkernel.cfg",
+            "initramfs": builders.initramfs(builders.genkernel_members(), "gzip") + b"\0",
+        },
+    ),
+    # every key that changes what is shown; an lz4 initramfs
+    "amd64-all-keys": Case(
+        "amd64",
+        {
+            "initramfs": builders.initramfs(builders.dracut_members(), "lz4"),
+            "extra": {"boot/rescue": builders.bzimage(), "boot/rescue.igz": builders.initramfs(
+                builders.dracut_members(version="103"), "zstd")},
+        },
+        {
+            "boot/kernel": ["rescue", "gentoo"],
+            "boot/kernel/rescue/console": ["ttyS1,9600", "hvc0"],
+            "livecd/bootargs": ["nodhcp", "secureconsole"],
+            "pxeboot/bootargs": ["quiet", "a;b", "{c}"],
+            "pxeboot/title": ["Rescue", "of", "the", "lab"],
+            "pxeboot/timeout": "-1",
+            "pxeboot/serial": "ttyS1,9600",
+        },
+    ),
+}  # fmt: skip
+
+
+def make(case: Case, store: Path) -> Path:
+    write_stage2(storedir_stage2(store, subarch=case.subarch), **case.stage2)  # type: ignore[arg-type]
+    settings = release_settings(store, subarch=case.subarch) | dict(case.keys)
+    settings["source_subpath"] = f"23.0-default/livecd-stage2-{case.subarch}-{STAMP}"
+    return build(parse_settings(settings), report=lambda _line: None).output
+
+
+def listing(tree: Path) -> str:
+    """Return a line for each name: mode, links, bytes, time, name."""
+    lines = []
+    for path in sorted(tree.rglob("*")):
+        info = path.lstat()
+        count = f"{info.st_size:9}" if path.is_file() else " " * 8 + "-"
+        linked = "linked" if path.is_file() and info.st_nlink > 1 else "      "
+        name = str(path.relative_to(tree))
+        lines.append(f"{stat.filemode(info.st_mode)} {linked} {count} {int(info.st_mtime)} {name}\n")
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str, tmp_path: Path, no_loaders: None) -> None:
+    tree = make(CASES[name], tmp_path)
+    configs = {path for paths in CONFIGS.values() for path in paths}
+    shown = {path for path in list_files(tree) if path in configs}
+    shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "boot/root.cpio-header"}
+    found = {path: (tree / path).read_bytes() for path in shown}
+    found[LISTING] = listing(tree).encode()
+    golden = GOLDEN / name
+    if "UPDATE_GOLDEN" in os.environ:
+        for path, content in found.items():
+            (golden / path).parent.mkdir(parents=True, exist_ok=True)
+            (golden / path).write_bytes(content)
+    for path in sorted(found):
+        assert found[path].decode() == (golden / path).read_text(), path
+    assert set(list_files(golden)) == found.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_configurations_are_sound(name: str) -> None:
+    """Each parses in its loader's grammar and names only files of its tree."""
+    golden = GOLDEN / name
+    there = {line.split()[-1] for line in (golden / LISTING).read_text().splitlines()}
+    there |= {"menu.c32", "reboot.c32", "poweroff.c32"}  # of the build host
+    for loader, paths in CONFIGS.items():
+        for path in paths:
+            if not (golden / path).exists():
+                continue
+            config = check_config(loader, (golden / path).read_text())
+            assert config.problems == (), path
+            assert config.files, path
+            assert set(config.files) <= there, path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_trees_verify(name: str, tmp_path: Path, no_loaders: None) -> None:
+    assert verify_tree(make(CASES[name], tmp_path)).faults == ()
