@@ -88,10 +88,11 @@ def test_the_users_folders_come_first(system: Path, tmp_path: Path) -> None:
 
 def test_pxelinux_and_what_it_lacks(system: Path) -> None:
     put(system, "pxelinux.0", content=b"\0\r\nPXELINUX 6.04 PXE 20200816 \0")
-    put(system, "ldlinux.c32", "menu.c32", "libutil.c32", "reboot.c32")
+    put(system, "ldlinux.c32", "menu.c32", "libutil.c32", "libcom32.c32", "reboot.c32")
     found = find(PC, Loader.PXELINUX)
     assert [(file.path, file.version) for file in found.found] == [
         ("ldlinux.c32", None),
+        ("libcom32.c32", None),
         ("libutil.c32", None),
         ("menu.c32", None),
         ("pxelinux.0", "6.04"),
