@@ -1,0 +1,150 @@
+"""A web server for one netboot tree, on the loopback interface only."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+_CHUNK = 256 << 10  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answered request: the path as decoded, and the HTTP status."""
+
+    path: str
+    status: int
+
+
+class TreeServer(ThreadingHTTPServer):
+    """Answers GET and HEAD for regular files below `root`, and remembers what it sent.
+
+    A file that only its owner may read is refused, as a web server with a user of its own would
+    refuse it.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, root: Path, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.root = root.resolve()
+        self._lock = threading.Lock()
+        self._requests: list[Request] = []
+        self._sent: dict[str, int] = {}
+
+    @property
+    def port(self) -> int:
+        """The TCP port; the kernel chose it where none was asked for."""
+        return int(self.server_address[1])
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """All requests so far, in the order in which they came."""
+        with self._lock:
+            return tuple(self._requests)
+
+    @property
+    def fetched(self) -> Mapping[str, int]:
+        """Bytes sent of each path so far; one that was asked for in vain stands there with 0."""
+        with self._lock:
+            return dict(self._sent)
+
+    def note(self, request: Request) -> None:
+        """Remember a request that is being answered."""
+        with self._lock:
+            self._requests.append(request)
+            self._sent.setdefault(request.path, 0)
+
+    def count(self, path: str, sent: int) -> None:
+        """Remember that `sent` more bytes of `path` go out."""
+        with self._lock:
+            self._sent[path] += sent
+
+    def find(self, path: str) -> Path | HTTPStatus:
+        """Find the file that the decoded URL path names, or say why it is refused."""
+        if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+            return HTTPStatus.BAD_REQUEST
+        try:
+            found = (self.root / path.lstrip("/")).resolve(strict=True)
+            mode = found.stat().st_mode
+        except (OSError, RuntimeError):
+            return HTTPStatus.NOT_FOUND
+        if not found.is_relative_to(self.root):  # by a symbolic link
+            return HTTPStatus.FORBIDDEN
+        if not stat.S_ISREG(mode):
+            return HTTPStatus.NOT_FOUND
+        return found if mode & stat.S_IROTH else HTTPStatus.FORBIDDEN
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Stay quiet: a client that goes away in the middle is nothing to report."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: TreeServer
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Write nothing to standard error; `TreeServer.requests` has it all."""
+
+    def _answer(self, *, body: bool) -> None:
+        path = unquote(urlsplit(self.path).path)
+        found = self.server.find(path)
+        if isinstance(found, HTTPStatus):
+            self._refuse(path, found)
+            return
+        try:
+            file = found.open("rb")
+        except OSError:
+            self._refuse(path, HTTPStatus.FORBIDDEN)
+            return
+        self.server.note(Request(path, HTTPStatus.OK))
+        with file:
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(os.fstat(file.fileno()).st_size))
+            self.end_headers()
+            if body:
+                self._send(path, file)
+
+    def _send(self, path: str, file: BinaryIO) -> None:
+        with suppress(OSError):  # the client went away: no fault of ours
+            while chunk := file.read(_CHUNK):
+                self.server.count(path, len(chunk))
+                self.wfile.write(chunk)
+
+    def _refuse(self, path: str, status: HTTPStatus) -> None:
+        self.server.note(Request(path, status))
+        self.send_error(status)
+
+
+@contextmanager
+def serve_tree(root: Path, *, port: int = 0) -> Iterator[TreeServer]:
+    """Serve the folder `root` on 127.0.0.1 while the context lasts.
+
+    QEMU's user network reaches it as 10.0.2.2. `port` 0 takes a free one.
+    """
+    with TreeServer(root, port) as server:
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        )
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
