@@ -25,12 +25,17 @@ from pathlib import Path
 
 import genkernel_fixture
 
+from catalyst_pxeboot.errors import CommandError
+
 #: First word of the line that proves that the live root was reached; the kernel's command line
 #: follows it.
 TOKEN = "pxeboot-live-root-reached"
 
 GENERATORS = ("dracut", "genkernel-like", "genkernel")
 VOLUME_ID = "Gentoo-amd64-20261122"
+
+#: Bytes by which a loop device is counted; what lies behind the last whole one is not seen.
+SECTOR = 512
 
 _KERNEL_PACKAGE = "linux-image-cloud-amd64"
 
@@ -265,7 +270,25 @@ def _dracut(kernel: Kernel) -> Callable[[Path], None]:
 
 
 def _write_squashfs(target: Path, token: str, mib: int) -> None:
-    """Pack the live root: busybox, our init, and what dracut and genkernel look for in a root."""
+    """Pack a live root whose last table ends in the file's last sector.
+
+    gensquashfs pads to 4 KiB. An image cut short within that padding would still mount, so a test
+    that cuts one byte off could not tell.
+    """
+    filler = 0
+    for _ in range(50):
+        _pack_squashfs(target, token, mib, filler)
+        with target.open("rb") as stream:
+            (used,) = struct.unpack("<Q", stream.read(96)[40:48])
+        slack = target.stat().st_size - used
+        if slack < SECTOR:
+            return
+        filler = (filler + slack - SECTOR // 2) % 4096
+    raise CommandError(f"{target}: no filler makes gensquashfs fill the last sector")
+
+
+def _pack_squashfs(target: Path, token: str, mib: int, filler: int) -> None:
+    """Pack busybox, our init, and what dracut and genkernel look for in a root."""
     busybox = _busybox()
     folders = "bin boot dev etc home lib mnt opt proc root run sbin sys tmp usr var"
     lines = [f"dir /{name} 0755 0 0" for name in folders.split()]
@@ -284,6 +307,7 @@ def _write_squashfs(target: Path, token: str, mib: int) -> None:
         add("/etc/live-root", 0o644, f"{token}\n".encode())
         add("/etc/os-release", 0o644, b'ID=gentoo\nNAME=Gentoo\nPRETTY_NAME="A test"\n')
         sums = [("/bin/busybox", binary), ("/sbin/init", init)]
+        add("/etc/filler", 0o644, random.Random(0).randbytes(filler))
         if mib:
             padding = random.Random(mib).randbytes(mib << 20)
             add("/usr/share/padding", 0o644, padding)
