@@ -127,11 +127,13 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     verify.set_defaults(command=_verify)
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def _assignment(text: str) -> tuple[str, str | list[str] | None]:
+    """Take KEY=VALUE apart; the value has the form that the spec parser gives it."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
-    return key, value
+    words = value.split()
+    return key, words[0] if len(words) == 1 else words or None
 
 
 def _build(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -161,7 +163,7 @@ def _read_spec(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
     folders = arguments.source or arguments.output or arguments.subarch
     if bool(arguments.file) == bool(folders):
         parser.error("build takes either -f SPEC, or --source TREE and --output DIR")
-    changes = {key: value.split() or None for key, value in arguments.set}
+    changes: dict[str, object] = dict(arguments.set)
     conf = read_conf(arguments.config)
     if arguments.file:
         keys: dict[str, object] = {**read_spec(arguments.file), **changes}
@@ -175,7 +177,7 @@ def _read_spec(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
     if not (arguments.source and arguments.output):
         parser.error("build needs both --source TREE and --output DIR")
     if arguments.subarch:
-        changes["subarch"] = [arguments.subarch]
+        changes["subarch"] = arguments.subarch
     check_keys(list(changes), required=())
     return parse_folders(arguments.source, arguments.output, {**conf, **changes})
 

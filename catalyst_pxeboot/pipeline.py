@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Built:
 
     output: Path
     files: tuple[TreeFile, ...]
-    missing: tuple[str, ...]  # a line for each loader binary that was not found
+    missing: tuple[str, ...]  # a line for each package whose loader binaries were not found
     warnings: tuple[str, ...]
     left_out: tuple[str, ...]
     seconds: float
@@ -80,7 +80,7 @@ def build(spec: Spec, *, report: Report) -> Built:
     return Built(
         output=spec.output,
         files=tuple(sorted(files, key=lambda file: file.path)),
-        missing=tuple(str(loader) for loader in missing),
+        missing=tuple(_missing_lines(missing)),
         warnings=plan.warnings,
         left_out=plan.left_out,
         seconds=clock.monotonic() - begun,
@@ -113,3 +113,11 @@ def _take_loaders(spec: Spec, early: str) -> tuple[list[MadeFile], tuple[Missing
         made_by = f"{origin} ({loader.version})" if loader.version else origin
         files.append(MadeFile(loader.path, content, Role.LOADER, made_by))
     return files, loaders.missing
+
+
+def _missing_lines(missing: Iterable[MissingLoader]) -> Iterator[str]:
+    by_package: dict[tuple[str, str], list[str]] = {}
+    for loader in missing:
+        by_package.setdefault((loader.gentoo, loader.debian), []).append(loader.path)
+    for (gentoo, debian), paths in by_package.items():
+        yield f"{' '.join(paths)} (of Gentoo's {gentoo}, Debian's {debian})"

@@ -15,6 +15,8 @@ from catalyst_pxeboot import loaders, resources
 
 HERE = Path(__file__).parent
 STANDIN = HERE / "standin"
+# Compressed once and kept, as another version of a compressor gives other bytes.
+INITRAMFS = HERE / "data/initramfs"
 STAMP = "20261122T170000Z"
 TIME = 1_795_366_800  # 2026-11-22 17:00:00 UTC
 
@@ -36,7 +38,7 @@ def write_stage2(
     """Write a livecd-stage2 tree as catalyst leaves it; None leaves a part as it usually is."""
     (root / "boot/grub").mkdir(parents=True)
     if initramfs is None:
-        initramfs = builders.initramfs(builders.dracut_members(), "xz")
+        initramfs = (INITRAMFS / "dracut-059.xz").read_bytes()
     files = {
         "boot/gentoo": builders.bzimage() if kernel is None else kernel,
         "boot/gentoo.igz": initramfs,
