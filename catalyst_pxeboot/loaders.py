@@ -56,9 +56,6 @@ class MissingLoader:
     gentoo: str
     debian: str
 
-    def __str__(self) -> str:
-        return f"{self.path} not found (package: Gentoo {self.gentoo}, Debian {self.debian})"
-
 
 @dataclass(frozen=True, slots=True)
 class Loaders:

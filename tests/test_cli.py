@@ -73,9 +73,7 @@ def test_spec_and_folders_and_catalyst_give_the_same_tree(
     assert snapshot(output) == by_spec
 
 
-def test_what_a_build_says(
-    storedir: Path, spec: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_build_says(storedir: Path, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     conf = str(spec.parent / "catalyst.conf")
     assert cli.main(["build", "-f", str(spec), "-c", conf, "--set", "pxeboot/loaders=ipxe"]) == 0
     out, err = capsys.readouterr()
@@ -100,7 +98,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     conf = str(spec.parent / "catalyst.conf")
     assert cli.main(["build", "-f", str(spec), "-c", conf, "--dry-run"]) == 0
     assert snapshot(storedir) == before
-    assert capsys.readouterr().out == f"""\
+    assert (
+        capsys.readouterr().out
+        == f"""\
 source   {storedir_stage2(storedir)}
 output   {output_of(storedir)}
 title    Gentoo Linux amd64 {STAMP}
@@ -118,12 +118,15 @@ entry    Boot LiveCD (kernel: gentoo) (accessibility)
 left out Memtest86+ 64bit BIOS: its file is not in the image
 left out Memtest86+ 64bit UEFI: its file is not in the image
 """
+    )
 
 
 def test_inspect(storedir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = storedir_stage2(storedir)
     assert cli.main(["inspect", str(source)]) == 0
-    assert capsys.readouterr().out == f"""\
+    assert (
+        capsys.readouterr().out
+        == f"""\
 live image   {source}
 squashfs     image.squashfs: 64.0 KiB, xz, version 4.0, blocks of 1.0 MiB
 kernel       boot/gentoo: Linux 6.1.0-test, x86_64, bzImage, 16.0 KiB, with EFI stub
@@ -137,6 +140,7 @@ timeout      10 s
 left out     Memtest86+ 64bit BIOS: its file is not in the image
 left out     Memtest86+ 64bit UEFI: its file is not in the image
 """
+    )
 
 
 def test_inspect_as_json(storedir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,7 +102,9 @@ def listing(tree: Path) -> str:
         count = f"{info.st_size:9}" if path.is_file() else " " * 8 + "-"
         linked = "linked" if path.is_file() and info.st_nlink > 1 else "      "
         name = str(path.relative_to(tree))
-        lines.append(f"{stat.filemode(info.st_mode)} {linked} {count} {int(info.st_mtime)} {name}\n")
+        lines.append(
+            f"{stat.filemode(info.st_mode)} {linked} {count} {int(info.st_mtime)} {name}\n"
+        )
     return "".join(lines)
 
 

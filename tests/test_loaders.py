@@ -98,9 +98,8 @@ def test_pxelinux_and_what_it_lacks(system: Path) -> None:
         ("pxelinux.0", "6.04"),
         ("reboot.c32", None),
     ]
-    assert [str(file) for file in found.missing] == [
-        "poweroff.c32 not found (package: Gentoo sys-boot/syslinux,"
-        " Debian pxelinux syslinux-common)"
+    assert [(file.path, file.gentoo, file.debian) for file in found.missing] == [
+        ("poweroff.c32", "sys-boot/syslinux", "pxelinux syslinux-common")
     ]
     assert find({"arm64-efi": "core.efi"}, Loader.PXELINUX) == loaders.Loaders((), ())
 
@@ -117,9 +116,8 @@ def test_grub_is_found_as_an_image_to_make(system: Path) -> None:
             "2.06-13+deb12u2",
         ),
     )
-    assert [str(file) for file in found.missing] == [
-        "boot/grub/x86_64-efi/core.efi not found"
-        " (package: Gentoo sys-boot/grub, Debian grub-efi-amd64-bin)"
+    assert [(file.path, file.gentoo, file.debian) for file in found.missing] == [
+        ("boot/grub/x86_64-efi/core.efi", "sys-boot/grub", "grub-efi-amd64-bin")
     ]
 
 

@@ -1,0 +1,40 @@
+# Each target does all of its own set-up. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: run test lint unit boot test-boot bench clean
+
+# Build a small live image, its netboot tree, verify it and boot it once.
+run: setup
+	$(BIN)/python tests/demo.py
+
+# Everything: lint, types, unit, golden, integration, and boots.
+test: setup lint
+	$(PYTEST)
+
+# All but what needs QEMU.
+unit: setup
+	$(PYTEST) -m "not boot"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python tests/bench/bench.py
+
+.PHONY: setup
+setup: $(VENV)/.complete
+	@sh tests/system-packages.sh
+
+$(VENV)/.complete: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

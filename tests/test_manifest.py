@@ -1,0 +1,193 @@
+"""The manifest, its schema, the digest files, and what verify finds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+from conftest import release_settings
+
+import catalyst_pxeboot
+from catalyst_pxeboot.arch import all_arches
+from catalyst_pxeboot.errors import VerifyError
+from catalyst_pxeboot.pipeline import build
+from catalyst_pxeboot.publish import list_files
+from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.verify import verify_tree
+
+GOLDEN = Path(__file__).parent / "golden"
+SCHEMA = json.loads(Path(catalyst_pxeboot.__file__).with_name("manifest.schema.json").read_text())
+
+
+@pytest.fixture
+def tree(storedir: Path) -> Path:
+    return build(parse_settings(release_settings(storedir)), report=lambda _line: None).output
+
+
+@pytest.mark.parametrize("case", sorted(path.name for path in GOLDEN.iterdir()))
+def test_schema_describes_every_golden_manifest(case: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(json.loads((GOLDEN / case / "manifest.json").read_text()), SCHEMA)
+
+
+def test_schema_knows_every_architecture() -> None:
+    known = SCHEMA["properties"]["release"]["properties"]["arch"]["enum"]
+    assert known == [arch.name for arch in all_arches()]
+
+
+def test_digest_files_cover_the_tree_and_coreutils_reads_them(tree: Path) -> None:
+    covered = {line.split("  ")[1] for line in (tree / "SHA256SUMS").read_text().splitlines()[1::2]}
+    assert covered == set(list_files(tree)) - {"SHA256SUMS", "DIGESTS"}
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"],
+        cwd=tree, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_digests_have_catalysts_form(tree: Path) -> None:
+    content = (tree / "image.squashfs").read_bytes()
+    text = (tree / "DIGESTS").read_text()
+    for name in ("blake2b", "sha512"):
+        digest = hashlib.new(name, content).hexdigest()
+        assert f"# {name.upper()} HASH\n{digest}  image.squashfs\n" in text
+    assert "SHA256" not in text
+
+
+def test_bsd_digests(storedir: Path) -> None:
+    settings = release_settings(storedir, digest_format="bsd", digests={"md5"})
+    tree = build(parse_settings(settings), report=lambda _line: None).output
+    digest = hashlib.md5((tree / "image.squashfs").read_bytes()).hexdigest()
+    assert f"# MD5 HASH\nMD5 (image.squashfs) = {digest}\n" in (tree / "DIGESTS").read_text()
+    assert verify_tree(tree).faults == ()
+
+
+def test_no_digests_no_digests_file(storedir: Path) -> None:
+    settings = release_settings(storedir)
+    del settings["digests"]
+    tree = build(parse_settings(settings), report=lambda _line: None).output
+    assert not (tree / "DIGESTS").exists()
+    assert (tree / "SHA256SUMS").exists()
+    assert verify_tree(tree).faults == ()
+
+
+def test_no_private_path_reaches_the_tree(storedir: Path, tree: Path) -> None:
+    for name in list_files(tree):
+        assert os.fsencode(storedir) not in (tree / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("epoch", ["1000000000", None])
+def test_time_of_every_file(
+    storedir: Path, monkeypatch: pytest.MonkeyPatch, epoch: str | None
+) -> None:
+    if epoch:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    settings = release_settings(storedir, pxeboot__link="copy")
+    tree = build(parse_settings(settings), report=lambda _line: None).output
+    times = {int(path.stat().st_mtime) for path in [tree, *tree.rglob("*")]}
+    assert times == {int(epoch) if epoch else 1_795_366_800}
+
+
+def test_same_input_same_tree(storedir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = []
+    for umask, zone in ((0o022, "UTC"), (0o077, "Pacific/Chatham")):
+        monkeypatch.setenv("TZ", zone)
+        old = os.umask(umask)
+        try:
+            tree = build(parse_settings(release_settings(storedir)), report=lambda _l: None).output
+        finally:
+            os.umask(old)
+        trees.append(
+            [(str(path), path.stat().st_mode, path.stat().st_mtime,
+              path.read_bytes() if path.is_file() else b"") for path in sorted(tree.rglob("*"))]
+        )  # fmt: skip
+    assert trees[0] == trees[1]
+
+
+def test_verify_finds_any_changed_byte(tree: Path) -> None:
+    choose = random.Random(69)
+    names = list_files(tree)
+    for _ in range(300):
+        path = tree / choose.choice(names)
+        content = path.read_bytes()
+        position = choose.randrange(len(content))
+        changed = bytearray(content)
+        changed[position] ^= 1 << choose.randrange(8)
+        path.unlink()  # the payload is linked to the source, which stays as it is
+        path.write_bytes(changed)
+        try:
+            assert verify_tree(tree).faults, (path, position)
+        except VerifyError:
+            assert path.name == "manifest.json"
+        path.write_bytes(content)
+    assert verify_tree(tree).faults == ()
+
+
+def faults(tree: Path) -> list[str]:
+    return [str(fault) for fault in verify_tree(tree).faults]
+
+
+def test_verify_finds_what_is_missing_extra_and_unreadable(tree: Path) -> None:
+    (tree / "boot/gentoo").unlink()
+    (tree / "boot/notes").touch()
+    (tree / "boot.ipxe").chmod(0o600)
+    (tree / "pxelinux.cfg").chmod(0o700)
+    (tree / "SHA256SUMS").unlink()
+    assert faults(tree) == [
+        "boot/notes: not in the manifest; remove it, or build the tree again",
+        "pxelinux.cfg: a server may not enter this folder; chmod 755",
+        "boot.ipxe: a server may not read it; chmod 644",
+        "boot/gentoo: missing; build the tree again",
+        "SHA256SUMS: cannot be read: No such file or directory; build the tree again",
+        "boot.ipxe: loads boot/gentoo, which is not in the tree; build the tree again",
+        "boot/grub/grub.cfg: loads boot/gentoo, which is not in the tree; build the tree again",
+        "pxelinux.cfg/default: loads boot/gentoo, which is not in the tree; build the tree again",
+    ]
+
+
+def rewrite(tree: Path, name: str, content: bytes) -> None:
+    """Change a file and make manifest and sums agree with it again."""
+    (tree / name).write_bytes(content)
+    manifest = json.loads((tree / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if file["path"] == name:
+            file["bytes"] = len(content)
+            file["digests"] = {
+                algorithm: hashlib.new(algorithm, content).hexdigest()
+                for algorithm in file["digests"]
+            }
+    (tree / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    for sums in manifest["sums"]:
+        (tree / sums).unlink(missing_ok=True)
+
+
+def test_verify_reads_header_and_configurations_not_only_digests(tree: Path) -> None:
+    header = (tree / "boot/root.cpio-header").read_bytes()
+    size = (tree / "image.squashfs").stat().st_size
+    wrong = header.replace(b"%08X" % size, b"%08X" % (size - 1))
+    rewrite(tree, "boot/root.cpio-header", wrong)
+    script = (tree / "boot.ipxe").read_bytes().replace(b"goto boot_failed", b"goto boot_fialed", 1)
+    rewrite(tree, "boot.ipxe", script)
+    found = [fault for fault in faults(tree) if "SUMS" not in fault and "DIGESTS" not in fault]
+    assert found[0] == (
+        f"boot/root.cpio-header: it names image.squashfs.img of {size - 1} bytes, not"
+        f" image.squashfs.img of {size}; build the tree again"
+    )
+    assert "boot_fialed" in found[1]
+    assert found[1].startswith("boot.ipxe: ")
+
+
+OURS = '{"generator": {"name": "catalyst-pxeboot"}'
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", OURS + "}", OURS + ', "format": 1}'])
+def test_verify_without_a_manifest_of_ours(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(VerifyError, match="not a manifest of this program"):
+        verify_tree(tmp_path)
