@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.resources import read_table
 from catalyst_pxeboot.words import nearest
 
 _KERNEL_KEY = re.compile(r"boot/kernel/(?P<name>[^/]+)/(?P<sub>[^/]+)")
 _KERNEL_CONSOLE = "console"
 
 
-@cache
 def tables() -> Mapping[str, Any]:
     """Return keys.toml as it stands."""
-    return tomllib.loads(Path(__file__).with_name("keys.toml").read_text(encoding="utf-8"))
+    return read_table("keys.toml")
 
 
 def required_keys() -> frozenset[str]:

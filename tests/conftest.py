@@ -19,6 +19,15 @@ STANDIN = HERE / "standin"
 INITRAMFS = HERE / "data/initramfs"
 STAMP = "20261122T170000Z"
 TIME = 1_795_366_800  # 2026-11-22 17:00:00 UTC
+#: The spec of the README.
+SPEC = f"""subarch: amd64
+version_stamp: {STAMP}
+target: pxeboot
+rel_type: 23.0-default
+profile: default/linux/amd64/23.0/no-multilib
+snapshot_treeish: stable
+source_subpath: 23.0-default/livecd-stage2-amd64-{STAMP}
+"""
 
 sys.path.insert(0, str(STANDIN))  # real catalyst runs in processes of its own
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from conftest import STAMP, release_settings, storedir_stage2, write_stage2
 
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.spec import parse_folders, parse_settings
 
 AGAIN = "build livecd-stage2 again"
 
@@ -117,7 +119,9 @@ def file_in_the_way(source: Path) -> None:
     source.with_name(f"pxeboot-amd64-{STAMP}").write_bytes(b"mine")
 
 
-def menu(kernel: str = "/boot/gentoo", arguments: str = "cdroot", initrd: str = "/boot/gentoo.igz") -> str:
+def menu(
+    kernel: str = "/boot/gentoo", arguments: str = "cdroot", initrd: str = "/boot/gentoo.igz"
+) -> str:
     return f"menuentry 'Boot' {{\n linux {kernel} {arguments}\n initrd {initrd}\n}}\n"
 
 
@@ -307,12 +311,60 @@ def test_argument_quoted_where_the_loader_can(argument: str, storedir: Path) -> 
     assert f" '{argument}'" in (output / "boot/grub/grub.cfg").read_text()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission_to_write(storedir: Path) -> None:
-    parent = storedir / "builds/23.0-default"
-    parent.chmod(0o555)
-    with pytest.raises(PxebootError, match=r"Permission denied.*run as root"):
-        build(parse_settings(release_settings(storedir)), report=lambda _line: None)
+@pytest.fixture
+def open_storedir(no_loaders: None) -> Iterator[Path]:
+    """Return a storedir that any user may read and only its owner may write."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        source = write_stage2(storedir_stage2(Path(name)))
+        (source / "boot/gentoo.igz").chmod(0o644)
+        (Path(name) / "builds/23.0-default").chmod(0o555)
+        yield Path(name)
+        (Path(name) / "builds/23.0-default").chmod(0o755)
+
+
+def test_no_permission_to_write(open_storedir: Path) -> None:
+    output = open_storedir / "builds/23.0-default" / f"pxeboot-amd64-{STAMP}"
+    before = snapshot(open_storedir)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may write anywhere
+    try:
+        with pytest.raises(PxebootError) as raised:
+            build(parse_settings(release_settings(open_storedir)), report=lambda _line: None)
+    finally:
+        os.seteuid(user)
+    assert str(raised.value) == (
+        f"{output}: not published: Permission denied ({output.parent}/.{output.name}.lock);"
+        " run as root, as catalyst does, or give a folder that you may write"
+    )
+    assert snapshot(open_storedir) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no permission to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("size", [1 << 20, 220 << 10])
+def test_disk_full(tmp_path: Path, small_disk: Path, no_loaders: None, size: int) -> None:
+    """Full while the payload is copied, or by the small files behind it."""
+    source = write_stage2(tmp_path / "stage2", squashfs=builders.squashfs_image(size=size))
+    before = snapshot(source)
+    spec = parse_folders(source, small_disk / "made/tree", {"subarch": "amd64"})
+    with pytest.raises(PxebootError) as raised:
+        build(spec, report=lambda _line: None)
+    assert str(raised.value).startswith(f"{spec.output}: not published: No space left on device")
+    assert str(raised.value).endswith("; free space there, or point storedir at a larger disk")
+    assert snapshot(source) == before
+    assert list(small_disk.iterdir()) == []
 
 
 def test_several_faults_of_a_spec_are_told_together(storedir: Path) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import STAMP, release_settings, storedir_stage2
+from conftest import SPEC, STAMP, release_settings, storedir_stage2
 from test_bad_input import snapshot
 
 from catalyst_pxeboot import cli, specfile
@@ -21,14 +21,6 @@ from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.spec import parse_settings
 
 ROOT = Path(__file__).parents[1]
-SPEC = f"""subarch: amd64
-version_stamp: {STAMP}
-target: pxeboot
-rel_type: 23.0-default
-profile: default/linux/amd64/23.0/no-multilib
-snapshot_treeish: stable
-source_subpath: 23.0-default/livecd-stage2-amd64-{STAMP}
-"""
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STAMP, release_settings, storedir_stage2
+from conftest import SPEC, STAMP, release_settings, storedir_stage2
 from test_bad_input import snapshot
 
 from catalyst_pxeboot.publish import list_files
@@ -155,16 +155,6 @@ def catalyst(
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(installed)},
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-
-
-SPEC = f"""subarch: amd64
-version_stamp: {STAMP}
-target: pxeboot
-rel_type: 23.0-default
-profile: default/linux/amd64/23.0/no-multilib
-snapshot_treeish: stable
-source_subpath: 23.0-default/livecd-stage2-amd64-{STAMP}
-"""
 
 
 @pytest.mark.catalyst
