@@ -117,6 +117,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"file     {file.path}  {file.role}, {size(file.bytes)}, {spec.link}"
     for made in plan.made:
         yield f"file     {made.path}  {made.role}, {size(len(made.content))}, made"
+    for loader in plan.loaders.found:
+        yield f"file     {loader.path}  loader, {loader.loader} {loader.version or ''}".rstrip()
     yield f"file     {MANIFEST} {' '.join(sum_files(spec.digests))}  made last"
     for entry in plan.menu.live:
         mark = "*" if entry.name == plan.menu.default else " "
@@ -126,6 +128,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"entry    {memtest.title} ({memtest.firmware} only)"
     for line in plan.left_out:
         yield f"left out {line}"
+    for missing in plan.loaders.missing:
+        yield f"missing  {missing.path}  of {missing.gentoo} (Debian: {missing.debian})"
     for line in plan.warnings:
         yield f"warning  {line}"
 

@@ -29,11 +29,10 @@ class GrubImage:
 
     platform: str
     modules_folder: Path
-    early_config: str
 
-    def make(self) -> bytes:
-        """Make the image's content."""
-        return make_grub_image(self.platform, self.modules_folder, self.early_config)
+    def make(self, early_config: str) -> bytes:
+        """Make the image's content, with `early_config` inside."""
+        return make_grub_image(self.platform, self.modules_folder, early_config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,6 @@ def find_loaders(
     *,
     loaders: Sequence[Loader],
     search: Sequence[Path],
-    early_config: str,
 ) -> Loaders:
     """Look for the files of `loaders` that clients of an architecture need.
 
@@ -85,7 +83,7 @@ def find_loaders(
         if loader in loaders:
             _find_files(loader, table[loader], set(arch_grub_platforms), search, found, missing)
     if Loader.GRUB in loaders:
-        _find_grub(table["grub"], arch_grub_platforms, search, early_config, found, missing)
+        _find_grub(table["grub"], arch_grub_platforms, search, found, missing)
     return Loaders(
         found=tuple(sorted(found, key=lambda file: file.path)),
         missing=tuple(sorted(missing, key=lambda file: file.path)),
@@ -201,7 +199,6 @@ def _find_grub(
     table: Mapping[str, Any],
     platforms: Mapping[str, str],
     search: Sequence[Path],
-    early_config: str,
     found: list[FoundLoader],
     missing: list[MissingLoader],
 ) -> None:
@@ -212,7 +209,7 @@ def _find_grub(
         path = f"boot/grub/{platform}/{name}"
         modules = _first_file(folders, [f"{platform}/moddep.lst"])
         if modules is not None and program is not None:
-            image = GrubImage(platform, modules.parent, early_config)
+            image = GrubImage(platform, modules.parent)
             found.append(FoundLoader(path, Loader.GRUB, image, version))
         else:
             package = table["debian_packages"].get(platform, "grub-common")

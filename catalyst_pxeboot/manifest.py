@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.loaders import MissingLoader
 from catalyst_pxeboot.model import ROOT_MEMBER, Firmware, LiveEntry, Loader, MemtestEntry
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import GENERATOR
@@ -32,10 +31,8 @@ def algorithms(digests: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({*digests, ALWAYS}))
 
 
-def render_manifest(
-    plan: Plan, files: Sequence[TreeFile], missing: Sequence[MissingLoader], *, time: int
-) -> bytes:
-    """Return manifest.json. `missing` are the loader binaries that were not found."""
+def render_manifest(plan: Plan, files: Sequence[TreeFile], *, time: int) -> bytes:
+    """Return manifest.json."""
     spec, source = plan.spec, plan.source
     manifest = {
         "format": FORMAT,
@@ -65,7 +62,9 @@ def render_manifest(
             ],
         },
         "loaders": {
-            str(name): {"missing": [file.path for file in missing if file.loader is name]}
+            str(name): {
+                "missing": [file.path for file in plan.loaders.missing if file.loader is name]
+            }
             for name in spec.loaders
         },
         "left_out": list(plan.left_out),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.digest import digest_bytes
 from catalyst_pxeboot.errors import PxebootError
-from catalyst_pxeboot.loaders import GrubImage, MissingLoader, find_loaders
+from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
 from catalyst_pxeboot.manifest import algorithms, render_manifest, render_sums, sum_files
 from catalyst_pxeboot.model import MadeFile, Role
 from catalyst_pxeboot.plan import Plan, plan_tree
@@ -46,8 +46,10 @@ class Built:
 
 
 def make_plan(spec: Spec) -> Plan:
-    """Read the source and plan the tree, without writing anything."""
-    return plan_tree(spec, read_source(spec.source, names=spec.kernels))
+    """Read the source, look for loaders and plan the tree, without writing anything."""
+    source = read_source(spec.source, names=spec.kernels)
+    loaders = find_loaders(spec.arch.grub, loaders=spec.loaders, search=spec.loader_path)
+    return plan_tree(spec, source, loaders)
 
 
 def build(spec: Spec, *, report: Report) -> Built:
@@ -62,13 +64,12 @@ def build(spec: Spec, *, report: Report) -> Built:
     publication = Publication(spec.output, expected=own_names)
     with publication as staging, ThreadPoolExecutor(max_workers=1) as beside:
         # GRUB's images are made while the squashfs is read; neither needs the other.
-        taking = beside.submit(_take_loaders, spec, early)
+        taking = beside.submit(_take_loaders, plan.loaders.found, early)
         report(f"Staging {len(plan.files)} payload files")
         files = stage_source_files(plan.files, staging, link=spec.link, algorithms=names, time=time)
-        loaders, missing = taking.result()
-        made = (*plan.made, *configs, *loaders)
+        made = (*plan.made, *configs, *taking.result())
         files += stage_made_files(made, staging, algorithms=names, time=time)
-        manifest = render_manifest(plan, files, missing, time=time)
+        manifest = render_manifest(plan, files, time=time)
         write_file(staging / MANIFEST, manifest, time=time)
         by_path = {file.path: file.digests for file in files}
         by_path[MANIFEST] = digest_bytes(manifest, names)
@@ -80,7 +81,7 @@ def build(spec: Spec, *, report: Report) -> Built:
     return Built(
         output=spec.output,
         files=tuple(sorted(files, key=lambda file: file.path)),
-        missing=tuple(_missing_lines(missing)),
+        missing=tuple(_missing_lines(plan.loaders.missing)),
         warnings=plan.warnings,
         left_out=plan.left_out,
         seconds=clock.monotonic() - begun,
@@ -99,20 +100,18 @@ def tree_time(plan: Plan) -> int:
     return int(given)
 
 
-def _take_loaders(spec: Spec, early: str) -> tuple[list[MadeFile], tuple[MissingLoader, ...]]:
-    """Read or make every loader binary that this machine has for the tree."""
-    loaders = find_loaders(
-        spec.arch.grub, loaders=spec.loaders, search=spec.loader_path, early_config=early
-    )
+def _take_loaders(found: Iterable[FoundLoader], early: str) -> list[MadeFile]:
+    """Read or make the loader binaries that this machine has for the tree."""
     files = []
-    for loader in loaders.found:
+    for loader in found:
         if isinstance(loader.origin, GrubImage):
-            content, origin = loader.origin.make(), f"grub-mkimage, {loader.origin.modules_folder}"
+            content = loader.origin.make(early)
+            origin = f"grub-mkimage, {loader.origin.modules_folder}"
         else:
             content, origin = loader.origin.read_bytes(), str(loader.origin)
         made_by = f"{origin} ({loader.version})" if loader.version else origin
         files.append(MadeFile(loader.path, content, Role.LOADER, made_by))
-    return files, loaders.missing
+    return files
 
 
 def _missing_lines(missing: Iterable[MissingLoader]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
 from catalyst_pxeboot.isomenu import IsoEntry, without_root
+from catalyst_pxeboot.loaders import Loaders
 from catalyst_pxeboot.model import (
     ROOT_MEMBER,
     Firmware,
@@ -54,12 +55,16 @@ class Plan:
     menu: Menu
     files: tuple[SourceFile, ...]
     made: tuple[MadeFile, ...]
+    loaders: Loaders
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-def plan_tree(spec: Spec, source: Source) -> Plan:
-    """Plan the netboot tree of `source`, or raise with every reason why it cannot be."""
+def plan_tree(spec: Spec, source: Source, loaders: Loaders) -> Plan:
+    """Plan the netboot tree of `source`, or raise with every reason why it cannot be.
+
+    `loaders` are the binaries that the build host has for the spec's loaders.
+    """
     problems = find_contradictions(source, spec.arch, spec.subarch)
     if len(problems) == 1:
         raise problems[0]
@@ -82,6 +87,7 @@ def plan_tree(spec: Spec, source: Source) -> Plan:
         menu=menu,
         files=files,
         made=_plan_made(source),
+        loaders=loaders,
         left_out=source.left_out,
         warnings=tuple(_warnings(spec, source)),
     )

@@ -88,7 +88,12 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
 ) -> None:
     before = snapshot(storedir)
     conf = str(spec.parent / "catalyst.conf")
-    assert cli.main(["build", "-f", str(spec), "-c", conf, "--dry-run"]) == 0
+    assert (
+        cli.main(
+            ["build", "-f", str(spec), "-c", conf, "--dry-run", "--set", "pxeboot/loaders=ipxe"]
+        )
+        == 0
+    )
     assert snapshot(storedir) == before
     assert (
         capsys.readouterr().out
@@ -97,7 +102,7 @@ source   {storedir_stage2(storedir)}
 output   {output_of(storedir)}
 title    Gentoo Linux amd64 {STAMP}
 timeout  10 s
-loaders  ipxe pxelinux grub
+loaders  ipxe
 file     boot/gentoo  kernel, 16.0 KiB, auto
 file     boot/gentoo.igz  initramfs, 304 B, auto
 file     image.squashfs  squashfs, 64.0 KiB, auto
@@ -109,6 +114,9 @@ entry    Boot LiveCD (kernel: gentoo) (accessibility)
          boot/gentoo root=live:/image.squashfs.img rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup
 left out Memtest86+ 64bit BIOS: its file is not in the image
 left out Memtest86+ 64bit UEFI: its file is not in the image
+missing  ipxe.efi  of sys-boot/ipxe (Debian: ipxe)
+missing  snponly.efi  of sys-boot/ipxe (Debian: ipxe)
+missing  undionly.kpxe  of sys-boot/ipxe (Debian: ipxe)
 """
     )
 

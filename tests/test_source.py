@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.isomenu import read_iso_menu
+from catalyst_pxeboot.loaders import Loaders
 from catalyst_pxeboot.model import Firmware, Generator
 from catalyst_pxeboot.plan import plan_tree
 from catalyst_pxeboot.source import read_source
@@ -116,7 +117,7 @@ def test_symlinks_within_the_tree_are_followed(tmp_path: Path) -> None:
 
 def plan_arguments(storedir: Path, **keys: object) -> dict[str, str]:
     spec = parse_settings(release_settings(storedir, **keys))
-    plan = plan_tree(spec, read_source(spec.source, names=spec.kernels))
+    plan = plan_tree(spec, read_source(spec.source, names=spec.kernels), Loaders((), ()))
     return {live.name: " ".join(live.arguments) for live in plan.menu.live}
 
 
@@ -167,7 +168,7 @@ def test_genkernel_arguments(storedir: Path) -> None:
 def test_no_efi_stub_is_a_warning(storedir: Path) -> None:
     (storedir_stage2(storedir) / "boot/gentoo").write_bytes(builders.bzimage(efi_stub=False))
     spec = parse_settings(release_settings(storedir))
-    plan = plan_tree(spec, read_source(spec.source))
+    plan = plan_tree(spec, read_source(spec.source), Loaders((), ()))
     assert plan.warnings == (
         "boot/gentoo: no EFI stub (CONFIG_EFI_STUB), so UEFI clients cannot start it by iPXE",
     )
