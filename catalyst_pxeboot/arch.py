@@ -7,10 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.words import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpClient:
+    """One `[[x.dhcp]]` table: a kind of client that asks a DHCP server for a loader."""
+
+    name: str
+    title: str
+    codes: tuple[int, ...]
+    http_codes: tuple[int, ...]
+    loaders: tuple[str, ...]
+    http_loaders: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +37,7 @@ class Arch:
     loaders: tuple[Loader, ...]
     console: str
     grub: Mapping[str, str]
+    dhcp: tuple[DhcpClient, ...]
 
 
 @cache
@@ -39,8 +53,20 @@ def all_arches() -> tuple[Arch, ...]:
             loaders=tuple(Loader(word) for word in table["loaders"]),
             console=table["console"],
             grub=dict(table["grub"]),
+            dhcp=tuple(_dhcp_client(client) for client in table["dhcp"]),
         )
         for name, table in tables.items()
+    )
+
+
+def _dhcp_client(table: Mapping[str, Any]) -> DhcpClient:
+    return DhcpClient(
+        name=table["name"],
+        title=table["title"],
+        codes=tuple(table["codes"]),
+        http_codes=tuple(table["http_codes"]),
+        loaders=tuple(table["loaders"]),
+        http_loaders=tuple(table["http_loaders"]),
     )
 
 

@@ -72,6 +72,27 @@ class Serial:
 
 
 @dataclass(frozen=True, slots=True)
+class Server:
+    """The machine that serves the tree, as its clients see it.
+
+    The defaults are placeholders: addresses that RFC 5737 keeps for documentation. `interface`
+    None serves every interface that is on the network. `tftp_root` is the folder that TFTP
+    clients see. `tftp_prefix` and `http_prefix` are the tree's folder below the TFTP root and
+    below the web server's root, empty where the root is the tree; no slash at either end.
+    """
+
+    address: str = "192.0.2.1"
+    netmask: str = "255.255.255.0"
+    range_first: str = "192.0.2.100"
+    range_last: str = "192.0.2.199"
+    interface: str | None = None
+    http_port: int = 80
+    http_prefix: str = ""
+    tftp_prefix: str = ""
+    tftp_root: str = "/srv/pxeboot"
+
+
+@dataclass(frozen=True, slots=True)
 class LiveEntry:
     """A menu entry that boots the live image.
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.digest import digest_bytes
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
@@ -59,20 +60,22 @@ def build(spec: Spec, *, report: Report) -> Built:
     plan = make_plan(spec)
     time = tree_time(plan)
     configs = render_configs(plan.menu, loaders=spec.loaders, templates=spec.templates)
+    names = {loader.path for loader in plan.loaders.found} | {file.path for file in configs}
+    dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
     early = render_grub_early(spec.templates)
-    names = algorithms(spec.digests)
+    digests = algorithms(spec.digests)
     publication = Publication(spec.output, expected=own_names)
     with publication as staging, ThreadPoolExecutor(max_workers=1) as beside:
         # GRUB's images are made while the squashfs is read; neither needs the other.
         taking = beside.submit(_take_loaders, plan.loaders.found, early)
         report(f"Staging {len(plan.files)} payload files")
-        files = stage_source_files(plan.files, staging, link=spec.link, algorithms=names, time=time)
-        made = (*plan.made, *configs, *taking.result())
-        files += stage_made_files(made, staging, algorithms=names, time=time)
+        files = stage_source_files(plan.files, staging, link=spec.link, algorithms=digests, time=time)
+        made = (*plan.made, *configs, *dhcp, *taking.result())
+        files += stage_made_files(made, staging, algorithms=digests, time=time)
         manifest = render_manifest(plan, files, time=time)
         write_file(staging / MANIFEST, manifest, time=time)
         by_path = {file.path: file.digests for file in files}
-        by_path[MANIFEST] = digest_bytes(manifest, names)
+        by_path[MANIFEST] = digest_bytes(manifest, digests)
         sums = render_sums(by_path, sum_files(spec.digests), spec.digest_format)
         for name, content in sums.items():
             write_file(staging / name, content, time=time)

@@ -99,9 +99,17 @@ def render_configs(
         view = view_menu(loader, menu)
         values = {name: getattr(view, name) for name in MenuView.__dataclass_fields__}
         for path in CONFIGS[loader]:
-            text, origin = _render(path, values, templates)
-            made.append(MadeFile(path, text.encode(), Role.CONFIG, origin))
+            made.append(render_file(path, values, templates))
     return tuple(sorted(made, key=lambda file: file.path))
+
+
+def render_file(path: str, values: Mapping[str, Any], templates: Path | None) -> MadeFile:
+    """Render the tree's file `path` by the template of its name, the user's before the shipped.
+
+    `values` must have been checked for what reads the file. Raises `TemplateError`.
+    """
+    text, origin = _render(path, values, templates)
+    return MadeFile(path, text.encode(), Role.CONFIG, origin)
 
 
 def render_grub_early(templates: Path | None) -> str:

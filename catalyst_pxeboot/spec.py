@@ -10,13 +10,14 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from catalyst_pxeboot.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.keys import required_keys, unknown_key_problems
-from catalyst_pxeboot.model import LinkMode, Loader, Serial
+from catalyst_pxeboot.model import LinkMode, Loader, Serial, Server
 from catalyst_pxeboot.words import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
@@ -51,6 +52,7 @@ class Spec:
     templates: Path | None
     digests: tuple[str, ...]  # sorted; empty: no DIGESTS file is written
     digest_format: str  # "linux" or "bsd"
+    server: Server | None  # None: placeholder addresses in the DHCP configurations
 
 
 def parse_settings(settings: Mapping[str, object]) -> Spec:
@@ -124,6 +126,8 @@ def _parse(
     if len(templates) > 1:
         reader.fault("pxeboot/templates", "takes one folder", "put all templates into one")
     loader_path = reader.folder("pxeboot/loader_path", reader.words("pxeboot/loader_path"))
+    server_words = reader.words("pxeboot/server")
+    server = reader.take("pxeboot/server", lambda: _server(server_words)) if server_words else None
     digest_format = reader.word("digest_format") or "linux"
     if digest_format not in ("linux", "bsd"):
         reader.fault("digest_format", f"{digest_format!r} is neither linux nor bsd", "use linux")
@@ -151,6 +155,7 @@ def _parse(
         templates=templates[0] if templates else None,
         digests=digests,
         digest_format=digest_format,
+        server=server,
     )
 
 
@@ -202,6 +207,46 @@ def _serial(text: str) -> Serial:
             hint="write it as the kernel does, ttyS0,115200",
         )
     return Serial(device=found["device"], speed=int(found["speed"]))
+
+
+#: What may follow the address in pxeboot/server, and the fields of `Server` that it fills.
+_SERVER_WORDS = ("range", "interface", "http_port", "http_prefix", "tftp_prefix", "tftp_root")
+
+
+def _server(words: Sequence[str]) -> Server:
+    """Read `ADDRESS/BITS WORD=VALUE …`; what the values may be, the DHCP room checks."""
+    try:
+        interface = IPv4Interface(words[0] if "/" in words[0] else f"{words[0]}/24")
+    except ValueError as error:
+        raise PxebootError(
+            f"pxeboot/server: {words[0]!r} is no IPv4 address with a network's length",
+            hint="write it as 192.168.1.1/24",
+        ) from error
+    given: dict[str, str] = {}
+    for word in words[1:]:
+        name, equals, value = word.partition("=")
+        if name not in _SERVER_WORDS or not value:
+            raise PxebootError(
+                f"pxeboot/server: {word!r} is unknown{nearest(name, _SERVER_WORDS)}",
+                hint="after the address stand " + ", ".join(f"{w}=…" for w in _SERVER_WORDS),
+            )
+        given[name] = value
+    first, dash, last = given.pop("range", "").partition("-")
+    if not dash:
+        # A hundred addresses at the place most home and lab networks leave for it.
+        base = int(interface.ip) & ~0xFF
+        first, last = str(IPv4Address(base + 100)), str(IPv4Address(base + 199))
+    port = given.pop("http_port", "80")
+    if not port.isdecimal():
+        raise PxebootError(f"pxeboot/server: {port!r} is no HTTP port", hint="write http_port=80")
+    return Server(
+        address=str(interface.ip),
+        netmask=str(interface.netmask),
+        range_first=first,
+        range_last=last,
+        http_port=int(port[:6]),
+        **given,
+    )
 
 
 def _consoles(reader: _Reader, kernels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:

@@ -17,6 +17,7 @@ import pytest
 from conftest import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
 from catalyst_pxeboot.configs import check_config
+from catalyst_pxeboot.dhcp import DHCP_CONFIGS
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.render import CONFIGS
@@ -82,6 +83,7 @@ CASES = {
             "pxeboot/title": ["Rescue", "of", "the", "lab"],
             "pxeboot/timeout": "-1",
             "pxeboot/serial": "ttyS1,9600",
+            "pxeboot/server": ["192.168.7.1/24", "interface=lan0", "http_prefix=gentoo"],
         },
     ),
 }  # fmt: skip
@@ -111,7 +113,7 @@ def listing(tree: Path) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str, tmp_path: Path, no_loaders: None) -> None:
     tree = make(CASES[name], tmp_path)
-    configs = {path for paths in CONFIGS.values() for path in paths}
+    configs = {path for paths in CONFIGS.values() for path in paths} | set(DHCP_CONFIGS)
     shown = {path for path in list_files(tree) if path in configs}
     shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "boot/root.cpio-header"}
     found = {path: (tree / path).read_bytes() for path in shown}

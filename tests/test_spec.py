@@ -10,7 +10,7 @@ from conftest import STAMP, release_settings
 from catalyst_pxeboot.arch import all_arches, find_arch
 from catalyst_pxeboot.errors import SpecError
 from catalyst_pxeboot.keys import known_keys, tables
-from catalyst_pxeboot.model import LinkMode, Loader, Serial
+from catalyst_pxeboot.model import LinkMode, Loader, Serial, Server
 from catalyst_pxeboot.spec import check_keys, parse_folders, parse_settings
 
 HERE = Path(__file__).parent
@@ -62,6 +62,41 @@ def test_every_key(tmp_path: Path) -> None:
     assert spec.link is LinkMode.COPY
     assert spec.templates == tmp_path
     assert spec.digest_format == "bsd"
+
+
+def test_server(tmp_path: Path) -> None:
+    def server(*words: str) -> Server | None:
+        return parse_settings(release_settings(tmp_path, pxeboot__server=list(words))).server
+
+    assert server("10.1.2.3") == Server("10.1.2.3", "255.255.255.0", "10.1.2.100", "10.1.2.199")
+    assert server(
+        "192.168.1.1/25", "range=192.168.1.9-192.168.1.20", "interface=lan0", "http_port=8080",
+        "http_prefix=gentoo", "tftp_prefix=t", "tftp_root=/srv",
+    ) == Server(
+        "192.168.1.1", "255.255.255.128", "192.168.1.9", "192.168.1.20", "lan0", 8080, "gentoo",
+        "t", "/srv",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["pxe.example"],
+            "'pxe.example' is no IPv4 address with a network's length; write it as 192.168.1.1/24",
+        ),
+        (
+            ["10.1.2.3", "intrface=x"],
+            "'intrface=x' is unknown (did you mean 'interface'?); after the address stand"
+            " range=…, interface=…, http_port=…, http_prefix=…, tftp_prefix=…, tftp_root=…",
+        ),
+        (["10.1.2.3", "http_port=www"], "'www' is no HTTP port; write http_port=80"),
+    ],
+)
+def test_a_server_that_is_wrong(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        parse_settings(release_settings(tmp_path, pxeboot__server=words))
+    assert str(raised.value) == f"pxeboot/server: {message}"
 
 
 def test_none_and_absent_are_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,231 @@
+"""Render configurations for DHCP servers, so that every client gets the loader it can start.
+
+What a client is, it says itself: its architecture in option 93 (RFC 4578), iPXE in options 77
+(user class) and 175, UEFI HTTP Boot in the architecture too (UEFI specification, "HTTP Boot":
+the answer must carry option 60 `HTTPClient` and a URL).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+from catalyst_pxeboot.arch import Arch, DhcpClient
+from catalyst_pxeboot.errors import PxebootError, SpecError, TemplateError
+from catalyst_pxeboot.model import MadeFile, Server
+from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.resources import read_table
+
+#: The configurations, by their paths in the tree. Each template has the same name with `.j2`.
+DHCP_CONFIGS = (
+    "dhcp/dhcpd.conf",
+    "dhcp/dnsmasq-proxy.conf",
+    "dhcp/dnsmasq.conf",
+    "dhcp/kea-dhcp4.json",
+)
+
+#: iPXE's script.
+IPXE_SCRIPT = "boot.ipxe"
+
+#: The file field of a DHCP message holds 128 bytes, its final zero included (RFC 2131).
+BOOT_FILE_BYTES = 127
+
+# What ends or changes a value in any of the servers' grammars (comma, quote, white space, `#`) is
+# left out, and so is what a URL would need to escape.
+_PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
+
+# PXELINUX with HTTP and FTP; it fetches by them only if option 210 names a URL.
+_PATH_PREFIX_LOADERS = frozenset({"lpxelinux.0"})
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderView:
+    """A loader as a template sees it: `file` below the TFTP root, or a URL for HTTP Boot.
+
+    `path_prefix` is the tree's URL for a loader that must be told it in option 210, else empty.
+    """
+
+    file: str
+    path_prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientView:
+    """A kind of client as a template sees it; only loaders that the tree has, the best first."""
+
+    name: str
+    title: str
+    codes: tuple[int, ...]
+    http_codes: tuple[int, ...]
+    loaders: tuple[LoaderView, ...]
+    http_loaders: tuple[LoaderView, ...]
+    bios: bool
+
+
+def render_dhcp(
+    arch: Arch, *, files: Collection[str], server: Server | None, templates: Path | None
+) -> tuple[MadeFile, ...]:
+    """Render the DHCP servers' configurations, sorted by their path in the tree.
+
+    `files` are the paths of the tree's loaders and configurations; only those are named. iPXE
+    itself is offered only with its script, without which it would load itself for ever. A file in
+    the folder `templates` replaces the shipped template of the same relative name.
+    Raises `SpecError` with all that is wrong with `server`, `TemplateError` for a name too long
+    for DHCP and for a faulty template.
+    """
+    server = server or Server()
+    problems = tuple(_server_problems(server))
+    if problems:
+        raise SpecError(problems)
+    values = _values(arch, files, server)
+    return tuple(render_file(path, values, templates) for path in DHCP_CONFIGS)
+
+
+def _values(arch: Arch, files: Collection[str], server: Server) -> dict[str, Any]:
+    """Collect everything that a template may use, by these names."""
+    network = IPv4Network((server.address, server.netmask), strict=False)
+    root = _tree_url(server)
+    ipxe = set() if IPXE_SCRIPT in files else _ipxe_loaders()
+    usable = set(files) - ipxe
+    clients = tuple(_view_client(client, usable, server) for client in arch.dhcp)
+    offered = [loader.file for client in clients for loader in client.loaders]
+    return {
+        "arch": arch.name,
+        "address": server.address,
+        "address_pattern": re.escape(server.address),
+        "network": str(network.network_address),
+        "netmask": server.netmask,
+        "prefix_length": network.prefixlen,
+        "range_first": server.range_first,
+        "range_last": server.range_last,
+        "interface": server.interface or "",
+        "tftp_root": server.tftp_root,
+        "tftp_tree": "/".join(filter(None, (server.tftp_root.rstrip("/"), server.tftp_prefix))),
+        "http_root": root,
+        "ipxe": _boot_file(root + IPXE_SCRIPT) if IPXE_SCRIPT in files else "",
+        "ipxe_tftp": _boot_file(_below(server.tftp_prefix, IPXE_SCRIPT)),
+        "clients": clients,
+        "shim": any(Path(file).name.startswith("shim") for file in offered),
+    }
+
+
+def _view_client(client: DhcpClient, files: Collection[str], server: Server) -> ClientView:
+    root = _tree_url(server)
+    return ClientView(
+        name=client.name,
+        title=client.title,
+        codes=client.codes,
+        http_codes=client.http_codes,
+        loaders=tuple(
+            LoaderView(
+                _boot_file(_below(server.tftp_prefix, file)),
+                root if file in _PATH_PREFIX_LOADERS else "",
+            )
+            for file in client.loaders
+            if file in files
+        ),
+        http_loaders=tuple(
+            LoaderView(_boot_file(root + file), "") for file in client.http_loaders if file in files
+        ),
+        bios=0 in client.codes,
+    )
+
+
+def _ipxe_loaders() -> set[str]:
+    return {file["path"] for file in read_table("loaders.toml")["ipxe"]["files"]}
+
+
+def _tree_url(server: Server) -> str:
+    """Write the tree's URL, with a slash at its end."""
+    port = "" if server.http_port == 80 else f":{server.http_port}"
+    return f"http://{server.address}{port}/" + _below(server.http_prefix, "")
+
+
+def _below(prefix: str, file: str) -> str:
+    return f"{prefix}/{file}" if prefix else file
+
+
+def _boot_file(name: str) -> str:
+    if len(name) > BOOT_FILE_BYTES:
+        raise TemplateError(
+            f'DHCP: the boot file "{name}" is {len(name)} bytes long, more than the'
+            f" {BOOT_FILE_BYTES} that an answer holds",
+            hint="serve the tree from a folder with a shorter name",
+        )
+    return name
+
+
+def _server_problems(server: Server) -> Iterator[PxebootError]:
+    """Find all that is wrong with `server`, in the order of its fields."""
+    addresses: dict[str, IPv4Address] = {}
+    for name in ("address", "range_first", "range_last"):
+        value = getattr(server, name)
+        try:
+            addresses[name] = IPv4Address(value)
+        except ValueError:
+            yield _problem(f"{name} {value!r} is no IPv4 address", "write it as 192.0.2.1")
+    network = None
+    try:
+        network = IPv4Network(f"{addresses.get('address', '0.0.0.0')}/{server.netmask}", False)
+        usual = str(network.netmask) == server.netmask
+    except ValueError:
+        usual = False
+    if not usual:
+        yield _problem(
+            f"netmask {server.netmask!r} is no IPv4 network mask", "write it as 255.255.255.0"
+        )
+    elif network is not None and len(addresses) == 3:
+        yield from _range_problems(addresses, network)
+    if server.interface is not None and not _INTERFACE.fullmatch(server.interface):
+        yield _problem(
+            f"interface {server.interface!r} is no network card's name",
+            "name one of those that `ip link` lists",
+        )
+    if not 1 <= server.http_port <= 65535:
+        yield _problem(f"HTTP port {server.http_port} is not between 1 and 65535", "correct it")
+    for what, value in (("HTTP", server.http_prefix), ("TFTP", server.tftp_prefix)):
+        if value and not _is_plain(value):
+            yield _problem(
+                f"{what} folder {value!r} holds more than letters, digits and . _ + - between"
+                " single slashes",
+                "name it without a slash at either end, or rename the folder",
+            )
+    if not server.tftp_root.startswith("/") or not (
+        server.tftp_root == "/" or _is_plain(server.tftp_root[1:])
+    ):
+        yield _problem(
+            f"TFTP root {server.tftp_root!r} is no absolute path of letters, digits and . _ + -",
+            "write it as /srv/pxeboot",
+        )
+
+
+def _range_problems(
+    addresses: dict[str, IPv4Address], network: IPv4Network
+) -> Iterator[PxebootError]:
+    server, first, last = (addresses[name] for name in ("address", "range_first", "range_last"))
+    for name in ("range_first", "range_last"):
+        if addresses[name] not in network:
+            yield _problem(
+                f"{name} {addresses[name]} is not in the server's network {network}",
+                "choose one in it, or correct the netmask",
+            )
+    if first > last:
+        yield _problem(f"the range {first} to {last} runs backwards", "exchange its ends")
+    elif first <= server <= last:
+        yield _problem(
+            f"the range {first} to {last} holds the server's own address {server}",
+            "leave the server's address out of the range",
+        )
+
+
+def _is_plain(path: str) -> bool:
+    return bool(_PATH.fullmatch(path)) and not {".", ".."} & set(path.split("/"))
+
+
+def _problem(message: str, hint: str) -> PxebootError:
+    return PxebootError(f"pxeboot/server: {message}", hint=hint)
