@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint unit boot test-boot bench clean
+.PHONY: run test lint unit test-boot bench clean
 
 # Build a small live image, its netboot tree, verify it and boot it once.
 run: setup
@@ -13,6 +13,10 @@ run: setup
 # Everything: lint, types, unit, golden, integration, and boots.
 test: setup lint
 	$(PYTEST)
+
+# The whole table of boot paths, with real servers on a network of its own; needs root.
+test-boot: setup
+	$(BIN)/python tests/boottable.py --logs .cache/boot-logs --junit .cache/boot-table.xml
 
 # All but what needs QEMU.
 unit: setup

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -76,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_build(commands)
     _add_inspect(commands)
     _add_verify(commands)
+    _add_boot_test(commands)
     return parser
 
 
@@ -125,6 +127,32 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     verify.add_argument("tree", type=Path, metavar="TREE", help="netboot tree")
     verify.add_argument("-q", "--quiet", action="store_true", help="print faults only")
     verify.set_defaults(command=_verify)
+
+
+def _add_boot_test(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    test = commands.add_parser(
+        "boot-test",
+        help="boot a netboot tree in QEMU",
+        description="Boot a netboot tree in QEMU along every path that its loaders have, until"
+        " the live system asks for a login. As root on a network of its own with real DHCP, TFTP"
+        " and web servers; otherwise on QEMU's, as far as that goes.",
+        allow_abbrev=False,
+    )
+    test.add_argument("tree", type=Path, metavar="TREE", help="netboot tree")
+    test.add_argument("--firmware", choices=["bios", "efi"], help="only clients with this")
+    test.add_argument("--loader", choices=["ipxe", "pxelinux", "grub"], help="only by this")
+    test.add_argument("--memory", type=int, metavar="MIB", help="the client's memory (1024)")
+    test.add_argument("--timeout", type=float, metavar="S", help="for each boot (300)")
+    test.add_argument("--until", type=_pattern, metavar="REGEX", help="console line to wait for")
+    test.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
+    test.set_defaults(command=_boot_test)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
 
 
 def _assignment(text: str) -> tuple[str, str | list[str] | None]:
@@ -202,3 +230,34 @@ def _verify(_parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
         raise SpecError(verified.faults)
     if not arguments.quiet:
         print(f"{arguments.tree}: {verified.files} files as its manifest says")
+
+
+def _boot_test(_parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    from catalyst_pxeboot.lab import boottest, report
+    from catalyst_pxeboot.lab.result import Outcome
+    from catalyst_pxeboot.model import Firmware, Loader
+
+    results = boottest.boot_test(
+        arguments.tree,
+        firmware=Firmware(arguments.firmware) if arguments.firmware else None,
+        loader=Loader(arguments.loader) if arguments.loader else None,
+        memory_mib=arguments.memory or boottest.MEMORY_MIB,
+        timeout=arguments.timeout or boottest.TIMEOUT,
+        until=arguments.until or boottest.UNTIL,
+        junit=arguments.junit,
+        report=lambda result: print(f"{result.path.name}: {result.outcome}", flush=True),
+    )
+    for line in report.table_lines(results):
+        print(line)
+    passed = [result for result in results if result.outcome is Outcome.PASSED]
+    failed = [result for result in results if result.outcome is Outcome.FAILED]
+    for result in failed:
+        for line in result.console_tail:
+            print(f"{result.path.name}| {line}")
+    if failed or not passed:
+        raise PxebootError(
+            f"{arguments.tree}: {len(failed)} of {len(results)} paths failed, {len(passed)} passed",
+            hint="the last lines of each console stand above"
+            if failed
+            else "the table says what each path lacks",
+        )

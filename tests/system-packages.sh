@@ -4,8 +4,9 @@
 # tests, each naming it.
 set -eu
 
-debian='qemu-system-x86 ovmf ipxe pxelinux syslinux-common grub-common grub-pc-bin
-grub-efi-amd64-bin grub-efi-ia32-bin dracut-core dmsetup kmod zstd squashfs-tools-ng busybox-static
+debian='qemu-system-x86 qemu-system-arm ovmf ovmf-ia32 qemu-efi-aarch64 qemu-efi-arm u-boot-qemu
+ipxe pxelinux syslinux-common grub-common grub-pc-bin grub-efi-amd64-bin grub-efi-ia32-bin
+dracut-core dmsetup kmod zstd squashfs-tools-ng busybox-static
 cpio lz4 lzop bzip2 xz-utils openssl iproute2 dnsmasq-base nginx-light'
 
 missing=

@@ -160,7 +160,7 @@ def test_verify(storedir: Path, spec: Path, capsys: pytest.CaptureFixture[str]) 
     output = output_of(storedir)
     capsys.readouterr()
     assert cli.main(["verify", str(output)]) == 0
-    assert capsys.readouterr().out == f"{output}: 11 files as its manifest says\n"
+    assert capsys.readouterr().out == f"{output}: 13 files as its manifest says\n"
     (output / "boot.ipxe").write_text("#!ipxe\n")
     (output / "boot/extra").touch()
     assert cli.main(["verify", str(output)]) == 1

@@ -1,20 +1,69 @@
-"""The lab: QEMU's command lines, the web server, and how a boot is judged."""
+"""The lab: command lines, network, servers and their logs, and how a boot is judged."""
 
 from __future__ import annotations
 
 import http.client
 import os
+import re
+import struct
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import boottable
 import pytest
 
+from catalyst_pxeboot.arch import all_arches
+from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.errors import CommandError, PxebootError
-from catalyst_pxeboot.lab import boot, machine
-from catalyst_pxeboot.lab.boot import boot_tree
-from catalyst_pxeboot.lab.machine import Accel, Client, Flash, choose_accel, kvm_runs, qemu_argv
+from catalyst_pxeboot.lab import boot, boottest, machine, network, services
+from catalyst_pxeboot.lab.boot import Verdict, boot_tree, user_boot_file
+from catalyst_pxeboot.lab.boottest import (
+    boot_test,
+    judge,
+    judge_complaint,
+    run_path,
+)
+from catalyst_pxeboot.lab.machine import (
+    BIOS,
+    MACHINES,
+    UBOOT_ARM,
+    UEFI_ARM64,
+    UEFI_IA32,
+    UEFI_X64,
+    Accel,
+    Client,
+    Flash,
+    StreamLink,
+    TapLink,
+    UserLink,
+    choose_accel,
+    kvm_runs,
+    qemu_argv,
+)
+from catalyst_pxeboot.lab.network import Network, Subnet, make_network, network_argv, why_no_network
+from catalyst_pxeboot.lab.paths import (
+    PATHS,
+    BootPath,
+    choose_paths,
+    find_paths,
+    rotate_paths,
+)
+from catalyst_pxeboot.lab.plainrom import Disguise, disguised_link, split_frames
+from catalyst_pxeboot.lab.report import junit_text, table_lines, write_junit
+from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.lab.serve import Request, TreeServer, serve_tree
-from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.lab.services import (
+    Site,
+    choose_loader,
+    http_bytes,
+    nginx_config,
+    path_site,
+    read_site,
+    tftp_bytes,
+)
+from catalyst_pxeboot.model import Firmware, Loader, Server
 
 COMMON = """
 -nodefaults -no-user-config -machine q35,graphics=off -accel tcg,thread=multi -cpu max -m 1024
@@ -36,11 +85,17 @@ def argv(
     flash: Flash | None = None,
     disk: Path | None = None,
 ) -> list[str]:
-    """Write the command line for `client` with the tests' paths."""
-    qemu = Path("/bin/qemu")
+    """Write the command line for `client` on the user network, with the tests' paths."""
     return list(
         qemu_argv(
-            client, qemu=qemu, tree=Path(tree), port=8123, accel=accel, flash=flash, disk=disk
+            client.machine,
+            UserLink(Path(tree), user_boot_file(client, 8123)),
+            qemu=Path("/bin/qemu"),
+            accel=accel,
+            memory_mib=client.memory_mib,
+            processors=client.processors,
+            flash=flash,
+            disk=disk,
         )
     )
 
@@ -105,6 +160,73 @@ def test_argv_of_another_machine() -> None:
     assert "user,id=net0,ipv6=off,tftp=/srv/a,,b,bootfile=sub/x.0" in words
 
 
+def test_argv_on_a_stream() -> None:
+    """A BIOS client behind the disguise: as on the user network, but for -netdev."""
+    words = qemu_argv(BIOS, StreamLink(7), qemu=Path("/bin/qemu"), accel=Accel.TCG)
+    assert list(words) == [
+        "/bin/qemu",
+        *COMMON.split(),
+        *["-netdev", "socket,id=net0,fd=7", "-device", "virtio-net-pci,netdev=net0,bootindex=0"],
+        *RNG,
+    ]
+
+
+def test_argv_http_boot_on_a_tap() -> None:
+    words = qemu_argv(
+        UEFI_X64, TapLink("tap0"), qemu=Path("/bin/qemu"), accel=Accel.TCG, flash=FLASH,
+        http_boot=True,
+    )  # fmt: skip
+    assert list(words) == [
+        "/bin/qemu",
+        *COMMON.split(),
+        *PFLASH.split(),
+        *["-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n"],
+        *["-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"],
+        *["-netdev", "tap,id=net0,ifname=tap0,script=no,downscript=no"],
+        *["-device", "virtio-net-pci,netdev=net0,romfile=,bootindex=0"],
+        *RNG,
+    ]
+
+
+def test_argv_secure_firmware() -> None:
+    words = qemu_argv(
+        UEFI_IA32, TapLink("tap0"), qemu=Path("/bin/qemu"), accel=Accel.TCG, flash=FLASH
+    )
+    assert list(words) == [
+        "/bin/qemu",
+        *COMMON.replace("graphics=off", "graphics=off,smm=on").split(),
+        *["-global", "driver=cfi.pflash01,property=secure,value=on"],
+        *["-global", "ICH9-LPC.disable_s3=1"],
+        *PFLASH.split(),
+        *["-netdev", "tap,id=net0,ifname=tap0,script=no,downscript=no"],
+        *["-device", "virtio-net-pci,netdev=net0,romfile=,bootindex=0"],
+        *RNG,
+    ]
+
+
+def test_argv_arm64() -> None:
+    words = qemu_argv(
+        UEFI_ARM64, TapLink("tap0"), qemu=Path("/bin/qemu"), accel=Accel.TCG, flash=FLASH
+    )
+    assert words[:15] == (
+        "/bin/qemu", "-nodefaults", "-no-user-config", "-machine", "virt", "-accel",
+        "tcg,thread=multi", "-cpu", "cortex-a57", "-m", "1024", "-smp", "1", "-display", "none",
+    )  # fmt: skip
+    assert "-vga" not in words
+
+
+def test_argv_u_boot() -> None:
+    words = qemu_argv(
+        UBOOT_ARM, TapLink("tap0"), qemu=Path("/bin/qemu"), accel=Accel.TCG, image=Path("/u-boot")
+    )
+    assert " ".join(words) == (
+        "/bin/qemu -nodefaults -no-user-config -machine virt,highmem=off -accel tcg,thread=multi "
+        "-cpu cortex-a15 -m 1024 -smp 1 -display none -monitor none -serial stdio -no-reboot "
+        "-bios /u-boot -netdev tap,id=net0,ifname=tap0,script=no,downscript=no "
+        "-device virtio-net-pci,netdev=net0,romfile=,bootindex=0 -device virtio-rng-pci"
+    )
+
+
 def test_pxelinux_needs_bios() -> None:
     with pytest.raises(PxebootError) as caught:
         Client("a", Loader.PXELINUX, Firmware.EFI)
@@ -126,17 +248,39 @@ def test_clients_cover_every_way() -> None:
 
 def test_missing_programs_name_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "find_program", lambda name: None)
-    monkeypatch.setattr(machine, "_OVMF", ())
+    monkeypatch.setattr(services, "find_program", lambda name: None)
     monkeypatch.setattr(machine, "_IPXE_EFI", ())
-    for find, debian, gentoo in (
-        (machine.find_qemu, "qemu-system-x86 ", "app-emulation/qemu "),
-        (machine.find_flash, "ovmf ", "sys-firmware/edk2"),
-        (machine.find_ipxe_efi, "ipxe ", "sys-firmware/ipxe "),
+    bare = replace(UEFI_X64, flash=())
+    for find, text in (
+        (
+            lambda: machine.find_qemu(UEFI_ARM64),
+            "qemu-system-aarch64 is missing; install qemu-system-arm and qemu-efi-aarch64 (Debian) "
+            "or app-emulation/qemu with QEMU_SOFTMMU_TARGETS=aarch64 and sys-firmware/edk2-bin "
+            "(Gentoo)",
+        ),
+        (
+            lambda: machine.find_flash(bare),
+            "UEFI firmware for uefi-x64 is missing; install qemu-system-x86 and ovmf (Debian) or "
+            "app-emulation/qemu with QEMU_SOFTMMU_TARGETS=x86_64 and sys-firmware/edk2-bin "
+            "(Gentoo)",
+        ),
+        (
+            machine.find_ipxe_efi,
+            "iPXE for UEFI, ipxe.efi, is missing; install ipxe (Debian) or sys-firmware/ipxe with "
+            "USE=uefi64 (Gentoo)",
+        ),
+        (
+            services.find_dnsmasq,
+            "dnsmasq is missing; install dnsmasq-base (Debian) or net-dns/dnsmasq (Gentoo)",
+        ),
     ):
         with pytest.raises(CommandError) as caught:
             find()
-        assert f"install {debian}(Debian)" in caught.value.hint.replace("and ipxe-qemu ", "")
-        assert gentoo in caught.value.hint
+        assert str(caught.value) == text
+
+
+def test_a_bios_machine_needs_no_flash() -> None:
+    assert machine.find_flash(BIOS) is None
 
 
 @pytest.mark.parametrize(("code", "expected"), [(33, Accel.KVM), (0, Accel.TCG), (134, Accel.TCG)])
@@ -148,6 +292,7 @@ def test_kvm_counts_only_when_it_runs_a_guest(
     kvm_runs.cache_clear()
     assert choose_accel(Accel.AUTO, qemu) is expected
     assert choose_accel(Accel.TCG, qemu) is Accel.TCG
+    assert choose_accel(Accel.AUTO, qemu, UEFI_ARM64) is Accel.TCG
 
 
 # --- the web server -------------------------------------------------------------------------------
@@ -230,7 +375,8 @@ def test_server_knows_no_other_method(server: TreeServer) -> None:
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty tree, and a `qemu` beside it that a test writes."""
     (tmp_path / "tree").mkdir()
-    monkeypatch.setattr(boot, "find_qemu", lambda: tmp_path / "qemu")
+    monkeypatch.setattr(boot, "_PROMPT", 0.05)
+    monkeypatch.setattr(boot, "find_qemu", lambda _machine: tmp_path / "qemu")
     return tmp_path / "tree"
 
 
@@ -240,7 +386,9 @@ def _script(path: Path, text: str) -> Path:
     return path
 
 
-def judge(tree: Path, script: str, timeout: float = 10, log: Path | None = None) -> boot.BootResult:
+def judge_boot(
+    tree: Path, script: str, timeout: float = 10, log: Path | None = None
+) -> boot.BootResult:
     _script(tree.parent / "qemu", script)
     client = Client("a", Loader.PXELINUX, Firmware.BIOS)
     return boot_tree(tree, client, token="reached", timeout=timeout, log=log, accel=Accel.TCG)
@@ -248,7 +396,7 @@ def judge(tree: Path, script: str, timeout: float = 10, log: Path | None = None)
 
 def test_boot_passes_on_a_line_that_begins_with_the_token(tree: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    result = judge(tree, r"printf 'Linux\r\n\033[0mreached quiet\r\n'; exec sleep 60", log=log)
+    result = judge_boot(tree, r"printf 'Linux\r\n\033[0mreached quiet\r\n'; exec sleep 60", log=log)
     assert (result.passed, result.reason) == (True, "reached quiet")
     assert result.console_tail == ("Linux", "reached quiet")
     assert result.seconds < 5
@@ -256,7 +404,7 @@ def test_boot_passes_on_a_line_that_begins_with_the_token(tree: Path, tmp_path: 
 
 
 def test_boot_kills_the_machine(tree: Path, tmp_path: Path) -> None:
-    judge(tree, f"echo $$ > {tmp_path}/pid; echo reached; exec sleep 60")
+    judge_boot(tree, f"echo $$ > {tmp_path}/pid; echo reached; exec sleep 60")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -269,7 +417,7 @@ def test_boot_kills_the_machine_when_judging_fails(
 
     monkeypatch.setattr(boot._Console, "_keep", broken)
     with pytest.raises(KeyboardInterrupt):
-        judge(tree, f"echo $$ > {tmp_path}/pid; echo reached; exec sleep 60")
+        judge_boot(tree, f"echo $$ > {tmp_path}/pid; echo reached; exec sleep 60")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
@@ -291,19 +439,685 @@ def test_boot_kills_the_machine_when_judging_fails(
     ],
 )
 def test_boot_fails_at_once(tree: Path, script: str, reason: str) -> None:
-    result = judge(tree, script)
+    result = judge_boot(tree, script)
     assert (result.passed, result.reason) == (False, reason)
     assert result.seconds < 5
 
 
 def test_boot_fails_when_time_is_over(tree: Path) -> None:
-    result = judge(tree, "echo hello; exec sleep 60", timeout=0.3)
+    result = judge_boot(tree, "echo hello; exec sleep 60", timeout=0.3)
     assert not result.passed
-    assert result.reason == "no line began with 'reached' within 0.3 s"
+    assert result.reason == "no line of the console matched '^reached' within 0.3 s"
     assert result.console_tail == ("hello",)
 
 
 def test_boot_refuses_a_file_that_no_server_could_read(tree: Path) -> None:
     (tree / "gentoo.igz").touch(mode=0o600)
-    result = judge(tree, "echo reached")
+    result = judge_boot(tree, "echo reached")
     assert (result.passed, result.reason) == (False, "gentoo.igz is not readable by a server")
+
+
+def test_boot_sees_a_prompt_that_ends_no_line(tree: Path) -> None:
+    result = judge_boot(tree, r"printf 'x\r\ngrub rescue> '; exec sleep 60")
+    assert result.reason == "the console shows 'grub rescue>'"
+    assert result.seconds < 5
+
+
+def test_boot_types_at_a_prompt(tree: Path) -> None:
+    script = "printf 'any key: 3 '; read a; echo; printf '=> '; read b; echo; echo reached $a$b"
+    argv = [str(_script(tree.parent / "qemu", script))]
+    typed = ((r"any key", "one\n"), (r"^=> $", "two\n"))
+    verdict = boot.watch_machine(argv, until=re.compile("^reached"), timeout=10, typed=typed)
+    assert (verdict.passed, verdict.reason) == (True, "reached onetwo")
+
+
+# --- the table of paths ---------------------------------------------------------------------------
+
+ROW_1 = find_paths(["bios-ipxe"])[0]
+ROW_6 = find_paths(["x64-http-ipxe"])[0]
+PXELINUX = find_paths(["bios-pxelinux"])[0]
+LPXELINUX = find_paths(["bios-lpxelinux"])[0]
+PROXY = find_paths(["proxy-bios-pxelinux"])[0]
+
+
+def test_paths_cover_the_clients() -> None:
+    assert [path.number for path in PATHS] == sorted(path.number for path in PATHS)
+    assert {path.number for path in PATHS} == set(range(1, 14))
+    assert len({path.name for path in PATHS}) == len(PATHS)
+    assert {path.machine.name for path in PATHS} == {kind.name for kind in MACHINES}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PATHS if path.named_by_dhcp], ids=lambda path: path.name
+)
+def test_every_path_begins_with_a_loader_that_dhcp_may_name(path: BootPath) -> None:
+    for name in path.arches:
+        (arch,) = (arch for arch in all_arches() if arch.name == name)
+        for client in arch.dhcp:
+            names = client.http_loaders if path.http_boot else client.loaders
+            if path.boot_file in names:
+                break
+        else:
+            pytest.fail(f"arch.toml, {name}: no client is offered {path.boot_file}")
+
+
+def test_a_path_says_what_it_is() -> None:
+    assert (ROW_1.boot_file, ROW_1.script) == ("undionly.kpxe", "boot.ipxe")
+    assert (ROW_1.http_boot, ROW_1.http_prefix, ROW_1.disguised) == (False, False, True)
+    assert (ROW_6.http_boot, ROW_6.http_prefix, ROW_6.disguised) == (True, False, False)
+    assert (LPXELINUX.script, LPXELINUX.http_prefix) == ("", True)
+
+
+def test_u_boot_is_told_nothing_by_dhcp() -> None:
+    (path,) = find_paths(["arm64-uboot"])
+    whole = Site("dhcp-boot=tag:arm64,snponly-arm64.efi\n", Subnet())
+    assert choose_loader(whole, path) == whole
+
+
+def test_find_paths_by_number_and_name() -> None:
+    assert [path.name for path in find_paths(["x64-grub", "2"])] == [
+        "bios-pxelinux",
+        "bios-lpxelinux",
+        "x64-grub",
+    ]
+    with pytest.raises(PxebootError) as caught:
+        find_paths(["x64-grubb"])
+    assert caught.value.message == "no path of the table is 'x64-grubb' (did you mean 'x64-grub'?)"
+
+
+def test_choose_paths() -> None:
+    names = [path.name for path in choose_paths(PATHS, arch="amd64", loader=Loader.PXELINUX)]
+    assert names == ["bios-pxelinux", "bios-lpxelinux", "proxy-bios-pxelinux"]
+    names = [path.name for path in choose_paths(PATHS, arch="x86", firmware=Firmware.EFI)]
+    assert names == ["ia32-grub"]
+
+
+def test_three_runs_cover_every_path() -> None:
+    parts = [rotate_paths(PATHS, run) for run in (3, 4, 5)]
+    assert sorted(path.name for part in parts for path in part) == sorted(
+        path.name for path in PATHS
+    )
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert rotate_paths(PATHS, 0) == parts[0]
+
+
+# --- the network ----------------------------------------------------------------------------------
+
+NETWORK_LINES = """
+-n lab link set lo up
+-n lab link add br0 type bridge stp_state 0 forward_delay 0
+-n lab address add 192.0.2.1/24 dev br0
+-n lab link set br0 up
+-n lab tuntap add dev tap0 mode tap
+-n lab link set tap0 master br0 up
+"""
+OTHER_LINES = """
+-n lab link add veth0 type veth peer name lan0 netns lab-other
+-n lab link set veth0 master br0 up
+-n lab-other link set lo up
+-n lab-other address add 192.0.2.2/24 dev lan0
+-n lab-other link set lan0 up
+"""
+
+
+def test_network_commands() -> None:
+    lines = [" ".join(words) for words in network_argv(Network("lab", None, Subnet()))]
+    assert lines == NETWORK_LINES.strip().splitlines()
+    lines = [" ".join(words) for words in network_argv(Network("lab", "lab-other", Subnet()))]
+    assert lines == (NETWORK_LINES + OTHER_LINES.lstrip()).strip().splitlines()
+
+
+def test_commands_inside_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "find_program", lambda name: Path("/sbin", name))
+    net = Network("lab", "lab-other", Subnet())
+    assert net.inside(["qemu", "-x"]) == ("/sbin/ip", "netns", "exec", "lab", "qemu", "-x")
+    assert net.inside(["d"], "lab-other") == ("/sbin/ip", "netns", "exec", "lab-other", "d")
+
+
+class FakeIp:
+    """Stands in for `ip`: keeps the commands and fails where a test says so."""
+
+    def __init__(self, fail: str = "\0") -> None:
+        self.lines: list[str] = []
+        self._fail = fail
+
+    def __call__(self, argv: list[str | Path], **_: object) -> bytes:
+        line = " ".join(map(str, argv[1:]))
+        self.lines.append(line)
+        if self._fail in line:
+            raise CommandError("ip failed")
+        return b""
+
+
+@pytest.mark.parametrize("fail", ["\0", "tuntap", "-other address add", "netns delete"])
+def test_namespaces_are_removed_whatever_happens(
+    monkeypatch: pytest.MonkeyPatch, fail: str
+) -> None:
+    fake = FakeIp(fail)
+    monkeypatch.setattr(network, "run", fake)
+    monkeypatch.setattr(network, "find_program", lambda name: Path("/sbin", name))
+    with pytest.raises(CommandError), make_network(Subnet(), other=True):
+        raise CommandError("the boot failed")
+    added = [line.split()[-1] for line in fake.lines if line.startswith("netns add")]
+    deleted = [line.split()[-1] for line in fake.lines if line.startswith("netns delete")]
+    assert len(added) == 2
+    assert added[1] == f"{added[0]}-other"
+    assert deleted == added[::-1]
+    assert fake.lines[-2:] == [f"netns delete {name}" for name in deleted]
+
+
+def test_two_networks_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "run", FakeIp())
+    monkeypatch.setattr(network, "find_program", lambda name: Path("/sbin", name))
+    with make_network(Subnet(), other=False) as one, make_network(Subnet(), other=False) as two:
+        assert one.server != two.server
+        assert one.other is None
+
+
+def test_no_network_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert why_no_network() == "network namespaces need root"
+
+
+@pytest.mark.skipif(bool(why_no_network()), reason=f"no namespaces: {why_no_network()}")
+def test_a_real_network_comes_and_goes() -> None:
+    def names() -> bytes:
+        return subprocess.run(["ip", "netns"], check=True, capture_output=True).stdout
+
+    with make_network(Subnet(), other=True) as net:
+        assert net.server.encode() in names()
+        seen = subprocess.run(
+            net.inside(["ip", "-brief", "address"]), check=True, capture_output=True, text=True
+        ).stdout
+        assert re.search(r"^br0 .*192\.0\.2\.1/24", seen, re.MULTILINE)
+        assert "tap0" in seen
+        os.close(net.open_tap())
+        with disguised_link(net.open_tap()) as (link, _disguise):
+            assert link.netdev == f"socket,id=net0,fd={link.descriptor}"
+    assert net.server.encode() not in names()
+
+
+# --- the disguise of QEMU's ROM -------------------------------------------------------------------
+
+
+def udp_frame(port: int, payload: bytes) -> bytes:
+    """Write an Ethernet frame with a UDP datagram to `port`."""
+    udp = struct.pack("!HHHH", 68, port, 8 + len(payload), 0xABCD) + payload
+    ip = struct.pack("!BBHHHBBH8x", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
+    return bytes(12) + b"\x08\x00" + ip + udp
+
+
+def dhcp_frame(*options: bytes) -> bytes:
+    """Write a DHCP request with `options`, each with its code and length."""
+    return udp_frame(67, bytes(236) + b"\x63\x82\x53\x63" + b"".join(options) + b"\xff")
+
+
+KIND, USER_CLASS, OWN = b"\x35\x01\x01", b"\x4d\x04iPXE", b"\xaf\x03\xb1\x01\x01"
+ARCHITECTURE = b"\x5d\x02\x00\x00"
+
+
+def test_the_disguise_blanks_what_tells_an_ipxe() -> None:
+    disguise = Disguise()
+    sent = disguise.pass_frame(dhcp_frame(KIND, USER_CLASS, ARCHITECTURE, OWN))
+    plain = bytearray(dhcp_frame(KIND, bytes(6), ARCHITECTURE, bytes(5)))
+    plain[40:42] = bytes(2)  # no checksum
+    assert sent == bytes(plain)
+    assert disguise.requests == 1
+
+
+def test_the_disguise_ends_with_the_first_file() -> None:
+    disguise = Disguise()
+    for frame in (udp_frame(69, b"\0\1undionly.kpxe\0octet\0"), dhcp_frame(USER_CLASS, OWN)):
+        assert disguise.pass_frame(frame) == frame
+    assert disguise.requests == 0
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"",
+        bytes(60),
+        udp_frame(68, dhcp_frame(OWN)),
+        dhcp_frame(KIND, ARCHITECTURE),
+        dhcp_frame(b"\xaf\xff"),  # an option longer than the frame
+        udp_frame(67, b"short"),
+        bytes(12) + b"\x08\x00" + bytes(9) + b"\x11",
+    ],
+)
+def test_the_disguise_leaves_other_frames(frame: bytes) -> None:
+    assert Disguise().pass_frame(frame) == frame
+
+
+def test_frames_of_a_stream() -> None:
+    assert split_frames(b"\0\0\0\2ab\0\0\0\1c\0\0\0\5de") == ([b"ab", b"c"], b"\0\0\0\5de")
+    assert split_frames(b"\0\0") == ([], b"\0\0")
+
+
+# --- the servers ----------------------------------------------------------------------------------
+
+TFTP_LOG = """\
+Nov 22 17:00:00 dnsmasq-tftp[77]: TFTP root is {root}
+Nov 22 17:00:01 dnsmasq-dhcp[77]: 12 sent size:  1 option: 53 message-type  2
+Nov 22 17:00:02 dnsmasq-tftp[77]: error 8 User aborted the transfer received from 192.0.2.7
+Nov 22 17:00:02 dnsmasq-tftp[77]: sent {root}/boot/core.efi to 192.0.2.7
+Nov 22 17:00:03 dnsmasq-tftp[77]: sent {root}/boot/core.efi to 192.0.2.7
+Nov 22 17:00:03 dnsmasq-tftp[77]: file {root}/pxelinux.cfg/C not found for 192.0.2.7
+Nov 22 17:00:04 dnsmasq-tftp[77]: sent {root}/my file to 192.0.2.7
+dnsmasq-tftp: sent {root}/my file to 192.0.2.7
+Nov 22 17:00:05 dnsmasq-tftp[77]: failed sending {root}/boot/big to 192.0.2.7
+"""
+
+
+def test_bytes_from_dnsmasqs_log(tmp_path: Path) -> None:
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "boot/core.efi").write_bytes(bytes(1000))
+    (tmp_path / "boot/big").write_bytes(bytes(9))
+    (tmp_path / "my file").write_bytes(bytes(10))
+    assert tftp_bytes(TFTP_LOG.format(root=tmp_path), tmp_path) == {
+        "boot/core.efi": 1000,
+        "pxelinux.cfg/C": 0,
+        "my file": 20,
+        "boot/big": 0,
+    }
+
+
+def test_bytes_from_nginxs_log() -> None:
+    log = (
+        '{"path":"/boot.ipxe","status":200,"bytes":6633}\n'
+        '{"path":"/image.squashfs","status":206,"bytes":100}\n'
+        '{"path":"/image.squashfs","status":206,"bytes":50}\n'
+        '{"path":"/a \\"b\\"","status":404,"bytes":153}\n'
+        '{"path":"/half'
+    )
+    assert http_bytes(log) == {"boot.ipxe": 6633, "image.squashfs": 150, 'a "b"': 0}
+
+
+def test_nginx_config() -> None:
+    assert nginx_config(Site("", Subnet()), Path("/run/lab/tree"), Path("/run/lab")) == (
+        """\
+daemon off;
+user root;
+worker_processes 1;
+pid /run/lab/nginx.pid;
+error_log /run/lab/nginx-error.log;
+events { }
+http {
+  log_format lab escape=json '{"path":"$uri","status":$status,"bytes":$body_bytes_sent}';
+  access_log /run/lab/access.log lab;
+  client_body_temp_path /run/lab/client_body;
+  proxy_temp_path /run/lab/proxy;
+  fastcgi_temp_path /run/lab/fastcgi;
+  uwsgi_temp_path /run/lab/uwsgi;
+  scgi_temp_path /run/lab/scgi;
+  default_type application/octet-stream;
+  sendfile on;
+  server {
+    listen 192.0.2.1:80;
+    root "/run/lab/tree";
+  }
+}
+"""
+    )
+
+
+def test_dnsmasq_configs() -> None:
+    assert services.lab_config(Path("/run/lab/dhcp"), Path("/run/lab/own.conf")) == (
+        """\
+no-ping
+user=root
+group=root
+log-dhcp
+log-facility=/run/lab/dhcp/log
+dhcp-leasefile=/run/lab/dhcp/leases
+pid-file=
+conf-file=/run/lab/own.conf
+"""
+    )
+    assert services.other_config(Subnet()) == (
+        """\
+port=0
+interface=lan0
+bind-dynamic
+dhcp-range=192.0.2.100,192.0.2.199,255.255.255.0,10m
+"""
+    )
+
+
+def site(path: BootPath, server: Server | None = None, *, proxy: bool = False) -> services.Site:
+    """Render the configuration of a tree that has every loader, and choose the path's."""
+    (arch,) = (arch for arch in all_arches() if arch.name == "amd64")
+    files = {"boot.ipxe", *(file for client in arch.dhcp for file in client.loaders)}
+    name = "dhcp/dnsmasq-proxy.conf" if proxy else "dhcp/dnsmasq.conf"
+    (made,) = (
+        made
+        for made in render_dhcp(arch, files=files, server=server, templates=None)
+        if made.path == name
+    )
+    return choose_loader(read_site(made.content.decode()), path)
+
+
+def rules(path: BootPath, *, proxy: bool = False) -> list[str]:
+    """Return the lines about loaders that count, of the rendered configuration for `path`."""
+    kinds = ("dhcp-boot=", "pxe-service=", "dhcp-option-force=tag:bios")
+    lines = site(path, proxy=proxy).config.splitlines()
+    return [line for line in lines if line.startswith(kinds) and "x64" not in line]
+
+
+def test_the_network_takes_the_configurations_addresses() -> None:
+    assert site(ROW_1).subnet == Subnet()
+    server = Server("10.1.2.1", "255.255.254.0", "10.1.2.2", "10.1.3.8", "eth7", 8080, "a/b", "c")
+    read = site(ROW_1, server)
+    assert read.subnet == Subnet(
+        "10.1.2.1", "10.1.3.9", "255.255.254.0", 23, "10.1.2.2", "10.1.3.8"
+    )
+    assert (read.url, read.tftp_prefix) == ("http://10.1.2.1:8080/a/b/", "c")
+    assert "dhcp-boot=tag:bios,tag:!ipxe,c/undionly.kpxe\n" in read.config
+    placed = services._placed(read.config, Path("/run/lab/tftp"))
+    changed = set(placed.splitlines()) - set(read.config.splitlines())
+    assert changed == {"tftp-root=/run/lab/tftp", "interface=br0"}
+
+
+def test_a_proxys_network() -> None:
+    server = Server("10.1.2.1", interface="eth7", range_first="10.1.2.3", range_last="10.1.2.4")
+    assert site(PROXY, server, proxy=True).subnet == Subnet(
+        "10.1.2.1", "10.1.2.2", "255.255.255.0", 24, "10.1.2.3", "10.1.2.31"
+    )
+
+
+def test_a_configuration_without_addresses() -> None:
+    with pytest.raises(PxebootError) as caught:
+        read_site("dhcp-boot=tag:bios,pxelinux.0\n")
+    assert caught.value.message == (
+        "the tree's DHCP configuration does not say where the tree is, or for which addresses"
+    )
+
+
+def test_a_trees_own_configuration_comes_first(row_tree: Path) -> None:
+    config = site(ROW_1, Server("10.1.2.1", range_first="10.1.2.3", range_last="10.1.2.4")).config
+    assert path_site(row_tree, ROW_1).subnet == Subnet()
+    (row_tree / "dhcp").mkdir()
+    (row_tree / "dhcp/dnsmasq.conf").write_text(config)
+    assert path_site(row_tree, ROW_1).config == config
+
+
+def test_the_rendered_configuration_is_used_as_it_is() -> None:
+    assert rules(ROW_1) == [
+        "dhcp-boot=tag:ipxe,http://192.0.2.1/boot.ipxe",
+        "dhcp-boot=tag:bios,tag:!ipxe,undionly.kpxe",
+        "dhcp-boot=tag:ia32,tag:!ipxe,snponly-i386.efi",
+        "dhcp-boot=tag:ia32-http,tag:!ipxe,http://192.0.2.1/boot/grub/i386-efi/core.efi",
+    ]
+
+
+def test_another_loader_is_switched_on() -> None:
+    assert rules(PXELINUX)[1:3] == [
+        "dhcp-boot=tag:bios,tag:!ipxe,undionly.kpxe",
+        "dhcp-boot=tag:bios,tag:!ipxe,pxelinux.0",
+    ]
+    assert rules(LPXELINUX)[2:4] == [
+        "dhcp-boot=tag:bios,tag:!ipxe,lpxelinux.0",
+        "dhcp-option-force=tag:bios,tag:!ipxe,210,http://192.0.2.1/",
+    ]
+
+
+def test_a_proxy_offers_bios_one_loader() -> None:
+    lines = [line for line in rules(PROXY, proxy=True) if line.startswith("pxe-service")]
+    assert lines == [
+        'pxe-service=tag:ipxe,x86PC,"iPXE menu",http://192.0.2.1/boot.ipxe',
+        'pxe-service=tag:!ipxe,x86PC,"Network boot",pxelinux.0',
+    ]
+
+
+def test_a_loader_that_dhcp_does_not_name() -> None:
+    with pytest.raises(PxebootError) as caught:
+        choose_loader(Site("dhcp-boot=tag:bios,pxelinux.0\n", Subnet()), ROW_1)
+    assert str(caught.value) == (
+        "bios-ipxe: the tree's DHCP configuration does not name undionly.kpxe"
+    )
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    program = _script(tmp_path / "ip", "echo 'illegal keyword at line 3' >&2; exit 1")
+    argv = [str(program), "netns", "exec", "lab", "/sbin/dnsmasq"]
+    with (
+        pytest.raises(CommandError) as caught,
+        services._running(argv, tmp_path / "messages", lambda: False, tmp_path / "log"),
+    ):
+        pass
+    assert str(caught.value) == "dnsmasq did not start: illegal keyword at line 3"
+
+
+def test_a_server_is_stopped(tmp_path: Path) -> None:
+    program = _script(tmp_path / "ip", f"echo $$ > {tmp_path}/pid; exec sleep 60")
+    argv = [str(program), "netns", "exec", "lab", "/sbin/dnsmasq"]
+    ready = (tmp_path / "pid").exists
+    with services._running(argv, tmp_path / "messages", ready, tmp_path / "log"):
+        pass
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+# --- judging a path -------------------------------------------------------------------------------
+
+REACHED = Verdict(True, 12.34, "reached quiet", ("reached quiet",))
+FETCHED = {"http:boot.ipxe": 6633, "http:image.squashfs": 1 << 20, "tftp:undionly.kpxe": 74213}
+
+
+def test_a_path_passes_by_console_and_servers() -> None:
+    assert judge(ROW_1, REACHED, FETCHED) == (Outcome.PASSED, "reached quiet")
+    assert judge(ROW_1, REACHED, None) == (Outcome.PASSED, "reached quiet")
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ("tftp:undionly.kpxe", "booted by another way: tftp:undionly.kpxe was never fetched"),
+        ("http:image.squashfs", "booted by another way: no squashfs was fetched by HTTP"),
+    ],
+)
+def test_a_boot_by_another_way_fails(missing: str, reason: str) -> None:
+    assert judge(ROW_1, REACHED, {**FETCHED, missing: 0}) == (Outcome.FAILED, reason)
+
+
+def test_u_boot_fetches_one_initrd_for_all() -> None:
+    (path,) = find_paths(["arm64-uboot"])
+    fetched = {"tftp:pxelinux.cfg/default-arm": 100, "tftp:boot/gentoo.initrd": 2000}
+    assert judge(path, REACHED, fetched) == (Outcome.PASSED, "reached quiet")
+    fetched = {"tftp:pxelinux.cfg/default-arm": 100, "tftp:image.squashfs": 2000}
+    assert judge(path, REACHED, fetched) == (
+        Outcome.FAILED,
+        "booted by another way: no initrd was fetched by TFTP",
+    )
+
+
+def test_a_path_fails_with_the_console() -> None:
+    stopped = Verdict(False, 3.0, "the machine stopped", ("x",))
+    assert judge(ROW_1, stopped, FETCHED) == (Outcome.FAILED, "the machine stopped")
+
+
+def test_a_broken_tree_must_complain() -> None:
+    complaint = re.compile("^This did not work")
+    for verdict, expected in (
+        (replace(REACHED, reason="This did not work: gentoo"), Outcome.PASSED),
+        (REACHED, Outcome.FAILED),
+        (Verdict(False, 3.0, "This did not work", ()), Outcome.FAILED),
+    ):
+        assert judge_complaint(verdict, complaint)[0] is expected
+    assert judge_complaint(REACHED, complaint)[1] == "booted in spite of the fault: reached quiet"
+
+
+@pytest.fixture
+def row_tree(tmp_path: Path) -> Path:
+    """A tree that has the files of row 1 and of lpxelinux.0, but no kernel."""
+    tree = tmp_path / "tree"
+    for path in (ROW_1, LPXELINUX, PXELINUX):
+        for step in path.chain:
+            (tree / step.file).parent.mkdir(parents=True, exist_ok=True)
+            (tree / step.file).touch()
+    return tree
+
+
+def test_a_tree_without_the_loader_is_skipped(tmp_path: Path) -> None:
+    result = run_path(tmp_path, ROW_1)
+    assert (result.outcome, result.reason) == (
+        Outcome.SKIPPED,
+        "the tree has no undionly.kpxe and no boot.ipxe",
+    )
+
+
+def test_a_closed_path_is_skipped(row_tree: Path) -> None:
+    result = run_path(row_tree, replace(ROW_1, closed="nobody gets through"))
+    assert (result.outcome, result.reason) == (Outcome.SKIPPED, "nobody gets through")
+
+
+def test_a_missing_program_is_skipped(row_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "find_program", lambda name: None)
+    result = run_path(row_tree, ROW_1)
+    assert result.outcome is Outcome.SKIPPED
+    assert result.reason.startswith("qemu-system-x86_64 is missing; install qemu-system-x86 ")
+
+
+def test_without_root_the_user_network_stands_in(
+    row_tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    qemu = _script(tmp_path / "qemu", "echo reached quiet; exec sleep 60")
+    for module in (boot, boottest):
+        monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
+    monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+    until = re.compile("^reached")
+    result = run_path(row_tree, ROW_1, until=until, obstacle="network namespaces need root")
+    assert (result.outcome, result.note) == (
+        Outcome.PASSED,
+        "only by QEMU's user network: network namespaces need root",
+    )
+    result = run_path(row_tree, LPXELINUX, until=until, obstacle="network namespaces need root")
+    assert (result.outcome, result.reason) == (
+        Outcome.SKIPPED,
+        "network namespaces need root, and QEMU's user network cannot stand in",
+    )
+
+
+def test_boot_test_wants_a_tree(tmp_path: Path) -> None:
+    with pytest.raises(PxebootError) as caught:
+        boot_test(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/manifest.json: no manifest of a netboot tree; name a tree that build has made"
+    )
+
+
+def test_boot_test_runs_what_fits(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"release": {"arch": "amd64"}}')
+    seen: list[str] = []
+    results = boot_test(
+        tmp_path, loader=Loader.PXELINUX, junit=tmp_path / "junit.xml",
+        report=lambda result: seen.append(result.path.name),
+    )  # fmt: skip
+    assert seen == ["bios-pxelinux", "bios-lpxelinux", "proxy-bios-pxelinux"]
+    assert {result.outcome for result in results} == {Outcome.SKIPPED}
+    assert (tmp_path / "junit.xml").read_text() == junit_text(results)
+    with pytest.raises(PxebootError) as caught:
+        boot_test(tmp_path, loader=Loader.PXELINUX, firmware=Firmware.EFI)
+    assert str(caught.value) == (
+        f"{tmp_path}: no path fits --firmware and --loader; leave one of the two out"
+    )
+
+
+def test_the_default_prompt() -> None:
+    assert boottest.UNTIL.search("livecd login: ")
+    assert boottest.UNTIL.search("livecd login: root (automatic login)")
+    assert not boottest.UNTIL.search("init: login:x")
+
+
+# --- reports --------------------------------------------------------------------------------------
+
+RESULTS = (
+    PathResult(ROW_1, Outcome.PASSED, 51.44, "reached quiet", FETCHED, ("reached",), "disguised"),
+    PathResult(
+        ROW_6, Outcome.FAILED, 3.0, "the console shows '<x>'", {"http:ipxe.efi": 0},
+        ("a & b", "bell \x07 end"),
+    ),
+    PathResult(PROXY, Outcome.SKIPPED, 0.0, "dnsmasq is missing", {}, ()),
+)  # fmt: skip
+
+
+def test_table() -> None:
+    table = """\
+#   path                 client    chain                                        DHCP   result   seconds  fetched
+1   bios-ipxe            bios      tftp:undionly.kpxe > http:boot.ipxe          own    passed   51.4     1.1 MiB
+6   x64-http-ipxe        uefi-x64  http:ipxe.efi > http:boot.ipxe               own    failed   3.0      0 B
+13  proxy-bios-pxelinux  bios      tftp:pxelinux.0 > tftp:pxelinux.cfg/default  proxy  skipped  -        -
+x64-http-ipxe failed: the console shows '<x>'
+proxy-bios-pxelinux skipped: dnsmasq is missing
+note: disguised (bios-ipxe)
+1 passed, 1 failed, 1 skipped
+"""  # noqa: E501 - the table as it is
+    assert "".join(f"{line}\n" for line in table_lines(RESULTS)) == table
+
+
+def test_junit(tmp_path: Path) -> None:
+    write_junit(RESULTS, tmp_path / "junit.xml")
+    assert (tmp_path / "junit.xml").read_text() == (
+        """\
+<?xml version="1.0" encoding="UTF-8"?>
+<testsuites>
+ <testsuite name="catalyst-pxeboot boot-test" tests="3" failures="1" errors="0" skipped="1" time="54.4">
+  <testcase classname="01.bios" name="bios-ipxe" time="51.4">
+   <system-out>http:boot.ipxe 6633
+http:image.squashfs 1048576
+tftp:undionly.kpxe 74213
+note: disguised</system-out>
+  </testcase>
+  <testcase classname="06.uefi-x64" name="x64-http-ipxe" time="3.0">
+   <failure message="the console shows '&lt;x&gt;'">a &amp; b
+bell ? end</failure>
+   <system-out>http:ipxe.efi 0</system-out>
+  </testcase>
+  <testcase classname="13.bios" name="proxy-bios-pxelinux" time="0.0">
+   <skipped message="dnsmasq is missing" />
+  </testcase>
+ </testsuite>
+</testsuites>
+"""  # noqa: E501 - the file as it is
+    )
+
+
+# --- the table's runner ---------------------------------------------------------------------------
+
+
+def test_rows_of_a_new_ipxe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert boottable.choose_rows(["1", "6"], None) == find_paths(["1", "6"])
+    (tmp_path / "undionly.kpxe").touch()
+    monkeypatch.setattr(boottable, "NEW_IPXE", str(tmp_path))
+    names = [path.name for path in boottable.choose_rows(["1", "6"], None)]
+    assert names == ["bios-ipxe", "x64-http-grub", "x64-http-ipxe", "bios-ipxe-new"]
+    assert [path.name for path in boottable.choose_rows(["1", "6"], 4)] == ["x64-http-grub"]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
+def test_every_path_has_a_fault(path: BootPath, tmp_path: Path) -> None:
+    fault = boottable.fault_of(path)
+    good = tmp_path / "good"
+    (good / fault.file).parent.mkdir(parents=True)
+    (good / fault.file).write_bytes(bytes(200))
+    for _ in range(2):
+        broken = boottable.break_tree(good, fault, tmp_path / "broken")
+    assert (good / fault.file).read_bytes() == bytes(200)
+    if fault.removed:
+        assert not (broken / fault.file).exists()
+    else:
+        assert (broken / fault.file).read_bytes() == bytes(100) + b"\xff" + bytes(99)
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("bios-ipxe", "This did not work: gentoo. The reason stands above."),
+        ("bios-pxelinux", "Loading boot/gentoo.igz..Loading boot/gentoo.igz....failed:failed:  No"),
+        ("x64-grub", "This did not work; the reason stands above. Files are fetched from (tftp,"),
+        ("x64-secure-grub", "error: ../../grub-core/kern/efi/sb.c:182:bad shim signature."),
+        ("arm64-uboot", "TFTP error: 'file /run/tree/boot/gentoo.initrd not found' (1)"),
+    ],
+)
+def test_complaints(row: str, line: str) -> None:
+    (path,) = find_paths([row])
+    assert boottable.fault_of(path).complaint.search(line)

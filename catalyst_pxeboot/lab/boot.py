@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,6 +22,8 @@ from catalyst_pxeboot.lab.machine import (
     Accel,
     Client,
     Flash,
+    Machine,
+    UserLink,
     choose_accel,
     find_flash,
     find_ipxe_efi,
@@ -32,6 +34,7 @@ from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.model import Firmware, Loader
 
 _TAIL = 40  # lines of the console that a result keeps
+_PROMPT = 0.5  # seconds of silence after which an unfinished line is a prompt
 
 # Escape sequences (ECMA-48 control sequences, and two-character ones) and carriage returns.
 _NOISE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -Z\\-~])|[\x00-\x08\x0b-\x1f\x7f]")
@@ -50,6 +53,7 @@ _DEAD_ENDS = re.compile(
             "No more network devices",  # iPXE
             "^Loading .*failed:",  # PXELINUX
             "^grub rescue>",
+            "^grub> ",  # it found no configuration
             "No bootable device",  # SeaBIOS
             "BdsDxe: No bootable option",  # OVMF
         )
@@ -58,8 +62,18 @@ _DEAD_ENDS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a console told of a boot; `seconds` counts from QEMU's start."""
+
+    passed: bool
+    seconds: float
+    reason: str
+    console_tail: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BootResult:
-    """How a boot ended.
+    """How a boot over QEMU's user network ended.
 
     `seconds` counts from QEMU's start. `fetched` holds bytes by URL path, of the web server
     only: TFTP is QEMU's own and tells nothing.
@@ -89,41 +103,97 @@ def boot_tree(
     Raises `CommandError` where QEMU or firmware is missing.
     """
     tree = tree.resolve()
-    unreadable = _first_unreadable(tree)
+    unreadable = first_unreadable(tree)
     if unreadable:
         return BootResult(False, 0.0, f"{unreadable} is not readable by a server", (), {})
-    qemu = find_qemu()
+    until = re.compile("^" + re.escape(token))
+    verdict, fetched = boot_client(
+        tree, client, until=until, timeout=timeout, memory_mib=client.memory_mib, log=log,
+        accel=accel,
+    )  # fmt: skip
+    return BootResult(
+        verdict.passed, verdict.seconds, verdict.reason, verdict.console_tail, fetched
+    )
+
+
+def boot_client(
+    tree: Path,
+    client: Client,
+    *,
+    until: re.Pattern[str],
+    timeout: float,
+    memory_mib: int,
+    log: Path | None,
+    accel: Accel,
+) -> tuple[Verdict, Mapping[str, int]]:
+    """Boot `client` over QEMU's user network; return the verdict and the web server's bytes."""
+    machine = client.machine
+    qemu = find_qemu(machine)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pxeboot-lab-")))
         server = stack.enter_context(serve_tree(tree))
-        flash, disk = _prepare(client, scratch)
         argv = qemu_argv(
-            client,
+            machine,
+            UserLink(tree, user_boot_file(client, server.port)),
             qemu=qemu,
-            tree=tree,
-            port=server.port,
-            accel=choose_accel(accel, qemu),
-            flash=flash,
-            disk=disk,
+            accel=choose_accel(accel, qemu, machine),
+            memory_mib=memory_mib,
+            processors=client.processors,
+            flash=prepare_flash(machine, scratch),
+            disk=_prepare_disk(client, scratch),
         )
+        verdict = watch_machine(argv, until=until, timeout=timeout, log=log)
+        return verdict, dict(server.fetched)
+
+
+def user_boot_file(client: Client, port: int) -> str:
+    """Name what QEMU's DHCP server hands out; `port` is the web server's on this machine."""
+    if client.loader is Loader.IPXE:
+        return f"http://10.0.2.2:{port}/{client.entry}"
+    return client.entry
+
+
+def watch_machine(
+    argv: Sequence[str],
+    *,
+    until: re.Pattern[str],
+    timeout: float,
+    log: Path | None = None,
+    inherited: Sequence[int] = (),
+    typed: Sequence[tuple[str, str]] = (),
+) -> Verdict:
+    """Run a client's QEMU and watch its console until the boot is decided, then kill it.
+
+    `inherited` are descriptors that QEMU takes over. `typed` is what is typed: each text in its
+    turn, once the console's last line matches the pattern before it.
+    """
+    with ExitStack() as stack:
         sink = stack.enter_context(log.open("wb")) if log else None
         begun = time.monotonic()
-        with _started(argv) as process:
-            console = _Console(process, sink)
-            passed, reason = _watch(console, token, begun + timeout)
-        return BootResult(
+        process = stack.enter_context(_started(argv, inherited))
+        console = _Console(process, sink)
+        passed, reason = _watch(console, until, begun + timeout, typed)
+        return Verdict(
             passed,
             time.monotonic() - begun,
-            reason or f"no line began with {token!r} within {timeout:g} s",
+            reason or f"no line of the console matched {until.pattern!r} within {timeout:g} s",
             tuple(console.tail),
-            dict(server.fetched),
         )
 
 
-def _watch(console: _Console, token: str, deadline: float) -> tuple[bool, str]:
+def _watch(
+    console: _Console,
+    until: re.Pattern[str],
+    deadline: float,
+    typed: Sequence[tuple[str, str]],
+) -> tuple[bool, str]:
     """Read the console until the boot is decided; an empty reason means that time is over."""
+    waiting = deque(typed)
     for line in console.lines(deadline):
-        if line.startswith(token):
+        if waiting and re.search(waiting[0][0], line):
+            console.write(waiting.popleft()[1])
+            continue
+        if until.search(line):
             return True, line
         dead_end = _DEAD_ENDS.search(line)
         if dead_end:
@@ -144,16 +214,24 @@ class _Console:
         self._sink = sink
 
     def lines(self, deadline: float) -> Iterator[str]:
-        """Yield each line until the process closes the console or `deadline` (monotonic)."""
+        """Yield each line until the process closes the console or `deadline` (monotonic).
+
+        What stands without a line's end is yielded once nothing more comes: a prompt.
+        """
         pending = b""
+        told = True
         if self.process.stdout is None:
             return
         descriptor = self.process.stdout.fileno()
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
             while (left := deadline - time.monotonic()) > 0:
-                if not selector.select(left):
-                    break
+                if not selector.select(min(left, _PROMPT)):
+                    if not told:
+                        told = True
+                        yield self._clean(pending)
+                    continue
+                told = False
                 data = os.read(descriptor, 65536)
                 if not data:
                     self.ended = True
@@ -164,25 +242,40 @@ class _Console:
                 *complete, pending = (pending + data).split(b"\n")
                 for raw in complete:
                     yield self._keep(raw)
+                told = not pending
         if pending:
             yield self._keep(pending)
 
+    def write(self, text: str) -> None:
+        """Type `text`."""
+        if self.process.stdin is None:
+            return
+        with suppress(BrokenPipeError):  # QEMU has ended; reading tells so
+            self.process.stdin.write(text.encode())
+            self.process.stdin.flush()
+
     def _keep(self, raw: bytes) -> str:
-        line = _NOISE.sub("", raw.decode(errors="replace"))
+        line = self._clean(raw)
         if line.strip():
             self.tail.append(line)
         return line
 
+    def _clean(self, raw: bytes) -> str:
+        return _NOISE.sub("", raw.decode(errors="replace"))
+
 
 @contextmanager
-def _started(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _started(
+    argv: Sequence[str], inherited: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run `argv` with its output on a pipe and kill it when the context ends, however it ends."""
     try:
         process = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            pass_fds=inherited,
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
         )
     except OSError as error:
@@ -192,29 +285,37 @@ def _started(argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
-        if process.stdout:
-            process.stdout.close()
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                stream.close()
 
 
-def _prepare(client: Client, scratch: Path) -> tuple[Flash | None, Path | None]:
-    """Set up what a UEFI client needs: a variable store of its own, and iPXE on a disk."""
-    if client.firmware is not Firmware.EFI:
-        return None, None
-    found = find_flash()
+def prepare_flash(machine: Machine, scratch: Path) -> Flash | None:
+    """Give a UEFI client a variable store of its own in `scratch`. Raises `CommandError`."""
+    found = find_flash(machine)
+    if found is None:
+        return None
     variables = scratch / "variables.fd"
     shutil.copyfile(found.variables, variables)
-    disk = None
-    if client.loader is Loader.IPXE:
-        # From the network it could not be: QEMU's DHCP server names one boot file to every
-        # asker, so iPXE would be handed itself and not its script.
-        disk = scratch / "esp"
-        program = disk / "EFI" / "BOOT" / "BOOTX64.EFI"
-        program.parent.mkdir(parents=True)
-        shutil.copyfile(find_ipxe_efi(), program)
-    return Flash(found.code, variables), disk
+    return Flash(found.code, variables)
 
 
-def _first_unreadable(tree: Path) -> str:
+def _prepare_disk(client: Client, scratch: Path) -> Path | None:
+    """Put iPXE on a disk for a UEFI client.
+
+    From the network it could not be: QEMU's DHCP server names one boot file to every asker, so
+    iPXE would be handed itself and not its script.
+    """
+    if client.firmware is not Firmware.EFI or client.loader is not Loader.IPXE:
+        return None
+    disk = scratch / "esp"
+    program = disk / "EFI" / "BOOT" / "BOOTX64.EFI"
+    program.parent.mkdir(parents=True)
+    shutil.copyfile(find_ipxe_efi(), program)
+    return disk
+
+
+def first_unreadable(tree: Path) -> str:
     """Name a file of the tree that only its owner may read; QEMU's TFTP may run as that owner."""
     for path in sorted(tree.rglob("*")):
         mode = path.lstat().st_mode

@@ -1,4 +1,4 @@
-"""A client machine: what it boots, and QEMU's command line for it."""
+"""Client machines: what QEMU emulates for each kind, and its command line."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from catalyst_pxeboot.errors import CommandError, PxebootError
 from catalyst_pxeboot.model import Firmware, Loader
 from catalyst_pxeboot.run import find_program
-
-_QEMU = "qemu-system-x86_64"
-
-# Firmware and its empty variable store: Debian's ovmf, Gentoo's edk2 or edk2-bin under its present
-# and its former path.
-_OVMF = (
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/edk2/OvmfX64/OVMF_CODE.fd", "/usr/share/edk2/OvmfX64/OVMF_VARS.fd"),
-    ("/usr/share/edk2-ovmf/OVMF_CODE.fd", "/usr/share/edk2-ovmf/OVMF_VARS.fd"),
-)
 
 # Where a distribution puts iPXE as a UEFI program with network drivers of its own.
 _IPXE_EFI = (
@@ -32,7 +22,7 @@ _IPXE_EFI = (
     "/usr/share/ipxe/ipxe.efi",
 )
 
-#: What the network hands to a client as its boot file: a path in the tree.
+#: What QEMU's user network hands to a client as its boot file: a path in the tree.
 _BOOT_FILES = {
     (Loader.IPXE, Firmware.BIOS): "boot.ipxe",
     (Loader.IPXE, Firmware.EFI): "boot.ipxe",
@@ -51,8 +41,182 @@ class Accel(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Flash:
+    """UEFI firmware: the code, shared and read-only, and a variable store to be written to."""
+
+    code: Path
+    variables: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A kind of client: processor, board, firmware.
+
+    `flash` lists firmware code and its empty variable store at each place where a distribution
+    puts them, `image` the places of a firmware that is one file and keeps nothing. `secure`
+    firmware keeps its variables behind system management mode. `typed` is what somebody at the
+    console would type: each text once its pattern is the last thing that the console shows.
+    """
+
+    name: str
+    firmware: Firmware | None  # None: it starts kernels by itself
+    qemu: str
+    board: str
+    cpu: str
+    debian: str  # the packages that bring QEMU and the firmware
+    gentoo: str
+    flash: tuple[tuple[str, str], ...] = ()
+    image: tuple[str, ...] = ()
+    typed: tuple[tuple[str, str], ...] = ()
+    secure: bool = False
+    screen: bool = True  # has a VGA card
+    kvm: bool = False  # an x86-64 host can run it without emulation
+
+
+_OVMF = "/usr/share/OVMF"
+_AAVMF = "/usr/share/AAVMF"
+_X86_DEBIAN = "qemu-system-x86 and ipxe-qemu"
+_X86_GENTOO = "app-emulation/qemu with QEMU_SOFTMMU_TARGETS=x86_64"
+
+BIOS = Machine(
+    name="bios",
+    firmware=Firmware.BIOS,
+    qemu="qemu-system-x86_64",
+    # graphics=off makes SeaBIOS copy its screen, and so the loader's, to the serial port.
+    board="q35,graphics=off",
+    cpu="max",
+    debian=_X86_DEBIAN,
+    gentoo=_X86_GENTOO,
+    kvm=True,
+)
+UEFI_X64 = Machine(
+    name="uefi-x64",
+    firmware=Firmware.EFI,
+    qemu="qemu-system-x86_64",
+    board="q35,graphics=off",
+    cpu="max",
+    debian="qemu-system-x86 and ovmf",
+    gentoo=f"{_X86_GENTOO} and sys-firmware/edk2-bin",
+    # Debian's ovmf, Gentoo's edk2 or edk2-bin under its present and its former path.
+    flash=(
+        (f"{_OVMF}/OVMF_CODE_4M.fd", f"{_OVMF}/OVMF_VARS_4M.fd"),
+        (f"{_OVMF}/OVMF_CODE.fd", f"{_OVMF}/OVMF_VARS.fd"),
+        ("/usr/share/edk2/OvmfX64/OVMF_CODE.fd", "/usr/share/edk2/OvmfX64/OVMF_VARS.fd"),
+        ("/usr/share/edk2-ovmf/OVMF_CODE.fd", "/usr/share/edk2-ovmf/OVMF_VARS.fd"),
+    ),
+    kvm=True,
+)
+UEFI_X64_SECURE = Machine(
+    name="uefi-x64-secure",
+    firmware=Firmware.EFI,
+    qemu="qemu-system-x86_64",
+    board="q35,graphics=off,smm=on",
+    cpu="max",
+    debian="qemu-system-x86 and ovmf",
+    gentoo=f"{_X86_GENTOO} and sys-firmware/edk2-bin",
+    # Stores in which Microsoft's keys are enrolled and Secure Boot is on.
+    flash=(
+        (f"{_OVMF}/OVMF_CODE_4M.ms.fd", f"{_OVMF}/OVMF_VARS_4M.ms.fd"),
+        (f"{_OVMF}/OVMF_CODE.ms.fd", f"{_OVMF}/OVMF_VARS.ms.fd"),
+        (
+            "/usr/share/edk2/OvmfX64/OVMF_CODE.secboot.fd",
+            "/usr/share/edk2/OvmfX64/OVMF_VARS.secboot.fd",
+        ),
+    ),
+    secure=True,
+    kvm=True,
+)
+UEFI_IA32 = Machine(
+    name="uefi-ia32",
+    firmware=Firmware.EFI,
+    qemu="qemu-system-x86_64",
+    board="q35,graphics=off,smm=on",
+    cpu="max",  # a 64-bit processor under 32-bit firmware, as in early Atom tablets
+    debian="qemu-system-x86 and ovmf-ia32",
+    gentoo=f"{_X86_GENTOO} and sys-firmware/edk2 built for Ia32",
+    flash=(
+        (f"{_OVMF}/OVMF32_CODE_4M.secboot.fd", f"{_OVMF}/OVMF32_VARS_4M.fd"),
+        ("/usr/share/edk2/OvmfIa32/OVMF_CODE.fd", "/usr/share/edk2/OvmfIa32/OVMF_VARS.fd"),
+    ),
+    secure=True,
+    kvm=True,
+)
+UEFI_ARM64 = Machine(
+    name="uefi-arm64",
+    firmware=Firmware.EFI,
+    qemu="qemu-system-aarch64",
+    board="virt",
+    cpu="cortex-a57",
+    debian="qemu-system-arm and qemu-efi-aarch64",
+    gentoo="app-emulation/qemu with QEMU_SOFTMMU_TARGETS=aarch64 and sys-firmware/edk2-bin",
+    flash=(
+        (f"{_AAVMF}/AAVMF_CODE.fd", f"{_AAVMF}/AAVMF_VARS.fd"),
+        (
+            "/usr/share/edk2/ArmVirtQemu-AARCH64/QEMU_EFI.fd",
+            "/usr/share/edk2/ArmVirtQemu-AARCH64/QEMU_VARS.fd",
+        ),
+    ),
+    screen=False,
+)
+UEFI_ARM = Machine(
+    name="uefi-arm",
+    firmware=Firmware.EFI,
+    qemu="qemu-system-arm",
+    board="virt,highmem=off",
+    cpu="cortex-a15",
+    debian="qemu-system-arm and qemu-efi-arm",
+    gentoo="app-emulation/qemu with QEMU_SOFTMMU_TARGETS=arm and sys-firmware/edk2-bin",
+    flash=((f"{_AAVMF}/AAVMF32_CODE.fd", f"{_AAVMF}/AAVMF32_VARS.fd"),),
+    screen=False,
+)
+
+
+# U-Boot's own boot order on this board knows no PXE, so it is asked for by hand.
+_UBOOT_TYPED = (
+    (r"Hit any key to stop autoboot", "\n"),
+    (r"^=> $", "setenv autoload no; dhcp; pxe get; pxe boot\n"),
+)
+UBOOT_ARM64 = Machine(
+    name="uboot-arm64",
+    firmware=None,
+    qemu="qemu-system-aarch64",
+    board="virt",
+    cpu="cortex-a57",
+    debian="qemu-system-arm and u-boot-qemu",
+    gentoo="app-emulation/qemu with QEMU_SOFTMMU_TARGETS=aarch64 and a U-Boot for qemu_arm64",
+    image=("/usr/lib/u-boot/qemu_arm64/u-boot.bin",),
+    typed=_UBOOT_TYPED,
+    screen=False,
+)
+UBOOT_ARM = Machine(
+    name="uboot-arm",
+    firmware=None,
+    qemu="qemu-system-arm",
+    board="virt,highmem=off",
+    cpu="cortex-a15",
+    debian="qemu-system-arm and u-boot-qemu",
+    gentoo="app-emulation/qemu with QEMU_SOFTMMU_TARGETS=arm and a U-Boot for qemu_arm",
+    image=("/usr/lib/u-boot/qemu_arm/u-boot.bin",),
+    typed=_UBOOT_TYPED,
+    screen=False,
+)
+
+#: Every kind of client.
+MACHINES = (
+    BIOS,
+    UEFI_X64,
+    UEFI_X64_SECURE,
+    UEFI_IA32,
+    UEFI_ARM64,
+    UEFI_ARM,
+    UBOOT_ARM64,
+    UBOOT_ARM,
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Client:
-    """An x86-64 machine that boots from the network.
+    """An x86-64 machine that boots over QEMU's user network, which needs no privilege.
 
     iPXE is the network card's ROM on BIOS and a program on a disk of its own on UEFI, and takes
     its script by HTTP. PXELINUX and GRUB come by TFTP. `boot_file` is a path within the tree;
@@ -78,6 +242,11 @@ class Client:
         """The path in the tree that the network hands out."""
         return self.boot_file or _BOOT_FILES[self.loader, self.firmware]
 
+    @property
+    def machine(self) -> Machine:
+        """The kind of machine that this client is."""
+        return BIOS if self.firmware is Firmware.BIOS else UEFI_X64
+
 
 #: One client for each way into the tree.
 CLIENTS = tuple(
@@ -85,83 +254,141 @@ CLIENTS = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Flash:
-    """UEFI firmware: the code, shared and read-only, and a variable store to be written to."""
+class Link(Protocol):
+    """What the client's network card is plugged into."""
 
-    code: Path
-    variables: Path
+    @property
+    def netdev(self) -> str:
+        """The value of QEMU's -netdev for the network `net0`."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserLink:
+    """QEMU's own network: it serves `tree` by TFTP and names `boot_file` to every asker."""
+
+    tree: Path
+    boot_file: str
+
+    @property
+    def netdev(self) -> str:
+        return f"user,id=net0,ipv6=off,tftp={_value(self.tree)},bootfile={_value(self.boot_file)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TapLink:
+    """A tap that exists already, in the network namespace where QEMU runs."""
+
+    name: str
+
+    @property
+    def netdev(self) -> str:
+        return f"tap,id=net0,ifname={self.name},script=no,downscript=no"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLink:
+    """An open stream socket that QEMU inherits; each frame goes after its length."""
+
+    descriptor: int
+
+    @property
+    def netdev(self) -> str:
+        return f"socket,id=net0,fd={self.descriptor}"
 
 
 def qemu_argv(
-    client: Client,
+    machine: Machine,
+    link: Link,
     *,
     qemu: Path,
-    tree: Path,
-    port: int,
     accel: Accel,
+    memory_mib: int = 1024,
+    processors: int = 1,
     flash: Flash | None = None,
+    image: Path | None = None,
     disk: Path | None = None,
+    http_boot: bool = False,
 ) -> tuple[str, ...]:
-    """Write QEMU's command line for `client`; the serial port is its standard output.
+    """Write QEMU's command line for a client; the serial port is its standard output.
 
-    `tree` is served by TFTP, `port` is the web server's on the host. `accel` is KVM or TCG;
-    `flash` is needed on UEFI; `disk` is a folder that the client sees as an EFI system partition.
+    `accel` is KVM or TCG; `flash` or `image` is the firmware, where it is not QEMU's own; `disk`
+    is a folder that the client sees as an EFI system partition and starts from. `http_boot` turns
+    UEFI's PXE off, which it would try first.
     """
-    over_http = client.loader is Loader.IPXE
-    boot_file = f"http://10.0.2.2:{port}/{client.entry}" if over_http else client.entry
-    # The ROM is an iPXE. UEFI has a driver of its own, and what is tested there is not that ROM.
-    rom = ",romfile=" if client.firmware is Firmware.EFI else ""
+    # The ROM is an iPXE. UEFI has drivers of its own, and what is tested there is not that ROM.
+    rom = "" if machine.firmware is Firmware.BIOS else ",romfile="
     # A client that has its loader on a disk starts there, not from the network.
     order = "" if disk else ",bootindex=0"
     argv = [str(qemu), "-nodefaults", "-no-user-config"]
-    # graphics=off makes SeaBIOS copy its screen, and so the loader's, to the serial port.
-    argv += ["-machine", "q35,graphics=off"]
+    argv += ["-machine", machine.board]
     argv += (
         ["-accel", "kvm", "-cpu", "host"]
         if accel is Accel.KVM
-        else ["-accel", "tcg,thread=multi", "-cpu", "max"]
+        else ["-accel", "tcg,thread=multi", "-cpu", machine.cpu]
     )
-    argv += ["-m", str(client.memory_mib), "-smp", str(client.processors)]
-    argv += ["-display", "none", "-vga", "std", "-monitor", "none", "-serial", "stdio"]
+    argv += ["-m", str(memory_mib), "-smp", str(processors)]
+    argv += ["-display", "none"]
+    if machine.screen:
+        argv += ["-vga", "std"]
+    argv += ["-monitor", "none", "-serial", "stdio"]
     argv += ["-no-reboot"]  # so that a kernel that gives up and restarts ends the boot
+    if machine.secure:
+        argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+        argv += ["-global", "ICH9-LPC.disable_s3=1"]
     if flash:
         argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={_value(flash.code)}"]
         argv += ["-drive", f"if=pflash,format=raw,file={_value(flash.variables)}"]
+    if image:
+        argv += ["-bios", str(image)]
+    if http_boot:
+        for version in ("IPv4", "IPv6"):
+            argv += ["-fw_cfg", f"name=opt/org.tianocore/{version}PXESupport,string=n"]
     if disk:
         argv += ["-drive", f"if=none,id=esp,format=raw,readonly=on,file=fat:{_value(disk)}"]
         argv += ["-device", "virtio-blk-pci,drive=esp,bootindex=0"]
-    argv += [
-        "-netdev",
-        f"user,id=net0,ipv6=off,tftp={_value(tree)},bootfile={_value(boot_file)}",
-        "-device",
-        f"virtio-net-pci,netdev=net0{rom}{order}",
-        "-device",
-        "virtio-rng-pci",  # newer UEFI does no network boot without it
-    ]
+    argv += ["-netdev", link.netdev]
+    argv += ["-device", f"virtio-net-pci,netdev=net0{rom}{order}"]
+    argv += ["-device", "virtio-rng-pci"]  # newer UEFI does no network boot without it
     return tuple(argv)
 
 
-def find_qemu() -> Path:
-    """Find QEMU for x86-64. Raises `CommandError` naming the packages."""
-    found = find_program(_QEMU)
+def find_qemu(machine: Machine = BIOS) -> Path:
+    """Find QEMU for `machine`. Raises `CommandError` naming the packages."""
+    found = find_program(machine.qemu)
     if found is None:
         raise CommandError(
-            f"{_QEMU} is missing",
-            hint="install qemu-system-x86 and ipxe-qemu (Debian) or app-emulation/qemu with "
-            "QEMU_SOFTMMU_TARGETS=x86_64 (Gentoo)",
+            f"{machine.qemu} is missing",
+            hint=f"install {machine.debian} (Debian) or {machine.gentoo} (Gentoo)",
         )
     return found
 
 
-def find_flash() -> Flash:
-    """Find UEFI firmware and its empty variable store. Raises `CommandError`."""
-    for code, variables in _OVMF:
+def find_flash(machine: Machine = UEFI_X64) -> Flash | None:
+    """Find a machine's UEFI firmware and its empty variable store; others have none.
+
+    Raises `CommandError` naming the packages.
+    """
+    if machine.firmware is not Firmware.EFI:
+        return None
+    for code, variables in machine.flash:
         if Path(code).is_file() and Path(variables).is_file():
             return Flash(Path(code), Path(variables))
     raise CommandError(
-        "UEFI firmware OVMF is missing",
-        hint="install ovmf (Debian) or sys-firmware/edk2-bin (Gentoo)",
+        f"UEFI firmware for {machine.name} is missing",
+        hint=f"install {machine.debian} (Debian) or {machine.gentoo} (Gentoo)",
+    )
+
+
+def find_image(machine: Machine) -> Path | None:
+    """Find a machine's firmware of one file, if it has such. Raises `CommandError`."""
+    if not machine.image:
+        return None
+    for name in machine.image:
+        if Path(name).is_file():
+            return Path(name)
+    raise CommandError(
+        f"the firmware for {machine.name} is missing",
+        hint=f"install {machine.debian} (Debian) or {machine.gentoo} (Gentoo)",
     )
 
 
@@ -176,11 +403,11 @@ def find_ipxe_efi() -> Path:
     )
 
 
-def choose_accel(asked: Accel, qemu: Path) -> Accel:
+def choose_accel(asked: Accel, qemu: Path, machine: Machine = BIOS) -> Accel:
     """Turn AUTO into KVM or TCG; anything else stays."""
     if asked is not Accel.AUTO:
         return asked
-    return Accel.KVM if kvm_runs(qemu) else Accel.TCG
+    return Accel.KVM if machine.kvm and kvm_runs(qemu) else Accel.TCG
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A web server for one netboot tree, on the loopback interface only."""
+"""A web server for one netboot tree, on one address: by default the loopback interface's."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TreeServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, root: Path, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, root: Path, port: int = 0, address: str = "127.0.0.1") -> None:
+        super().__init__((address, port), _Handler)
         self.root = root.resolve()
         self._lock = threading.Lock()
         self._requests: list[Request] = []
@@ -138,7 +138,14 @@ def serve_tree(root: Path, *, port: int = 0) -> Iterator[TreeServer]:
 
     QEMU's user network reaches it as 10.0.2.2. `port` 0 takes a free one.
     """
-    with TreeServer(root, port) as server:
+    with running_server(TreeServer(root, port)) as server:
+        yield server
+
+
+@contextmanager
+def running_server(server: TreeServer) -> Iterator[TreeServer]:
+    """Answer requests while the context lasts; the server is closed then."""
+    with server:
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )

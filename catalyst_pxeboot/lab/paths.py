@@ -1,0 +1,237 @@
+"""The paths from a client to the live root: one row each, as data.
+
+A path is passed when the live root was reached *and* every step of its chain stands in the
+servers' logs, so a client that got there by another way does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.lab.machine import (
+    BIOS,
+    UBOOT_ARM,
+    UBOOT_ARM64,
+    UEFI_ARM,
+    UEFI_ARM64,
+    UEFI_IA32,
+    UEFI_X64,
+    UEFI_X64_SECURE,
+    Client,
+    Machine,
+)
+from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.words import nearest
+
+
+class Scheme(StrEnum):
+    """How a file reaches the client."""
+
+    TFTP = "tftp"
+    HTTP = "http"
+
+
+class DhcpMode(StrEnum):
+    """Whose DHCP server names the boot file."""
+
+    OWN = "own"  # the one that gives the address
+    PROXY = "proxy"  # a second one; the first knows nothing of network boots
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A file of the tree that the client must fetch, and how."""
+
+    scheme: Scheme
+    file: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.file}"
+
+
+@dataclass(frozen=True, slots=True)
+class BootPath:
+    """One way to the live root.
+
+    `number` is the group that paths of a kind share; `arches` are the trees that serve it
+    (names of arch.toml). The first step of `chain` is what the firmware fetches, its boot file.
+    `payload` says how kernel and live root come. `client` takes the path's place, as far as it
+    goes, where there is no privilege for a network of our own. `closed` says why nobody gets
+    through, where that is known; such a path is not run.
+    """
+
+    number: int
+    name: str
+    arches: tuple[str, ...]
+    machine: Machine
+    loader: Loader
+    chain: tuple[Step, ...]
+    payload: Scheme
+    dhcp: DhcpMode = DhcpMode.OWN
+    client: Client | None = None
+    closed: str = ""
+
+    @property
+    def boot_file(self) -> str:
+        """The file that the DHCP answer names first: a path in the tree."""
+        return self.chain[0].file
+
+    @property
+    def http_boot(self) -> bool:
+        """Whether the firmware itself fetches by HTTP (UEFI HTTP Boot) and not by PXE."""
+        return self.chain[0].scheme is Scheme.HTTP
+
+    @property
+    def script(self) -> str:
+        """iPXE's script, which DHCP names to iPXE once that runs; empty for other loaders."""
+        return self.chain[-1].file if self.loader is Loader.IPXE else ""
+
+    @property
+    def http_prefix(self) -> bool:
+        """Whether DHCP must send the loader to HTTP (option 210, RFC 5071)."""
+        return self.loader is Loader.PXELINUX and self.chain[-1].scheme is Scheme.HTTP
+
+    @property
+    def root(self) -> str:
+        """The end of the name of the file that holds the live root, after its dot."""
+        return "initrd" if self.loader is Loader.UBOOT else "squashfs"
+
+    @property
+    def named_by_dhcp(self) -> bool:
+        """Whether DHCP must name the boot file; U-Boot looks for its menu without."""
+        return self.loader is not Loader.UBOOT
+
+    @property
+    def disguised(self) -> bool:
+        """Whether the client's network ROM, an iPXE, must not be seen as one."""
+        return self.machine.firmware is Firmware.BIOS
+
+    def lacks(self, tree: Path) -> tuple[str, ...]:
+        """Name the files of the chain that the tree does not have."""
+        return tuple(step.file for step in self.chain if not (tree / step.file).is_file())
+
+
+def _steps(*words: str) -> tuple[Step, ...]:
+    parted = (word.split(":", 1) for word in words)
+    return tuple(Step(Scheme(scheme), file) for scheme, file in parted)
+
+
+_AMD64 = ("amd64",)
+_X86 = ("x86",)
+_PC = ("amd64", "x86")
+_ARM64 = ("arm64",)
+_ARM = ("arm",)
+
+_UNDIONLY = _steps("tftp:undionly.kpxe", "http:boot.ipxe")
+_SNPONLY = _steps("tftp:snponly.efi", "http:boot.ipxe")
+_PXELINUX = _steps("tftp:pxelinux.0", "tftp:pxelinux.cfg/default")
+_LPXELINUX = _steps("tftp:lpxelinux.0", "http:pxelinux.cfg/default")
+_UBOOT = _steps("tftp:pxelinux.cfg/default-arm")
+
+
+def _grub(scheme: str, platform: str, name: str = "core.efi") -> tuple[Step, ...]:
+    return _steps(f"{scheme}:boot/grub/{platform}/{name}", f"{scheme}:boot/grub/grub.cfg")
+
+
+_TFTP, _HTTP = Scheme.TFTP, Scheme.HTTP
+_IPXE, _LINUX, _GRUB = Loader.IPXE, Loader.PXELINUX, Loader.GRUB
+_USER_IPXE_BIOS = Client("ipxe-bios", Loader.IPXE, Firmware.BIOS)
+_USER_PXELINUX = Client("pxelinux-bios", Loader.PXELINUX, Firmware.BIOS)
+_USER_GRUB_BIOS = Client("grub-bios", Loader.GRUB, Firmware.BIOS)
+_USER_GRUB_EFI = Client("grub-efi", Loader.GRUB, Firmware.EFI)
+_USER_IPXE_EFI = Client("ipxe-efi", Loader.IPXE, Firmware.EFI)
+_PROXY = DhcpMode.PROXY
+_GRUB_AND_PROXY = (
+    "GRUB knows the DHCP server's answer only, not the proxy's, and looks for its files on the "
+    "DHCP server (tried with GRUB 2.06); iPXE and PXELINUX get through"
+)
+
+#: Every path, in the order of its number.
+PATHS: tuple[BootPath, ...] = (
+    BootPath(1, "bios-ipxe", _AMD64, BIOS, _IPXE, _UNDIONLY, _HTTP, client=_USER_IPXE_BIOS),
+    BootPath(2, "bios-pxelinux", _AMD64, BIOS, _LINUX, _PXELINUX, _TFTP, client=_USER_PXELINUX),
+    BootPath(2, "bios-lpxelinux", _AMD64, BIOS, _LINUX, _LPXELINUX, _HTTP),
+    BootPath(
+        3, "bios-grub", _AMD64, BIOS, _GRUB, _grub("tftp", "i386-pc", "core.0"), _TFTP,
+        client=_USER_GRUB_BIOS,
+    ),
+    BootPath(4, "x64-ipxe", _AMD64, UEFI_X64, _IPXE, _SNPONLY, _HTTP, client=_USER_IPXE_EFI),
+    BootPath(
+        5, "x64-grub", _AMD64, UEFI_X64, _GRUB, _grub("tftp", "x86_64-efi"), _TFTP,
+        client=_USER_GRUB_EFI,
+    ),
+    BootPath(6, "x64-http-grub", _AMD64, UEFI_X64, _GRUB, _grub("http", "x86_64-efi"), _HTTP),
+    BootPath(
+        6, "x64-http-ipxe", _AMD64, UEFI_X64, _IPXE, _steps("http:ipxe.efi", "http:boot.ipxe"),
+        _HTTP,
+    ),
+    BootPath(
+        7, "x64-secure-grub", _AMD64, UEFI_X64_SECURE, _GRUB,
+        _steps("tftp:shimx64.efi", "tftp:grubx64.efi"), _TFTP,
+    ),
+    BootPath(8, "ia32-grub", _PC, UEFI_IA32, _GRUB, _grub("tftp", "i386-efi"), _TFTP),
+    BootPath(9, "x86-bios-ipxe", _X86, BIOS, _IPXE, _UNDIONLY, _HTTP),
+    BootPath(9, "x86-bios-pxelinux", _X86, BIOS, _LINUX, _PXELINUX, _TFTP),
+    BootPath(9, "x86-bios-grub", _X86, BIOS, _GRUB, _grub("tftp", "i386-pc", "core.0"), _TFTP),
+    BootPath(10, "arm64-grub", _ARM64, UEFI_ARM64, _GRUB, _grub("tftp", "arm64-efi"), _TFTP),
+    BootPath(10, "arm64-http-grub", _ARM64, UEFI_ARM64, _GRUB, _grub("http", "arm64-efi"), _HTTP),
+    BootPath(
+        10, "arm64-ipxe", _ARM64, UEFI_ARM64, _IPXE,
+        _steps("tftp:snponly-arm64.efi", "http:boot.ipxe"), _HTTP,
+    ),
+    BootPath(11, "arm-grub", _ARM, UEFI_ARM, _GRUB, _grub("tftp", "arm-efi"), _TFTP),
+    BootPath(12, "arm64-uboot", _ARM64, UBOOT_ARM64, Loader.UBOOT, _UBOOT, _TFTP),
+    BootPath(12, "arm-uboot", _ARM, UBOOT_ARM, Loader.UBOOT, _UBOOT, _TFTP),
+    BootPath(13, "proxy-bios-ipxe", _AMD64, BIOS, _IPXE, _UNDIONLY, _HTTP, _PROXY),
+    BootPath(13, "proxy-bios-pxelinux", _AMD64, BIOS, _LINUX, _PXELINUX, _TFTP, _PROXY),
+    BootPath(13, "proxy-x64-ipxe", _AMD64, UEFI_X64, _IPXE, _SNPONLY, _HTTP, _PROXY),
+    BootPath(
+        13, "proxy-bios-grub", _AMD64, BIOS, _GRUB, _grub("tftp", "i386-pc", "core.0"), _TFTP,
+        _PROXY, closed=_GRUB_AND_PROXY,
+    ),
+    BootPath(
+        13, "proxy-x64-grub", _AMD64, UEFI_X64, _GRUB, _grub("tftp", "x86_64-efi"), _TFTP, _PROXY,
+        closed=_GRUB_AND_PROXY,
+    ),
+)  # fmt: skip
+
+
+def find_paths(words: Sequence[str], paths: Sequence[BootPath] = PATHS) -> tuple[BootPath, ...]:
+    """Return the paths that `words` name, by number or by name, in the table's order.
+
+    Raises `PxebootError` for a word that names none.
+    """
+    known = {str(path.number) for path in paths} | {path.name for path in paths}
+    for word in words:
+        if word not in known:
+            raise PxebootError(
+                f"no path of the table is {word!r}{nearest(word, known)}",
+                hint="the paths are " + ", ".join(f"{path.number} {path.name}" for path in paths),
+            )
+    return tuple(path for path in paths if {str(path.number), path.name} & set(words))
+
+
+def choose_paths(
+    paths: Iterable[BootPath],
+    *,
+    arch: str | None = None,
+    firmware: Firmware | None = None,
+    loader: Loader | None = None,
+) -> tuple[BootPath, ...]:
+    """Return the paths that fit all that is given."""
+    return tuple(
+        path
+        for path in paths
+        if (arch is None or arch in path.arches)
+        and (firmware is None or path.machine.firmware is firmware)
+        and (loader is None or path.loader is loader)
+    )
+
+
+def rotate_paths(paths: Sequence[BootPath], run: int, parts: int = 3) -> tuple[BootPath, ...]:
+    """Return the paths of run number `run`: every one has had its turn after `parts` runs."""
+    return tuple(paths[run % parts :: parts])
