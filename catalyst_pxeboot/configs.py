@@ -289,16 +289,98 @@ def check_pxelinux(text: str) -> Config:
     return _config(files, problems)
 
 
+# --- U-Boot -------------------------------------------------------------------------------------
+
+# What boot/pxe_utils.c reads of PXELINUX's grammar, without what asks for more files at run time.
+# Anything else ends an entry and is ignored, so that the rest of the entry is lost.
+_UBOOT_GLOBAL = frozenset({"default", "menu", "ontimeout", "prompt", "timeout"})
+_UBOOT_ENTRY = frozenset(
+    {"append", "devicetree", "devicetreedir", "fdt", "fdtdir", "initrd", "ipappend", "kernel",
+     "linux", "localboot", "menu"}
+)  # fmt: skip
+_UBOOT_FILES = frozenset({"kernel", "linux", "initrd", "fdt", "devicetree"})
+_UBOOT_NUMBERS = frozenset({"timeout", "ipappend", "localboot"})
+_UBOOT_KINDS = frozenset({"kernel", "linux", "localboot"})
+
+
+def check_uboot(text: str) -> Config:
+    """Check a configuration for U-Boot's `pxe boot`."""
+    problems: list[str] = []
+    files: set[str] = set()
+    labels: dict[str, int] = {}
+    given: dict[str, dict[str, int]] = {}
+    wanted: list[tuple[int, str]] = []
+    entry = ""
+    for number, line in enumerate(text.split("\n"), 1):
+
+        def problem(what: str, number: int = number) -> None:
+            problems.append(f"line {number}: {what}")
+
+        words = line.split(maxsplit=1)
+        if not words or words[0].startswith("#"):
+            continue
+        key, value = words[0].lower(), words[1].rstrip() if len(words) > 1 else ""
+        if key == "menu":
+            sub, _, shown = value.partition(" ")
+            if sub.lower() not in ({"label", "default"} if entry else {"title"}):
+                problem(f'unknown directive "MENU {sub.upper()}"')
+            elif not shown.strip() and sub.lower() != "default":
+                problem(f"MENU {sub.upper()} wants a text")
+            elif shown.strip().startswith("#"):
+                problem(f"MENU {sub.upper()}: its text begins with #, a comment")
+            continue
+        if key == "label":
+            if value in labels:
+                problem(f'label "{value}" is already on line {labels[value]}')
+            if len(value.split()) != 1:
+                problem("LABEL wants one word")
+            labels[value] = number
+            given[value] = {}
+            entry = value
+        elif key not in (_UBOOT_ENTRY if entry else _UBOOT_GLOBAL):
+            where = f'in the entry "{entry}"' if entry else "before the first LABEL"
+            problem(f'unknown directive "{words[0]}" {where}')
+        elif not value or value.startswith("#"):
+            problem(f"{words[0]} wants a value")
+        elif key in _UBOOT_NUMBERS and not re.fullmatch(r"-?\d+", value):
+            problem(f'{words[0]} wants a number, not "{value}"')
+        elif key in {"default", "ontimeout"}:
+            wanted.append((number, value))
+        elif key in _UBOOT_FILES and len(value.split()) != 1:
+            problem(f"{words[0]} wants one file")
+        elif key in _UBOOT_FILES and "," in value:
+            problem(f"{words[0]} takes one file; U-Boot splits no list at commas")
+        elif key in _UBOOT_FILES:
+            _note_file(value, files, problem)
+        elif key in {"fdtdir", "devicetreedir"}:
+            # U-Boot chooses the file there by its own board's name.
+            _note_file(value, set(), problem)
+        elif key == "append" and re.search(r"[$'\\]", value):
+            problem("APPEND holds $, a quote or a backslash, which U-Boot expands")
+        if entry and key in _UBOOT_ENTRY:
+            kind = "kernel" if key in _UBOOT_KINDS else key
+            if kind in given[entry]:
+                problem(f'{words[0]} is already on line {given[entry][kind]} of "{entry}"')
+            given[entry].setdefault(kind, number)
+    for number, label in wanted:
+        if label not in labels:
+            problems.append(f'line {number}: there is no label "{label}"')
+    for label, number in labels.items():
+        if "kernel" not in given[label]:
+            problems.append(f'line {number}: the entry "{label}" starts nothing')
+    return _config(files, problems)
+
+
 # --- GRUB ---------------------------------------------------------------------------------------
 
 _GRUB = frozenset(
-    {"[", "boot", "cat", "chainloader", "clear", "configfile", "cpuid", "devicetree", "echo",
-     "exit", "export", "false", "fwsetup", "halt", "initrd", "insmod", "linux", "ls", "menuentry",
-     "normal", "read", "reboot", "regexp", "return", "search", "serial", "set", "sleep", "source",
-     "submenu", "terminal_input", "terminal_output", "test", "true", "unset"}
+    {"[", "boot", "break", "cat", "chainloader", "clear", "configfile", "cpuid", "devicetree",
+     "echo", "exit", "export", "false", "fwsetup", "halt", "initrd", "insmod", "linux", "ls",
+     "menuentry", "normal", "read", "reboot", "regexp", "return", "search", "serial", "set",
+     "sleep", "source", "submenu", "terminal_input", "terminal_output", "test", "true", "unset"}
 )  # fmt: skip
 _GRUB_FETCHES = frozenset({"linux", "initrd", "chainloader", "configfile", "source", "devicetree"})
-_GRUB_BLOCKS = {"if": "fi", "while": "done", "until": "done", "for": "done"}
+_GRUB_BLOCKS = {"if": "fi", "while": "done", "until": "done"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +424,11 @@ def check_grub(text: str) -> Config:
         if not rest:
             continue
         name, arguments = rest[0].text, rest[1:]
+        if name == "for":
+            if len(arguments) < 3 or arguments[1].text != "in":
+                problem("for: wants a name, the word in and values")
+            blocks.append(("done", line))
+            continue
         if name == "function":
             if len(arguments) != 2 or arguments[1].raw != "{":
                 problem("function: wants a name and {")
@@ -451,4 +538,5 @@ CHECKS: Mapping[Loader, Callable[[str], Config]] = {
     Loader.IPXE: check_ipxe,
     Loader.PXELINUX: check_pxelinux,
     Loader.GRUB: check_grub,
+    Loader.UBOOT: check_uboot,
 }

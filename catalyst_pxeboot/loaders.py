@@ -7,9 +7,11 @@ configuration inside, one image works by TFTP and by HTTP from any folder of a s
 
 from __future__ import annotations
 
+import os
 import re
+import struct
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from catalyst_pxeboot.resources import read_table
 from catalyst_pxeboot.run import find_program, run
 
 #: Bytes of a loader binary that are searched for its version.
-VERSION_BYTES = 4 * 1024 * 1024
+VERSION_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def find_loaders(
             _find_files(loader, table[loader], set(arch_grub_platforms), search, found, missing)
     if Loader.GRUB in loaders:
         _find_grub(table["grub"], arch_grub_platforms, search, found, missing)
+        found.extend(_find_signed(table["shim"], set(arch_grub_platforms), search))
     return Loaders(
         found=tuple(sorted(found, key=lambda file: file.path)),
         missing=tuple(sorted(missing, key=lambda file: file.path)),
@@ -159,8 +162,39 @@ def read_version(loader: Loader, file: Path) -> str | None:
         case Loader.IPXE:
             found = _ipxe_version(data)
         case Loader.GRUB:
-            found = re.search(rb"GRUB(?: version)? (\d+\.\d+[!-~]*)", data)
+            found = _sbat_version(data) or re.search(rb"GRUB(?: version)? (\d+\.\d+[!-~]*)", data)
     return found.group(1).decode("ascii", "replace").replace("\0", "") if found else None
+
+
+def is_signed(file: Path) -> bool:
+    """Tell whether a UEFI program carries a signature, whoever made it.
+
+    PE format, "The Attribute Certificate Table".
+    """
+    with file.open("rb") as stream:
+        data = stream.read(4096)
+        size = stream.seek(0, 2)
+    if data[:2] != b"MZ" or len(data) < 64:
+        return False
+    header = struct.unpack_from("<I", data, 60)[0] + 24
+    if data[header - 24 : header - 20] != b"PE\0\0" or header + 152 > len(data):
+        return False
+    # The table of data directories lies behind the fields of a 32-bit or of a 64-bit header.
+    directories = {0x10B: 96, 0x20B: 112}.get(struct.unpack_from("<H", data, header)[0])
+    if directories is None:
+        return False
+    place, count = struct.unpack_from("<II", data, header + directories + 4 * 8)
+    return bool(count and place + count <= size)
+
+
+def _sbat_version(data: bytes) -> re.Match[bytes] | None:
+    """Find the version in the revocation data of shim and of a signed GRUB (shim's SBAT.md).
+
+    Its lines are component,generation,vendor,package,version,URL; the last is the one nearest to
+    the package.
+    """
+    lines = re.finditer(rb"(?m)^(?:grub|shim)[^,\n]*,\d+,[^,\n]*,[^,\n]*,([^,\n]+),", data)
+    return max(lines, key=re.Match.start, default=None)
 
 
 def _ipxe_version(data: bytes) -> re.Match[bytes] | None:
@@ -216,11 +250,40 @@ def _find_grub(
             missing.append(MissingLoader(path, Loader.GRUB, folders, table["gentoo"], package))
 
 
-def _first_file(folders: Iterable[Path], names: Sequence[str]) -> Path | None:
+def _find_signed(
+    table: Mapping[str, Any], platforms: set[str], search: Sequence[Path]
+) -> Iterator[FoundLoader]:
+    """Find shim and GRUB for Secure Boot, both of one vendor; neither is of use alone.
+
+    Nothing is said where they are absent: nobody needs them but for Secure Boot.
+    """
+    for client in table["clients"]:
+        if client["platform"] not in platforms:
+            continue
+        for vendor in (*table["folders"], []):
+            folders = (*search, *(Path(folder) for folder in vendor))
+            files = {
+                file["path"]: origin
+                for file in client["files"]
+                if (origin := _first_file(folders, file["names"], is_signed)) is not None
+            }
+            if all(file["path"] in files or file.get("optional") for file in client["files"]):
+                for path, origin in files.items():
+                    version = read_version(Loader.GRUB, origin)
+                    yield FoundLoader(path, Loader.GRUB, origin, version)
+                break
+
+
+def _first_file(
+    folders: Iterable[Path],
+    names: Sequence[str],
+    fits: Callable[[Path], bool] = lambda _file: True,
+) -> Path | None:
     for folder in folders:
         for name in names:
             file = folder / name
-            if file.is_file():
+            # What may not be read, as a mounted EFI system partition, is not there.
+            if os.access(file, os.R_OK) and file.is_file() and fits(file):
                 return file
     return None
 

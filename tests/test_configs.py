@@ -50,7 +50,7 @@ LABEL two
 GRUB = """# a comment with 'a quote
 if [ -z "$base" ]; then
     if ! regexp --set=1:base '^(.*[)/])boot' "$config_directory"; then set base="($root)/"; fi
-    export base
+    export base; for x in "$base" /; do if [ -s "$x" ]; then break; fi; done
 elif true; then
     true
 else
@@ -186,6 +186,8 @@ def test_pxelinux_problems(old: str, new: str, problem: str) -> None:
         ("menuentry Disk {", "menuentry Disk\n{",
          "line 22: menuentry: wants a title and { at the line's end"),
         ("function failed {", "function {", "line 11: function: wants a name and {"),
+        ("for x in", "for x", "line 4: for: wants a name, the word in and values"),
+        ("fi; done\n", "fi\n", 'line 4: not closed by "done"'),
         ("-z \"$base\" ]", "-z \"$base\"", 'line 2: "[" without "]"'),
         ("${base}boot/gentoo\"", "${base}/boot/gentoo\"",
          'line 16: "/boot/gentoo" leads out of the tree'),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
+import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from catalyst_pxeboot.loaders import (
     find_loaders,
     grub_argv,
     grub_modules,
+    is_signed,
     make_grub_image,
     read_version,
 )
@@ -36,8 +39,8 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "system"
     folder.mkdir()
     table = copy.deepcopy(read_table("loaders.toml"))
-    for loader in table.values():
-        loader["folders"] = [str(folder)]
+    for name, loader in table.items():
+        loader["folders"] = [[str(folder)]] if name == "shim" else [str(folder)]
     monkeypatch.setattr(loaders, "read_table", lambda _name: table)
     monkeypatch.setattr(loaders, "find_program", lambda name: Path("/usr/bin") / name)
     monkeypatch.setattr(loaders, "run", lambda _argv: b"grub-mkimage (GRUB) 2.06-13+deb12u2\n")
@@ -49,6 +52,20 @@ def put(folder: Path, *names: str, content: bytes = b"") -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+
+
+def program(*, signature: int = 8, bits: int = 64, content: bytes = b"") -> bytes:
+    """Make a UEFI program's headers, `content` and a signature of so many bytes."""
+    directories = 112 if bits == 64 else 96
+    header = bytearray(64 + 24 + directories + 16 * 8)
+    header[:2] = b"MZ"
+    struct.pack_into("<I", header, 60, 64)
+    header[64:68] = b"PE\0\0"
+    struct.pack_into("<H", header, 64 + 24, 0x20B if bits == 64 else 0x10B)
+    if signature:
+        place = len(header) + len(content)
+        struct.pack_into("<II", header, 64 + 24 + directories + 4 * 8, place, signature)
+    return bytes(header) + content + bytes(signature)
 
 
 def find(
@@ -136,6 +153,97 @@ def test_only_what_was_asked_for(system: Path) -> None:
     assert {file.loader for file in find(PC, Loader.GRUB).found} == {Loader.GRUB}
 
 
+SBAT = b"""sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md
+shim,4,UEFI shim,shim,1,https://github.com/rhboot/shim
+shim.debian,1,Debian,shim,16.1,https://tracker.debian.org/pkg/shim
+"""
+
+
+def test_a_signed_shim_and_its_grub(system: Path) -> None:
+    put(system, "shimx64.efi.signed", content=program(content=SBAT))
+    put(system, "grubnetx64.efi.signed", content=program())
+    put(system, "grubx64.efi.signed", content=program())  # the one for disks
+    put(system, "shimx64.efi", "shimaa64.efi", "grubnetaa64.efi.signed", content=program())
+    found = find({"x86_64-efi": "core.efi"}, Loader.GRUB).found
+    assert found == (
+        FoundLoader("grubx64.efi", Loader.GRUB, system / "grubnetx64.efi.signed", None),
+        FoundLoader("shimx64.efi", Loader.GRUB, system / "shimx64.efi.signed", "16.1"),
+    )
+    put(system, "mmaa64.efi", content=program())
+    found = find({"arm64-efi": "core.efi"}, Loader.GRUB).found
+    assert [file.path for file in found] == ["grubaa64.efi", "mmaa64.efi", "shimaa64.efi"]
+    assert find({"x86_64-efi": "core.efi"}, Loader.IPXE).found == ()
+    assert find(PC, Loader.GRUB).found == ()
+
+
+@pytest.mark.parametrize("damage", ["no grub", "no shim", "unsigned grub", "unsigned shim"])
+def test_shim_and_grub_only_together_and_signed(system: Path, damage: str) -> None:
+    what, name = damage.split()
+    names = {"shim": "BOOTIA32.EFI", "grub": "grubia32.efi"}
+    put(system, *names.values(), "mmia32.efi", content=program(bits=32))
+    assert len(find({"i386-efi": "core.efi"}, Loader.GRUB).found) == 3
+    (system / names[name]).unlink()
+    if what == "unsigned":
+        put(system, names[name], content=program(signature=0, bits=32))
+    found = find({"i386-efi": "core.efi"}, Loader.GRUB)
+    assert found.found == ()
+    # Nobody needs them but for Secure Boot, so their absence is not told.
+    assert [file.path for file in found.missing] == ["boot/grub/i386-efi/core.efi"]
+
+
+def test_shim_and_grub_are_of_one_vendor(
+    system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, own = (tmp_path / name for name in ("one", "other", "own"))
+    table = copy.deepcopy(read_table("loaders.toml"))
+    table["grub"]["folders"] = []
+    table["shim"]["folders"] = [[str(one)], [str(other)]]
+    monkeypatch.setattr(loaders, "read_table", lambda _name: table)
+    put(one, "shimx64.efi.signed", "mmx64.efi.signed", content=program())
+    put(other, "grubx64.efi", content=program())
+    assert find({"x86_64-efi": "core.efi"}, Loader.GRUB).found == ()
+    put(other, "shimx64.efi", content=program())
+    found = find({"x86_64-efi": "core.efi"}, Loader.GRUB).found
+    assert [file.origin for file in found] == [other / "grubx64.efi", other / "shimx64.efi"]
+    # GRUB with the owner's own signature, and the shim of the build host
+    put(own, "grubx64.efi", content=program())
+    found = find({"x86_64-efi": "core.efi"}, Loader.GRUB, search=[own]).found
+    assert [file.origin for file in found] == [
+        own / "grubx64.efi", one / "mmx64.efi.signed", one / "shimx64.efi.signed",
+    ]  # fmt: skip
+
+
+def test_a_system_partition_that_may_not_be_read(
+    system: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(system, "shimx64.efi", "grubx64.efi", content=program())
+    assert len(find({"x86_64-efi": "core.efi"}, Loader.GRUB).found) == 2
+    readable = os.access
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: "shim" not in str(path) and readable(path, mode)
+    )
+    assert find({"x86_64-efi": "core.efi"}, Loader.GRUB).found == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "signed"),
+    [
+        (program(), True),
+        (program(bits=32), True),
+        (program(signature=0), False),
+        (program()[:-1], False),  # its end is missing
+        (program()[:100], False),
+        (b"MZ" + bytes(58) + b"\xff\xff\xff\xff" + bytes(200), False),
+        (b"\x7fELF", False),
+        (b"", False),
+    ],
+)
+def test_signatures(tmp_path: Path, content: bytes, signed: bool) -> None:
+    file = tmp_path / "program.efi"
+    file.write_bytes(content)
+    assert is_signed(file) is signed
+
+
 def test_grub_mkimage_command_line() -> None:
     argv = grub_argv(
         Path("/usr/bin/grub-mkimage"),
@@ -196,6 +304,8 @@ def test_making_an_image_without_the_tool(tmp_path: Path, monkeypatch: pytest.Mo
          "1.0.0+git-20190125.36a4c85-5.1"),
         (Loader.IPXE, b"compressed", None),
         (Loader.GRUB, b"\0GRUB version 2.12\0", "2.12"),
+        (Loader.GRUB, b"sbat,1,SBAT Version,sbat,1,u\ngrub,4,FSF,grub,2.06,u\n"
+         b"grub.debian,5,Debian,grub2,2.06-13+deb12u2,u\n\0", "2.06-13+deb12u2"),
     ],
 )  # fmt: skip
 def test_versions(tmp_path: Path, loader: Loader, content: bytes, version: str | None) -> None:
