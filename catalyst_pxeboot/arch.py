@@ -35,6 +35,7 @@ class Arch:
     kernels: tuple[str, ...]
     command_line: int  # bytes
     loaders: tuple[Loader, ...]
+    more_loaders: tuple[Loader, ...]
     console: str
     grub: Mapping[str, str]
     dhcp: tuple[DhcpClient, ...]
@@ -51,6 +52,7 @@ def all_arches() -> tuple[Arch, ...]:
             kernels=tuple(table["kernels"]),
             command_line=table["command_line"],
             loaders=tuple(Loader(word) for word in table["loaders"]),
+            more_loaders=tuple(Loader(word) for word in table.get("more_loaders", ())),
             console=table["console"],
             grub=dict(table["grub"]),
             dhcp=tuple(_dhcp_client(client) for client in table["dhcp"]),

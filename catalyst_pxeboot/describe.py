@@ -14,7 +14,7 @@ from catalyst_pxeboot.source import Source
 from catalyst_pxeboot.words import size
 
 #: The roles of files that come from the live image.
-PAYLOAD = frozenset({Role.SQUASHFS, Role.INITRAMFS, Role.KERNEL, Role.MEMTEST})
+PAYLOAD = frozenset({Role.SQUASHFS, Role.INITRAMFS, Role.KERNEL, Role.MEMTEST, Role.DEVICE_TREE})
 
 
 def source_lines(source: Source) -> Iterator[str]:
@@ -39,6 +39,8 @@ def source_lines(source: Source) -> Iterator[str]:
         )
         if initramfs.modules:
             yield f"  modules    {' '.join(initramfs.modules)}"
+        if kernel.device_trees:
+            yield f"  trees      {kernel.device_trees.folder}: {len(kernel.device_trees.files)} files"
         yield f"  config     {'read' if kernel.config is not None else 'not in the image'}"
         yield f"  arguments  {' '.join(kernel.iso.arguments) or 'none'}"
         for entry in kernel.iso.entries:
@@ -114,9 +116,18 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"timeout  {'none' if plan.menu.timeout is None else f'{plan.menu.timeout} s'}"
     yield f"loaders  {' '.join(spec.loaders)}"
     for file in plan.files:
-        yield f"file     {file.path}  {file.role}, {size(file.bytes)}, {spec.link}"
+        if file.role is not Role.DEVICE_TREE:
+            yield f"file     {file.path}  {file.role}, {size(file.bytes)}, {spec.link}"
+    # There may be more than a thousand.
+    if trees := [file.bytes for file in plan.files if file.role is Role.DEVICE_TREE]:
+        yield f"files    {len(trees)} {Role.DEVICE_TREE}s, {size(sum(trees))}, {spec.link}"
     for made in plan.made:
         yield f"file     {made.path}  {made.role}, {size(len(made.content))}, made"
+    for kernel in plan.unpacked:
+        yield f"file     {kernel.path}  {kernel.role}, unpacked from {kernel.origin.path.name}"
+    for joined in plan.joined:
+        parts = " + ".join(joined.parts)
+        yield f"file     {joined.path}  {joined.role}, {size(joined.bytes)}, {parts}"
     for loader in plan.loaders.found:
         yield f"file     {loader.path}  loader, {loader.loader} {loader.version or ''}".rstrip()
     yield f"file     {MANIFEST} {' '.join(sum_files(spec.digests))}  made last"
@@ -126,6 +137,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"         {entry.kernel} {' '.join(entry.arguments)}"
     for memtest in plan.menu.memtests:
         yield f"entry    {memtest.title} ({memtest.firmware} only)"
+    for line in plan.notes:
+        yield f"note     {line}"
     for line in plan.left_out:
         yield f"left out {line}"
     for missing in plan.loaders.missing:

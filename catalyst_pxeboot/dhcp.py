@@ -39,7 +39,11 @@ BOOT_FILE_BYTES = 127
 _PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 
-# PXELINUX with HTTP and FTP; it fetches by them only if option 210 names a URL.
+#: Loaders that, like iPXE, go on from a proxy's answer. GRUB (a signed one behind shim too) and
+#: U-Boot read that of the server which gave the address, and look for their menu there.
+_PROXY_LOADERS = frozenset({"pxelinux.0", "lpxelinux.0"})
+
+#: PXELINUX with HTTP and FTP; it fetches by them only if option 210 names a URL.
 _PATH_PREFIX_LOADERS = frozenset({"lpxelinux.0"})
 
 
@@ -64,6 +68,7 @@ class ClientView:
     http_codes: tuple[int, ...]
     loaders: tuple[LoaderView, ...]
     http_loaders: tuple[LoaderView, ...]
+    proxy_loaders: tuple[LoaderView, ...]  # those that a proxy's answer is enough for
     bios: bool
 
 
@@ -116,18 +121,20 @@ def _values(arch: Arch, files: Collection[str], server: Server) -> dict[str, Any
 
 def _view_client(client: DhcpClient, files: Collection[str], server: Server) -> ClientView:
     root = _tree_url(server)
+    loaders = [file for file in client.loaders if file in files]
+
+    def view(file: str) -> LoaderView:
+        prefix = root if file in _PATH_PREFIX_LOADERS else ""
+        return LoaderView(_boot_file(_below(server.tftp_prefix, file)), prefix)
+
     return ClientView(
         name=client.name,
         title=client.title,
         codes=client.codes,
         http_codes=client.http_codes,
-        loaders=tuple(
-            LoaderView(
-                _boot_file(_below(server.tftp_prefix, file)),
-                root if file in _PATH_PREFIX_LOADERS else "",
-            )
-            for file in client.loaders
-            if file in files
+        loaders=tuple(view(file) for file in loaders),
+        proxy_loaders=tuple(
+            view(file) for file in loaders if file in _PROXY_LOADERS | _ipxe_loaders()
         ),
         http_loaders=tuple(
             LoaderView(_boot_file(root + file), "") for file in client.http_loaders if file in files

@@ -12,7 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.model import ROOT_MEMBER, Firmware, LiveEntry, Loader, MemtestEntry
+from catalyst_pxeboot.model import (
+    MEMTEST_LOADERS,
+    ROOT_MEMBER,
+    LiveEntry,
+    Loader,
+    MemtestEntry,
+)
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import GENERATOR
 from catalyst_pxeboot.source import SourceKernel
@@ -67,6 +73,7 @@ def render_manifest(plan: Plan, files: Sequence[TreeFile], *, time: int) -> byte
             }
             for name in spec.loaders
         },
+        "notes": list(plan.notes),
         "left_out": list(plan.left_out),
         "files": [_file(file) for file in sorted(files, key=lambda file: file.path)],
         "sums": sum_files(spec.digests),
@@ -122,32 +129,23 @@ def _kernel(kernel: SourceKernel) -> dict[str, Any]:
 
 
 def _live(entry: LiveEntry, loaders: Sequence[Loader]) -> dict[str, Any]:
-    first = [entry.initramfs, *([entry.padding] if entry.padding else [])]
-    joined = [*first, entry.root_header, entry.squashfs]
-    by_loader: dict[str, list[str]] = {
-        # iPXE makes the member's header itself; only under an old UEFI iPXE it takes ours.
-        str(loader): [*first, entry.squashfs] if loader is Loader.IPXE else joined
-        for loader in loaders
-    }
     return {
         "name": entry.name,
         "title": entry.title,
         "kernel": entry.kernel,
+        "kernels": {str(loader): entry.kernel_for(loader) for loader in loaders},
         "arguments": " ".join(entry.arguments),
-        "initrds": by_loader,
+        "initrds": {str(loader): list(entry.initrds_for(loader)) for loader in loaders},
     }
 
 
 def _memtest(entry: MemtestEntry, loaders: Sequence[Loader]) -> dict[str, Any]:
-    able = [
-        str(loader)
-        for loader in loaders
-        if loader is not Loader.PXELINUX or entry.firmware is Firmware.BIOS
-    ]
+    able = [str(loader) for loader in loaders if loader in MEMTEST_LOADERS[entry.firmware]]
     return {
         "name": entry.name,
         "title": entry.title,
         "kernel": entry.path,
+        "kernels": dict.fromkeys(able, entry.path),
         "arguments": "",
         "firmware": str(entry.firmware),
         "initrds": {loader: [] for loader in able},

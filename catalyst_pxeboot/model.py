@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from catalyst_pxeboot.formats.kernel import Kernel
+
 #: Name of the squashfs inside the initramfs. It ends in `.img` because dracut's live: scheme
 #: asks for that, and lies at the root because genkernel looks nowhere else.
 ROOT_MEMBER = "image.squashfs.img"
@@ -20,6 +22,7 @@ class Loader(StrEnum):
     IPXE = "ipxe"
     PXELINUX = "pxelinux"
     GRUB = "grub"
+    UBOOT = "uboot"
 
 
 class Firmware(StrEnum):
@@ -27,6 +30,13 @@ class Firmware(StrEnum):
 
     BIOS = "bios"
     EFI = "efi"
+
+
+#: The loaders that can start memtest86+ from each kind of firmware.
+MEMTEST_LOADERS = {
+    Firmware.BIOS: frozenset({Loader.IPXE, Loader.PXELINUX, Loader.GRUB}),
+    Firmware.EFI: frozenset({Loader.IPXE, Loader.GRUB}),
+}
 
 
 class Generator(StrEnum):
@@ -54,6 +64,7 @@ class Role(StrEnum):
     ROOT_HEADER = "root-header"
     PADDING = "padding"
     MEMTEST = "memtest"
+    DEVICE_TREE = "device-tree"
     LOADER = "loader"
     CONFIG = "config"
 
@@ -99,7 +110,8 @@ class LiveEntry:
     `arguments` is the whole kernel command line but for what only the loader knows while it
     runs (initrd=, BOOTIF=, the caller's own words). The initrds are, in this order:
     `initramfs`, `padding` where there is one, then either `root_header` and `squashfs` (loaders
-    that join files byte by byte) or the squashfs as a member named `ROOT_MEMBER` (iPXE).
+    that join files byte by byte) or the squashfs as a member named `ROOT_MEMBER` (iPXE). U-Boot
+    takes one file only, `joined`, which is all of them.
     """
 
     name: str  # unique in the menu; letters, digits and hyphens, so it is a label for any loader
@@ -111,6 +123,24 @@ class LiveEntry:
     squashfs: str
     arguments: tuple[str, ...]
     generator: Generator
+    unpacked: str | None = None  # the kernel for those loaders that cannot take it as it is
+    unpacked_for: tuple[Loader, ...] = ()
+    joined: str | None = None  # U-Boot's initrd
+    device_trees: str | None = None  # a folder, for U-Boot
+
+    def kernel_for(self, loader: Loader) -> str:
+        """Return the kernel's path in the form that `loader` takes."""
+        return self.unpacked if self.unpacked and loader in self.unpacked_for else self.kernel
+
+    def initrds_for(self, loader: Loader) -> tuple[str, ...]:
+        """Return the files that `loader` loads behind the kernel, in order."""
+        if loader is Loader.UBOOT and self.joined:
+            return (self.joined,)
+        first = (self.initramfs, *((self.padding,) if self.padding else ()))
+        # iPXE makes the member's header itself; only under an old UEFI iPXE it takes ours.
+        if loader is Loader.IPXE:
+            return (*first, self.squashfs)
+        return (*first, self.root_header, self.squashfs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +172,25 @@ class SourceFile:
 
     path: str
     origin: Path
+    role: Role
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedFile:
+    """A file of the tree that is the plain Image within a kernel of the live image."""
+
+    path: str
+    origin: Kernel
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedFile:
+    """A file of the tree that is other files of the tree, one behind the other."""
+
+    path: str
+    parts: tuple[str, ...]
     role: Role
     bytes: int
 

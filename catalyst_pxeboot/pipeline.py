@@ -17,7 +17,7 @@ from catalyst_pxeboot.digest import digest_bytes
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
 from catalyst_pxeboot.manifest import algorithms, render_manifest, render_sums, sum_files
-from catalyst_pxeboot.model import MadeFile, Role
+from catalyst_pxeboot.model import Loader, MadeFile, Role
 from catalyst_pxeboot.plan import Plan, plan_tree
 from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
 from catalyst_pxeboot.render import render_configs, render_grub_early
@@ -26,8 +26,10 @@ from catalyst_pxeboot.spec import Spec
 from catalyst_pxeboot.tree import (
     TreeFile,
     seal_folders,
+    stage_joined_files,
     stage_made_files,
     stage_source_files,
+    stage_unpacked_files,
     write_file,
 )
 
@@ -61,6 +63,8 @@ def build(spec: Spec, *, report: Report) -> Built:
     time = tree_time(plan)
     configs = render_configs(plan.menu, loaders=spec.loaders, templates=spec.templates)
     names = {loader.path for loader in plan.loaders.found} | {file.path for file in configs}
+    if Loader.UBOOT in spec.loaders:
+        names.add(MANIFEST)  # for its folder, which is the tree's
     dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
     early = render_grub_early(spec.templates)
     digests = algorithms(spec.digests)
@@ -69,9 +73,13 @@ def build(spec: Spec, *, report: Report) -> Built:
         # GRUB's images are made while the squashfs is read; neither needs the other.
         taking = beside.submit(_take_loaders, plan.loaders.found, early)
         report(f"Staging {len(plan.files)} payload files")
-        files = stage_source_files(plan.files, staging, link=spec.link, algorithms=digests, time=time)
+        files = stage_source_files(
+            plan.files, staging, link=spec.link, algorithms=digests, time=time
+        )
         made = (*plan.made, *configs, *dhcp, *taking.result())
         files += stage_made_files(made, staging, algorithms=digests, time=time)
+        files += stage_unpacked_files(plan.unpacked, staging, algorithms=digests, time=time)
+        files += stage_joined_files(plan.joined, staging, algorithms=digests, time=time)
         manifest = render_manifest(plan, files, time=time)
         write_file(staging / MANIFEST, manifest, time=time)
         by_path = {file.path: file.digests for file in files}

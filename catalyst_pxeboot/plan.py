@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from catalyst_pxeboot.checks import find_contradictions
 from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
+from catalyst_pxeboot.formats.kernel import KernelImage
 from catalyst_pxeboot.isomenu import IsoEntry, without_root
 from catalyst_pxeboot.loaders import Loaders
 from catalyst_pxeboot.model import (
     ROOT_MEMBER,
     Firmware,
     Generator,
+    JoinedFile,
     LiveEntry,
     Loader,
     MadeFile,
@@ -23,9 +25,11 @@ from catalyst_pxeboot.model import (
     Menu,
     Role,
     SourceFile,
+    UnpackedFile,
 )
 from catalyst_pxeboot.source import Source, SourceKernel
 from catalyst_pxeboot.spec import Spec
+from catalyst_pxeboot.words import size
 
 ROOT_HEADER = "boot/root.cpio-header"
 
@@ -42,6 +46,23 @@ ROOT_ARGUMENTS = {
     ),
 }
 
+#: Kernels that a loader cannot start, and why. It is given the plain Image within. PXELINUX runs
+#: on x86, where there are none of these.
+UNPACKED_FOR = {
+    KernelImage.GZIP: {
+        Loader.IPXE: "UEFI starts PE programs only, and iPXE unpacks none before 2021",
+        Loader.UBOOT: "it unpacks none unless its kernel_comp_addr_r and kernel_comp_size are set",
+    },
+    KernelImage.ZBOOT: {
+        Loader.GRUB: "before 2.12 it asks for the plain Image's header, unless patched",
+        Loader.UBOOT: "it starts EFI programs by bootefi, not by pxe boot",
+    },
+}
+
+#: Bytes of a line that a U-Boot takes on any usual board (CONFIG_SYS_CBSIZE; many take 1024 or 2048).
+_UBOOT_LINE = 512
+_BOOTIF = " BOOTIF=01-00-00-00-00-00-00"
+
 #: Bytes that loaders add to a command line by themselves: BOOT_IMAGE=, initrd=, BOOTIF=.
 _LOADER_WORDS = 256
 
@@ -55,7 +76,10 @@ class Plan:
     menu: Menu
     files: tuple[SourceFile, ...]
     made: tuple[MadeFile, ...]
+    unpacked: tuple[UnpackedFile, ...]
+    joined: tuple[JoinedFile, ...]
     loaders: Loaders
+    notes: tuple[str, ...]  # what is in the tree in another form than in the source, and why
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -80,17 +104,35 @@ def plan_tree(spec: Spec, source: Source, loaders: Loaders) -> Plan:
         memtests=memtests,
         serial=spec.serial,
     )
-    files = _plan_files(source)
+    files = _plan_files(spec, source)
+    made = _plan_made(source)
+    unpacked = tuple(_plan_unpacked(spec, source))
+    joined = tuple(_plan_joined(spec, source))
+    _check_paths(file.path for file in (*files, *made, *unpacked, *joined))
     return Plan(
         spec=spec,
         source=source,
         menu=menu,
         files=files,
-        made=_plan_made(source),
+        made=made,
+        unpacked=unpacked,
+        joined=joined,
         loaders=loaders,
+        notes=tuple(_notes(spec, source)),
         left_out=source.left_out,
-        warnings=tuple(_warnings(spec, source)),
+        warnings=tuple(_warnings(spec, source, live)),
     )
+
+
+def _check_paths(paths: Iterable[str]) -> None:
+    taken = set()
+    for path in paths:
+        if path in taken:
+            raise PxebootError(
+                f"{path}: a file of the live image has this name, which another file would get",
+                hint="name its kernel otherwise in boot/kernel of the livecd-stage2 spec",
+            )
+        taken.add(path)
 
 
 def _timeout(spec: Spec, source: Source) -> int | None:
@@ -136,6 +178,12 @@ def _plan_entry(
         squashfs=source.squashfs.path.name,
         arguments=arguments,
         generator=generator,
+        unpacked=_unpacked_path(spec, kernel),
+        unpacked_for=_unpacked_for(spec, kernel),
+        joined=_joined_path(kernel) if Loader.UBOOT in spec.loaders else None,
+        device_trees=kernel.device_trees.folder
+        if kernel.device_trees and Loader.UBOOT in spec.loaders
+        else None,
     )
 
 
@@ -173,6 +221,70 @@ def _padding_path(kernel: SourceKernel) -> str | None:
     return f"{kernel.iso.initramfs}.pad" if padding else None
 
 
+def _unpacked_for(spec: Spec, kernel: SourceKernel) -> tuple[Loader, ...]:
+    reasons = UNPACKED_FOR.get(kernel.kernel.image, {})
+    return tuple(loader for loader in spec.loaders if loader in reasons)
+
+
+def _unpacked_path(spec: Spec, kernel: SourceKernel) -> str | None:
+    return f"{kernel.iso.path}.Image" if _unpacked_for(spec, kernel) else None
+
+
+def _joined_path(kernel: SourceKernel) -> str:
+    return f"{kernel.iso.path}.initrd"
+
+
+def _plan_unpacked(spec: Spec, source: Source) -> Iterator[UnpackedFile]:
+    for kernel in source.kernels:
+        path = _unpacked_path(spec, kernel)
+        if path is None:
+            continue
+        if kernel.kernel.packed is None:
+            able = [loader for loader in spec.loaders if loader not in _unpacked_for(spec, kernel)]
+            raise PxebootError(
+                f"{kernel.iso.path}: {' and '.join(_unpacked_for(spec, kernel))} cannot start this"
+                f" {kernel.kernel.image}, and its compression cannot be undone here",
+                hint="build the kernel with CONFIG_KERNEL_GZIP or CONFIG_KERNEL_ZSTD"
+                + (f", or say pxeboot/loaders: {' '.join(able)}" if able else ""),
+            )
+        yield UnpackedFile(path, kernel.kernel, Role.KERNEL)
+
+
+def _plan_joined(spec: Spec, source: Source) -> Iterator[JoinedFile]:
+    if Loader.UBOOT not in spec.loaders:
+        return
+    header = len(member_header(ROOT_MEMBER, source.squashfs.bytes))
+    for kernel in source.kernels:
+        image = kernel.initramfs
+        padding = _padding_path(kernel)
+        yield JoinedFile(
+            path=_joined_path(kernel),
+            parts=(
+                kernel.iso.initramfs,
+                *((padding,) if padding else ()),
+                ROOT_HEADER,
+                source.squashfs.path.name,
+            ),
+            role=Role.INITRAMFS,
+            bytes=image.bytes
+            + alignment_padding(image.bytes, image.compression)
+            + header
+            + source.squashfs.bytes,
+        )
+
+
+def _notes(spec: Spec, source: Source) -> Iterator[str]:
+    for kernel in source.kernels:
+        reasons = UNPACKED_FOR.get(kernel.kernel.image, {})
+        for loader in _unpacked_for(spec, kernel):
+            yield (
+                f"{_unpacked_path(spec, kernel)} for {loader}: {kernel.iso.path} is an"
+                f" {kernel.kernel.image}; {reasons[loader]}"
+            )
+    for file in _plan_joined(spec, source):
+        yield f"{file.path} for uboot: it loads one initrd only, here {size(file.bytes)}"
+
+
 def _plan_memtests(source: Source) -> Iterator[MemtestEntry]:
     for memtest, _ in source.memtests:
         yield MemtestEntry(
@@ -184,7 +296,7 @@ def _plan_memtests(source: Source) -> Iterator[MemtestEntry]:
         )
 
 
-def _plan_files(source: Source) -> tuple[SourceFile, ...]:
+def _plan_files(spec: Spec, source: Source) -> tuple[SourceFile, ...]:
     files: dict[str, SourceFile] = {}
 
     def add(path: str, role: Role, count: int) -> None:
@@ -193,6 +305,9 @@ def _plan_files(source: Source) -> tuple[SourceFile, ...]:
     for kernel in source.kernels:
         add(kernel.iso.path, Role.KERNEL, kernel.kernel.bytes)
         add(kernel.iso.initramfs, Role.INITRAMFS, kernel.initramfs.bytes)
+        if kernel.device_trees and Loader.UBOOT in spec.loaders:
+            for path, count in kernel.device_trees.files:
+                add(path, Role.DEVICE_TREE, count)
     for memtest, count in source.memtests:
         add(memtest.path, Role.MEMTEST, count)
     add(source.squashfs.path.name, Role.SQUASHFS, source.squashfs.bytes)
@@ -211,7 +326,7 @@ def _plan_made(source: Source) -> tuple[MadeFile, ...]:
     return tuple(made[path] for path in sorted(made))
 
 
-def _warnings(spec: Spec, source: Source) -> Iterator[str]:
+def _warnings(spec: Spec, source: Source, live: Sequence[LiveEntry]) -> Iterator[str]:
     for kernel in source.kernels:
         if not kernel.kernel.efi_stub and Loader.IPXE in spec.loaders:
             yield (
@@ -222,3 +337,10 @@ def _warnings(spec: Spec, source: Source) -> Iterator[str]:
         for memtest, _ in source.memtests:
             if memtest.firmware is Firmware.EFI:
                 yield f"{memtest.title}: not in PXELINUX's menu, which runs on a BIOS only"
+    if Loader.UBOOT in spec.loaders and any(
+        len(" ".join(entry.arguments)) + len(_BOOTIF) >= _UBOOT_LINE for entry in live
+    ):
+        yield (
+            f"the kernel command line is longer than the {_UBOOT_LINE} bytes that U-Boot reads on"
+            " many boards (CONFIG_SYS_CBSIZE); shorten pxeboot/bootargs"
+        )

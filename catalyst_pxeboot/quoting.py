@@ -7,7 +7,9 @@ Sources: iPXE core/exec.c, core/settings.c and image/script.c (words split at wh
 quotes; `${` expands; `||`, `&&` and `;` as words of their own separate commands; a word that
 begins with `#` starts a comment; a backslash before the line's end continues it). GRUB manual,
 "Quoting" (nothing is special between single quotes; the kernel gets a backslash before each
-`"`, `'` and `\\`). Syslinux com32/menu/readconfig.c (lines are raw; `^` marks a hot key).
+`"`, `'` and `\\`). Syslinux com32/menu/readconfig.c (lines are raw; `^` marks a hot key). U-Boot
+boot/pxe_utils.c (lines are raw, but cannot begin with `#`) and common/cli_simple.c, which goes over
+the kernel's arguments.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.model import Loader
 
 #: Loaders as people write them.
-LOADER_NAMES = {Loader.IPXE: "iPXE", Loader.PXELINUX: "PXELINUX", Loader.GRUB: "GRUB"}
+LOADER_NAMES = {
+    Loader.IPXE: "iPXE",
+    Loader.PXELINUX: "PXELINUX",
+    Loader.GRUB: "GRUB",
+    Loader.UBOOT: "U-Boot",
+}
 
 _PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
 _LABEL = re.compile(r"[A-Za-z0-9-]+")
@@ -54,6 +61,8 @@ def quote_title(loader: Loader, text: str) -> str:
                 )
         case Loader.GRUB:
             return "'" + text.replace("'", r"'\''") + "'"
+        case Loader.UBOOT:
+            _check_uboot_start(what, text, loader)
     return text
 
 
@@ -121,7 +130,24 @@ def _argument(loader: Loader, word: str) -> str:
                 )
             if not _GRUB_PLAIN.fullmatch(word):
                 return f"'{word}'"
+        case Loader.UBOOT:
+            _check_uboot_start(what, word, loader)
+            if any(c in "$'\\" for c in word):
+                raise _refused(
+                    what,
+                    word,
+                    loader,
+                    "holds '$', a quote or a backslash, which U-Boot expands",
+                    "write it without, or leave uboot out of pxeboot/loaders",
+                )
     return word
+
+
+def _check_uboot_start(what: str, text: str, loader: Loader) -> None:
+    if text.startswith("#"):
+        raise _refused(
+            what, text, loader, "begins with '#', which starts a comment there", "begin otherwise"
+        )
 
 
 def _check_ipxe(what: str, words: Iterable[str], text: str, loader: Loader) -> None:

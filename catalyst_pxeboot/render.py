@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 CONFIGS: Mapping[Loader, tuple[str, ...]] = {
     Loader.IPXE: ("boot.ipxe",),
     Loader.PXELINUX: ("pxelinux.cfg/default",),
-    Loader.GRUB: ("boot/grub/grub.cfg",),
+    # The second and third lead a GRUB that was not made for the tree to the first.
+    Loader.GRUB: ("boot/grub/grub.cfg", "grub.cfg", "grub/grub.cfg"),
+    # U-Boot calls itself arm on arm64, too.
+    Loader.UBOOT: ("pxelinux.cfg/default-arm",),
 }
 
 #: The configuration inside GRUB's own network images; no file of the tree.
@@ -59,6 +62,8 @@ class LiveView:
     arguments: str
     dracut: bool
     genkernel: bool
+    joined: str  # U-Boot's only initrd; empty for other loaders
+    device_trees: str  # a folder; empty where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,7 @@ def _view_live(loader: Loader, entry: LiveEntry) -> LiveView:
     view = LiveView(
         name=quoting.quote_label(loader, entry.name),
         title=quoting.quote_title(loader, entry.title),
-        kernel=path(entry.kernel),
+        kernel=path(entry.kernel_for(loader)),
         initramfs=path(entry.initramfs),
         padding=path(entry.padding) if entry.padding else "",
         root_header=path(entry.root_header),
@@ -159,6 +164,8 @@ def _view_live(loader: Loader, entry: LiveEntry) -> LiveView:
         arguments=quoting.quote_arguments(loader, entry.arguments),
         dracut=entry.generator is Generator.DRACUT,
         genkernel=entry.generator is Generator.GENKERNEL,
+        joined=path(entry.joined) if entry.joined and loader is Loader.UBOOT else "",
+        device_trees=path(entry.device_trees) if entry.device_trees else "",
     )
     if loader is Loader.PXELINUX:
         _check_pxelinux_line(view)

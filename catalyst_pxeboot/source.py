@@ -32,6 +32,14 @@ _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceTrees:
+    """A folder of device trees and its files, relative to the image's root, with their bytes."""
+
+    folder: str
+    files: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SourceKernel:
     """A kernel with its initramfs, and its .config where the tree has it."""
 
@@ -39,6 +47,7 @@ class SourceKernel:
     kernel: Kernel
     initramfs: Initramfs
     config: Mapping[str, str] | None
+    device_trees: DeviceTrees | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,4 +233,26 @@ def _read_kernel(root: Path, iso: IsoKernel) -> SourceKernel:
     config = None
     if (root / config_name).exists() or (root / config_name).is_symlink():
         config = read_kconfig(_regular(root, config_name, "the kernel's config"))
-    return SourceKernel(iso=iso, kernel=kernel, initramfs=initramfs, config=config)
+    return SourceKernel(
+        iso=iso,
+        kernel=kernel,
+        initramfs=initramfs,
+        config=config,
+        device_trees=_find_device_trees(root, iso, kernel),
+    )
+
+
+def _find_device_trees(root: Path, iso: IsoKernel, kernel: Kernel) -> DeviceTrees | None:
+    """Find a kernel's device trees where `make dtbs_install` and kernel-install put them.
+
+    catalyst itself leaves none: an overlay of the stage2 spec can.
+    """
+    folders = [f"boot/{word}-{iso.name}" for word in ("dtbs", "dtb")]
+    if kernel.version:
+        folders += [f"boot/{word}/{kernel.version}" for word in ("dtbs", "dtb")]
+    for folder in (*folders, "boot/dtbs", "boot/dtb"):
+        names = sorted(str(path.relative_to(root)) for path in (root / folder).rglob("*.dtb"))
+        if names:
+            files = ((name, _regular(root, name, "a device tree")) for name in names)
+            return DeviceTrees(folder, tuple((name, path.stat().st_size) for name, path in files))
+    return None

@@ -114,6 +114,7 @@ def _parse(
     kernels = tuple(reader.name("boot/kernel", name) for name in reader.words("boot/kernel"))
     digests = reader.take("digests", lambda: _digests(reader.settings.get("digests")))
     loaders = reader.enums("pxeboot/loaders", Loader)
+    _check_loaders(reader, loaders, arch)
     link = reader.enums("pxeboot/link", LinkMode) or (LinkMode.AUTO,)
     if len(link) > 1:
         reader.fault("pxeboot/link", "takes one word", "choose one")
@@ -173,6 +174,17 @@ def check_keys(keys: Collection[str], *, required: Collection[str] | None = None
         raise SpecError(problems)
 
 
+def _check_loaders(reader: _Reader, loaders: Sequence[Loader], arch: Arch | None) -> None:
+    able = (*arch.loaders, *arch.more_loaders) if arch else tuple(Loader)
+    for loader in loaders:
+        if arch and loader not in able:
+            reader.fault(
+                "pxeboot/loaders",
+                f"{loader} starts no {arch.name} machines",
+                "use " + ", ".join(able),
+            )
+
+
 def _digests(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
@@ -224,7 +236,7 @@ def _server(words: Sequence[str]) -> Server:
         ) from error
     given: dict[str, str] = {}
     for word in words[1:]:
-        name, equals, value = word.partition("=")
+        name, _, value = word.partition("=")
         if name not in _SERVER_WORDS or not value:
             raise PxebootError(
                 f"pxeboot/server: {word!r} is unknown{nearest(name, _SERVER_WORDS)}",

@@ -13,10 +13,20 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from catalyst_pxeboot.digest import digest_bytes, digest_file
+from catalyst_pxeboot.digest import BLOCK, digest_bytes, digest_file, new_hash
 from catalyst_pxeboot.errors import PublishError, SourceError
-from catalyst_pxeboot.model import LinkMode, MadeFile, Role, SourceFile
+from catalyst_pxeboot.formats.cpio import Readable
+from catalyst_pxeboot.formats.kernel import open_unpacked
+from catalyst_pxeboot.model import (
+    JoinedFile,
+    LinkMode,
+    MadeFile,
+    Role,
+    SourceFile,
+    UnpackedFile,
+)
 
 FILE_MODE = 0o644
 FOLDER_MODE = 0o755
@@ -72,6 +82,23 @@ def stage_made_files(
     return staged
 
 
+def stage_unpacked_files(
+    files: Iterable[UnpackedFile], staging: Path, *, algorithms: Sequence[str], time: int
+) -> list[TreeFile]:
+    """Unpack kernels into `staging`, a block at a time.
+
+    Raises `FormatError` where one is damaged or unpacks to more than a kernel may have.
+    """
+    return [_unpack(file, staging, algorithms, time) for file in files]
+
+
+def stage_joined_files(
+    files: Iterable[JoinedFile], staging: Path, *, algorithms: Sequence[str], time: int
+) -> list[TreeFile]:
+    """Write files that are others of `staging`, which must be there, one behind the other."""
+    return [_join(file, staging, algorithms, time) for file in files]
+
+
 def write_file(path: Path, content: bytes, *, time: int) -> None:
     """Write a new file with the tree's mode and time, whatever the umask."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
@@ -111,10 +138,7 @@ def _stage(
     try:
         info = os.fstat(source)
         if not stat.S_ISREG(info.st_mode) or info.st_size != file.bytes:
-            raise SourceError(
-                f"{file.origin}: it changed since it was looked at ({file.bytes} bytes then)",
-                hint="wait until livecd-stage2 has ended, then build again",
-            )
+            raise _changed(file.origin, file.bytes)
         written = 0
         if not _link_or_clone(file, target, source, info, link, time):
             written = file.bytes
@@ -129,6 +153,78 @@ def _stage(
     finally:
         os.close(source)
     return TreeFile(file.path, file.bytes, file.role, digests, "", written)
+
+
+def _unpack(file: UnpackedFile, staging: Path, algorithms: Sequence[str], time: int) -> TreeFile:
+    kernel = file.origin
+    # O_NONBLOCK as in _stage.
+    fd = os.open(kernel.path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as stream:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size != kernel.bytes:
+            raise _changed(kernel.path, kernel.bytes)
+        with _Writer(_make_place(staging, file.path), algorithms, time) as writer:
+            with open_unpacked(stream, kernel) as unpacked:
+                writer.take(unpacked)
+            digests = writer.digests
+    origin = f"{kernel.path.name} ({kernel.image}), unpacked"
+    return TreeFile(file.path, writer.bytes, file.role, digests, origin, writer.bytes)
+
+
+def _join(file: JoinedFile, staging: Path, algorithms: Sequence[str], time: int) -> TreeFile:
+    with _Writer(_make_place(staging, file.path), algorithms, time) as writer:
+        for part in file.parts:
+            with (staging / part).open("rb", buffering=0) as stream:
+                writer.take(stream)
+        if writer.bytes != file.bytes:
+            raise _changed(Path(file.path), file.bytes)
+        digests = writer.digests
+    origin = " + ".join(file.parts)
+    return TreeFile(file.path, writer.bytes, file.role, digests, origin, writer.bytes)
+
+
+class _Writer:
+    """A new file of the tree that takes streams, with all digests of what was written."""
+
+    def __init__(self, path: Path, algorithms: Sequence[str], time: int) -> None:
+        self._path = path
+        self._time = time
+        self._states = {name: new_hash(name) for name in algorithms}
+        self._fd = -1
+        self.bytes = 0
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        return {name: state.hexdigest() for name, state in self._states.items()}
+
+    def __enter__(self) -> Self:
+        self._fd = os.open(
+            self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE
+        )
+        return self
+
+    def __exit__(self, kind: object, *_error: object) -> None:
+        try:
+            if kind is None:
+                _finish(self._fd, self._time)
+        finally:
+            os.close(self._fd)
+
+    def take(self, stream: Readable) -> None:
+        while block := stream.read(BLOCK):
+            for state in self._states.values():
+                state.update(block)
+            self.bytes += len(block)
+            view = memoryview(block)
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+
+def _changed(path: Path, count: int) -> SourceError:
+    return SourceError(
+        f"{path}: it changed since it was looked at ({count} bytes then)",
+        hint="wait until livecd-stage2 has ended, then build again",
+    )
 
 
 def _link_or_clone(

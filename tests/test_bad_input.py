@@ -18,6 +18,7 @@ import builders
 import pytest
 from conftest import STAMP, release_settings, storedir_stage2, write_stage2
 
+from catalyst_pxeboot.arch import all_arches
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_folders, parse_settings
@@ -177,14 +178,15 @@ CASES = [
     Case("an lzma squashfs", "{source}/image.squashfs: no Linux kernel reads a squashfs compressed with lzma; make it with xz or zstd (livecd/fsops)", lambda s: (config(GOOD_CONFIG)(s), put("image.squashfs", builders.squashfs_image(compression="lzma"))(s))),
     Case("a squashfs of 4 GiB", "{source}/image.squashfs: 4.0 GiB cannot be embedded in an initramfs, whose members end at 4 GiB; make the live root smaller or compress it harder (livecd/fsops); larger ones boot from the ISO only", grown),
     # the spec
-    Case("an unknown subarch", "subarch: 'amd46' has no network boot here (did you mean 'amd64'?); use a subarch of amd64, x86, arm64, arm", keys={"subarch": "amd46"}),
+    Case("an unknown subarch", "subarch: 'amd46' has no network boot here (did you mean 'amd64'?); use a subarch of " + ", ".join(arch.name for arch in all_arches()), keys={"subarch": "amd46"}),
     Case("no version_stamp", "version_stamp: this spec key is missing or empty; add it, see the README", keys={"version_stamp": None}),
     Case("a stamp with ..", "version_stamp: '../../etc' leads out of <storedir>/builds; give a path below it", keys={"version_stamp": "../../etc"}),
     Case("an absolute source", "source_subpath: '/etc' leads out of <storedir>/builds; give a path below it", keys={"source_subpath": "/etc"}),
     Case("a stamp of two words", "version_stamp: 'a b' is more than one word; give one word", keys={"version_stamp": ["a", "b"]}),
     Case("a kernel name with a slash", "boot/kernel: '../gentoo' is no kernel name; use letters, digits and . _ + - only, as in boot/<name> of the stage2 tree", keys={"boot/kernel": "../gentoo"}),
     Case("a kernel that is not there", "{source}/boot/gentop: no such kernel (did you mean 'gentoo'?); name in boot/kernel one of gentoo", keys={"boot/kernel": "gentop"}),
-    Case("an unknown loader", "pxeboot/loaders: 'pxlinux' is unknown (did you mean 'pxelinux'?); use ipxe, pxelinux, grub", keys={"pxeboot/loaders": "pxlinux"}),
+    Case("an unknown loader", "pxeboot/loaders: 'pxlinux' is unknown (did you mean 'pxelinux'?); use ipxe, pxelinux, grub, uboot", keys={"pxeboot/loaders": "pxlinux"}),
+    Case("a loader of other machines", "pxeboot/loaders: uboot starts no amd64 machines; use ipxe, pxelinux, grub", keys={"pxeboot/loaders": "uboot"}),
     Case("an unknown link mode", "pxeboot/link: 'hardlnk' is unknown (did you mean 'hardlink'?); use auto, hardlink, reflink, copy", keys={"pxeboot/link": "hardlnk"}),
     Case("a timeout of words", "pxeboot/timeout: 'soon' is no whole number from -1 to 86400; correct it", keys={"pxeboot/timeout": "soon"}),
     Case("a serial console without speed", "pxeboot/serial: 'ttyS0' is not a device and a speed; write it as the kernel does, ttyS0,115200", keys={"pxeboot/serial": "ttyS0"}),

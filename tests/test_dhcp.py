@@ -231,13 +231,20 @@ def test_dhcpd() -> None:
 ALL_LOADERS = sorted({f for a in all_arches() for c in a.dhcp for f in c.loaders + c.http_loaders})
 
 
-@pytest.mark.parametrize("arch", [arch.name for arch in all_arches()])
+@pytest.mark.parametrize("arch", [arch.subarches[0] for arch in all_arches()])
 @pytest.mark.parametrize("config", [Path(path).name for path in DHCP_CONFIGS])
 def test_only_loaders_that_the_tree_has_are_named(config: str, arch: str) -> None:
     def named(text: str) -> set[str]:
-        return set(re.findall(r"[\w./:-]*[a-z]\w*\.(?:efi|kpxe|0)(?=[\"'\n])", text))
+        files = r"(?:[\w./:-]*[a-z]\w*\.(?:efi|kpxe|0)|manifest\.json)(?=[\"'\n])"
+        return set(re.findall(files, text))
 
     client_files = {f for c in find_arch(arch).dhcp for f in c.loaders}
+    if "proxy" in config:
+        # GRUB, shim and U-Boot read the other server's answer only. HTTP Boot is told of in a
+        # comment: a URL to type into the firmware.
+        pxe = {f for f in client_files if f.startswith(("ipxe", "snponly", "undionly"))}
+        http = {f for c in find_arch(arch).dhcp for f in c.http_loaders}
+        client_files = pxe | http | (client_files & {"pxelinux.0", "lpxelinux.0"})
     for file in ALL_LOADERS:
         text = render(config, arch=arch, files=("boot.ipxe", file))
         found = {name.removeprefix("http://192.0.2.1/") for name in named(text)}
@@ -261,7 +268,10 @@ def test_other_loaders_stay_as_comments_in_order(config: str) -> None:
     active = "\n".join(rules(text))
     assert "pxelinux.0" not in active and "shimx64.efi" not in active
     assert text.count("pxelinux.0") == 1
-    assert text.count("shimx64.efi") == (1 if "proxy" in config else 2)
+    if "proxy" in config:
+        assert "shim" not in text and "# GRUB is not among them" in text
+        return
+    assert text.count("shimx64.efi") == 1  # no HTTP Boot by it
     assert "Secure Boot" in text and "Secure Boot" not in render(config)
 
 
@@ -289,14 +299,15 @@ def test_every_code_belongs_to_one_client_of_an_architecture() -> None:
         for arch in all_arches()
         for client in arch.dhcp
     }
-    assert {(name, codes, http) for name, codes, http, *_ in clients} == {
+    assert {(name, codes, http) for name, codes, http, *_ in clients} >= {
         ("bios", (0,), ()),
         ("ia32", (6,), (15,)),
         ("x64", (7, 9), (16,)),
         ("arm32", (10,), (18,)),
         ("arm64", (11,), (19,)),
     }
-    assert len(clients) == 5  # amd64 and x86 say the same of the clients that they share
+    # amd64 and x86 say the same of the clients that they share
+    assert len(clients) == len({name for name, *_ in clients})
 
 
 def test_every_grub_image_of_an_architecture_has_a_client() -> None:
@@ -311,7 +322,8 @@ def test_every_loader_can_get_into_a_tree() -> None:
     tables = read_table("loaders.toml")
     paths = {file["path"] for loader in ("ipxe", "pxelinux") for file in tables[loader]["files"]}
     others = [file for file in ALL_LOADERS if not file.startswith(("boot/grub/", "shim"))]
-    assert [file for file in others if file not in paths] == []
+    # U-Boot is told the manifest, for its folder.
+    assert [file for file in others if file not in paths] == ["manifest.json"]
 
 
 @pytest.mark.parametrize(
@@ -829,7 +841,7 @@ def test_the_proxy_adds_the_loader_only(lan: Lan, tmp_path: Path) -> None:
     need_program("dnsmasq")
     config = "dnsmasq-proxy.conf"
     with run_server(lan, config, render(config, server=SERVER), tmp_path) as ask:
-        for code in (6, 7, 9):
+        for code in (7, 9):
             for kind, to in ((1, ("255.255.255.255", 67)), (3, BOOT_SERVER)):
                 answer = ask(request(code, kind=kind, client=CLIENT_ADDRESS), to=to)
                 assert answer is not None, code
@@ -841,8 +853,9 @@ def test_the_proxy_adds_the_loader_only(lan: Lan, tmp_path: Path) -> None:
         for code in (0, 7):
             answer = ask(request(code, user_class=b"iPXE"))
             assert answer is not None and answer.file == URL + "boot.ipxe"
-        # Not for the proxy: no client of this tree, no network boot, HTTP Boot.
-        for packet in (request(10), request(11), request(None), request(16, http=True)):
+        # Not for the proxy: no client of this tree, a client that the tree has only GRUB for,
+        # no network boot, HTTP Boot.
+        for packet in (request(6), request(10), request(11), request(None), request(16, http=True)):
             assert ask(packet, seconds=0.3) is None
 
 

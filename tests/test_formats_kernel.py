@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats import kernel as module
+from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.kernel import Kernel, KernelImage, read_kernel
 
 Write = Callable[[bytes], Path]
@@ -149,6 +150,7 @@ def test_other_machines(
         efi_stub=stub,
         efi_mixed=False,
         relocatable=image != "vmlinux" and "sparc" not in machine,
+        packed=Compression.GZIP if image in ("Image.gz", "EFI zboot") else None,
     )
 
 

@@ -51,6 +51,31 @@ CASES = {
     "arm64-dracut": Case(
         "arm64", {"grub_cfg": "arm64-dracut.cfg", "kernel": builders.arm64_image()}
     ),
+    # every loader and an Image.gz, as catalyst's distkernels are on arm64: unpacked for two of them
+    "arm64-all-loaders": Case(
+        "arm64",
+        {
+            "grub_cfg": "arm64-dracut.cfg",
+            "kernel": builders.compress(builders.arm64_image(), "gzip"),
+            "initramfs": (INITRAMFS / "dracut-059.lz4").read_bytes(),
+            "extra": {
+                "boot/dtbs/board.dtb": b"\xd0\x0d\xfe\xed",
+                "boot/dtbs/vendor/other.dtb": b"\xd0\x0d\xfe\xed",
+            },
+        },
+        {"pxeboot/loaders": ["ipxe", "grub", "uboot"], "pxeboot/timeout": "0"},
+    ),
+    # a zboot kernel: UEFI and iPXE take it as it is
+    "arm64-zboot": Case(
+        "arm64", {"grub_cfg": "arm64-dracut.cfg", "kernel": builders.zboot_image()}
+    ),
+    "riscv64-dracut": Case(
+        "rv64_lp64d",
+        {
+            "grub_cfg": "arm64-dracut.cfg",
+            "kernel": builders.compress(builders.riscv_image(), "gzip"),
+        },
+    ),
     # catalyst writes no grub.cfg on arm: the kernels are those that lie there
     "arm-no-menu": Case(
         "armv7a_hardfp",

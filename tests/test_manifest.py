@@ -14,8 +14,8 @@ import pytest
 from conftest import release_settings
 
 import catalyst_pxeboot
-from catalyst_pxeboot.arch import all_arches
 from catalyst_pxeboot.errors import VerifyError
+from catalyst_pxeboot.model import Loader, Role
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.spec import parse_settings
@@ -36,9 +36,10 @@ def test_schema_describes_every_golden_manifest(case: str) -> None:
     jsonschema.validate(json.loads((GOLDEN / case / "manifest.json").read_text()), SCHEMA)
 
 
-def test_schema_knows_every_architecture() -> None:
-    known = SCHEMA["properties"]["release"]["properties"]["arch"]["enum"]
-    assert known == [arch.name for arch in all_arches()]
+def test_schema_knows_every_loader_and_role() -> None:
+    assert SCHEMA["$defs"]["loader"]["enum"] == list(Loader)
+    file = SCHEMA["properties"]["files"]["items"]["properties"]
+    assert file["role"]["enum"] == list(Role)
 
 
 def test_digest_files_cover_the_tree_and_coreutils_reads_them(tree: Path) -> None:

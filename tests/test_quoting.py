@@ -8,12 +8,18 @@ from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.quoting import quote_arguments, quote_label, quote_path, quote_title
 
-IPXE, PXELINUX, GRUB = Loader.IPXE, Loader.PXELINUX, Loader.GRUB
+IPXE, PXELINUX, GRUB, UBOOT = Loader.IPXE, Loader.PXELINUX, Loader.GRUB, Loader.UBOOT
+NAMES = {IPXE: "iPXE", PXELINUX: "PXELINUX", GRUB: "GRUB", UBOOT: "U-Boot"}
 
 IPXE_WAY_OUT = "write it without, or leave ipxe out of pxeboot/loaders"
 GRUB_QUOTE = (
     "holds a quote or backslash, before which GRUB puts a backslash of its own;"
     " write it without, or leave grub out of pxeboot/loaders"
+)
+
+UBOOT_EXPANDS = (
+    "holds '$', a quote or a backslash, which U-Boot expands;"
+    " write it without, or leave uboot out of pxeboot/loaders"
 )
 
 
@@ -68,13 +74,16 @@ def test_pxelinux_takes_a_line_as_it_is(word: str) -> None:
         (GRUB, "it's", GRUB_QUOTE),
         (GRUB, "a\\b", GRUB_QUOTE),
         (PXELINUX, "-", "means 'no arguments' in an APPEND line; leave it out"),
+        (UBOOT, "${a}", UBOOT_EXPANDS),
+        (UBOOT, "it's", UBOOT_EXPANDS),
+        (UBOOT, "a\\b", UBOOT_EXPANDS),
+        (UBOOT, "#a", "begins with '#', which starts a comment there; begin otherwise"),
     ],
 )  # fmt: skip
 def test_one_loader_refuses_an_argument(loader: Loader, word: str, message: str) -> None:
-    name = {IPXE: "iPXE", PXELINUX: "PXELINUX", GRUB: "GRUB"}[loader]
     with pytest.raises(TemplateError) as caught:
         quote_arguments(loader, ["good", word])
-    assert str(caught.value) == f'{name}: the kernel argument "{word}" {message}'
+    assert str(caught.value) == f'{NAMES[loader]}: the kernel argument "{word}" {message}'
 
 
 @pytest.mark.parametrize("loader", list(Loader))
@@ -99,10 +108,9 @@ def test_one_loader_refuses_an_argument(loader: Loader, word: str, message: str)
 def test_every_loader_refuses_an_argument(
     loader: Loader, word: str, shown: str, message: str
 ) -> None:
-    name = {IPXE: "iPXE", PXELINUX: "PXELINUX", GRUB: "GRUB"}[loader]
     with pytest.raises(TemplateError) as caught:
         quote_arguments(loader, [word])
-    assert str(caught.value) == f'{name}: the kernel argument "{shown}" {message}'
+    assert str(caught.value) == f'{NAMES[loader]}: the kernel argument "{shown}" {message}'
 
 
 @pytest.mark.parametrize(
@@ -115,6 +123,7 @@ def test_every_loader_refuses_an_argument(
         (GRUB, "it's", r"'it'\''s'"),
         (GRUB, '"a" \\ ; } $b', "'\"a\" \\ ; } $b'"),
         (GRUB, "Démarrer", "'Démarrer'"),
+        (UBOOT, 'it\'s "good" #1 ${a} \\', 'it\'s "good" #1 ${a} \\'),
     ],
 )
 def test_titles(loader: Loader, text: str, quoted: str) -> None:
@@ -134,6 +143,8 @@ def test_titles(loader: Loader, text: str, quoted: str) -> None:
          " continues an iPXE line; " + IPXE_WAY_OUT),
         (PXELINUX, "^Boot", 'PXELINUX: the title "^Boot" holds \'^\', which marks a hot key'
          " there; leave '^' out"),
+        (UBOOT, "#1", 'U-Boot: the title "#1" begins with \'#\', which starts a comment there;'
+         " begin otherwise"),
         (GRUB, " ", 'GRUB: the title " " is empty; give it a text'),
         (GRUB, "a\nb", 'GRUB: the title "a\\nb" holds a line break or control character;'
          " write it without"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.configs import check_config, check_grub
+from catalyst_pxeboot.configs import Config, check_config, check_grub
 from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.model import (
+    MEMTEST_LOADERS,
     Firmware,
     Generator,
     LiveEntry,
@@ -33,6 +35,7 @@ LIVE = LiveEntry(
     squashfs="image.squashfs",
     arguments=("dokeymap", "root=live:/image.squashfs.img", "cdroot"),
     generator=Generator.DRACUT,
+    joined="boot/gentoo.initrd",
 )
 MENU = Menu(
     title="Gentoo amd64", timeout=10, default="gentoo", live=(LIVE,), memtests=(), serial=None
@@ -47,7 +50,7 @@ MEMTESTS = (
 
 def render(loader: Loader, menu: Menu = MENU, templates: Path | None = None) -> str:
     """Render one loader's configuration, check it, and return its text."""
-    (file,) = render_configs(menu, loaders=[loader], templates=templates)
+    file = render_configs(menu, loaders=[loader], templates=templates)[0]
     text = file.content.decode()
     if templates is None:
         assert check_config(loader, text).problems == ()
@@ -64,7 +67,10 @@ def test_files_are_sorted_and_say_what_they_were_made_from() -> None:
     assert [(file.path, file.role, file.origin) for file in files] == [
         ("boot.ipxe", Role.CONFIG, "template boot.ipxe.j2"),
         ("boot/grub/grub.cfg", Role.CONFIG, "template boot/grub/grub.cfg.j2"),
+        ("grub.cfg", Role.CONFIG, "template grub.cfg.j2"),
+        ("grub/grub.cfg", Role.CONFIG, "template grub/grub.cfg.j2"),
         ("pxelinux.cfg/default", Role.CONFIG, "template pxelinux.cfg/default.j2"),
+        ("pxelinux.cfg/default-arm", Role.CONFIG, "template pxelinux.cfg/default-arm.j2"),
     ]
     assert all(file.content.endswith(b"\n") and b"\r" not in file.content for file in files)
 
@@ -88,16 +94,14 @@ def test_every_mix_of_options_is_a_sound_configuration(
     live = replace(LIVE, padding=padding, arguments=arguments, generator=generator)
     other = replace(LIVE, name="gentoo-2", generator=generator)
     menu = Menu("T", timeout, "gentoo", (live, other), memtests, serial)
-    (file,) = render_configs(menu, loaders=[loader], templates=None)
+    file = render_configs(menu, loaders=[loader], templates=None)[0]
     config = check_config(loader, file.content.decode())
     assert config.problems == ()
     expected = {"boot/gentoo", "boot/gentoo.igz", "boot/root.cpio-header", "image.squashfs"}
     expected |= {padding} if padding else set()
-    expected |= {
-        entry.path
-        for entry in memtests
-        if loader is not Loader.PXELINUX or entry.firmware is Firmware.BIOS
-    }
+    if loader is Loader.UBOOT:
+        expected = {"boot/gentoo", "boot/gentoo.initrd"}
+    expected |= {entry.path for entry in memtests if loader in MEMTEST_LOADERS[entry.firmware]}
     if loader is Loader.GRUB:
         expected |= {"boot/grub/grub.cfg"}  # the menu comes back after a failure
     if loader is Loader.PXELINUX:
@@ -268,7 +272,46 @@ def test_grub_timeout_and_default(timeout: int | None, values: list[int]) -> Non
     assert lines(text, "set default") == ["set default=gentoo"]
     # An unattended machine starts again; one that waits for a person goes on waiting.
     assert ("if sleep --interruptible 60; then\n        reboot" in text) == (timeout is not None)
-    assert (lines(text, "read") == ["read"]) == (timeout is None)
+    assert ("while sleep --interruptible 3600; do\n" in text) == (timeout is None)
+
+
+def test_grub_that_was_not_made_for_the_tree() -> None:
+    menu, root, folder = render_configs(MENU, loaders=[Loader.GRUB], templates=None)
+    assert (menu.path, root.path, folder.path) == (
+        "boot/grub/grub.cfg", "grub.cfg", "grub/grub.cfg",
+    )  # fmt: skip
+    assert root.content == folder.content
+    assert check_grub(folder.content.decode()) == Config(("boot/grub/grub.cfg",), ())
+
+
+#: The commands of Debian's signed network image (2.06-13+deb12u2) that a menu may use. Under
+#: Secure Boot it loads no other module, and goes on after an unknown command as if nothing were.
+SIGNED_GRUB = frozenset(
+    {"[", "boot", "break", "chainloader", "configfile", "cpuid", "echo", "exit", "export", "for",
+     "function", "fwsetup", "halt", "initrd", "linux", "menuentry", "reboot", "regexp", "serial",
+     "set", "sleep", "source", "terminal_input", "terminal_output", "test", "true"}
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("timeout", [None, 10])
+def test_a_signed_grub_has_every_command(timeout: int | None) -> None:
+    menu = replace(MENU, timeout=timeout, memtests=MEMTESTS, serial=Serial("ttyS0", 115200))
+    keywords = r"(?:(?:if|elif|then|else|while|do|!)\s+)*"
+    for file in render_configs(menu, loaders=[Loader.GRUB], templates=None):
+        text = re.sub(r"(?m)^\s*#.*$|'[^'\n]*'|\"[^\"\n]*\"", "", file.content.decode())
+        starts = re.findall(rf"(?:^|;)\s*{keywords}([a-z_\[]+)", text, re.MULTILINE)
+        used = set(starts) - {"fi", "done", "else", "then", "boot_failed"}
+        assert used <= SIGNED_GRUB
+        assert {"set", "source" if "source" in text else "linux"} <= used
+
+
+def test_grub_tells_what_secure_boot_refuses() -> None:
+    text = render(Loader.GRUB)
+    hint = text[text.index('if [ "$lockdown" = y ]; then') :]
+    hint = hint[: hint.index("fi\n")]
+    shown = [line.removeprefix("echo '").removesuffix("'") for line in lines(hint, "echo")]
+    assert shown[0].startswith('Secure Boot is on. "bad shim signature" means: ')
+    assert max(map(len, shown)) < 80
 
 
 def test_grub_serial() -> None:
@@ -327,7 +370,8 @@ def test_one_template_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
         b"#!ipxe\necho Gentoo amd64 dokeymap root=live:/image.squashfs.img cdroot\n"
     )
     assert files[0].origin == "template boot.ipxe.j2 (own)"
-    assert files[1:] == render_configs(MENU, loaders=[Loader.GRUB, Loader.PXELINUX], templates=None)
+    others = [loader for loader in Loader if loader is not Loader.IPXE]
+    assert files[1:] == render_configs(MENU, loaders=others, templates=None)
 
 
 def test_a_template_may_include_its_neighbours_and_the_shipped_ones(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import BinaryIO, Final
 from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats.compression import (
     Compression,
+    Decompressed,
     detect_compression,
     open_decompressed,
 )
@@ -26,6 +29,9 @@ from catalyst_pxeboot.formats.cpio import Readable
 
 #: The most bytes of a kernel that are searched for its version, once unpacked.
 MAX_SEARCHED: Final = 256 << 20
+
+#: The most bytes that a kernel may have once unpacked; real ones stay below 100 MiB.
+MAX_UNPACKED: Final = MAX_SEARCHED
 
 _HEAD: Final = 64 << 10  # bytes of a file that hold every header looked at
 _BLOCK: Final = 1 << 20
@@ -78,6 +84,10 @@ class KernelImage(StrEnum):
     VMLINUX = "vmlinux"
 
 
+#: What an Image.gz or an EFI zboot program may hold.
+_PLAIN: Final = (KernelImage.IMAGE, KernelImage.VMLINUX)
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A kernel file. Sizes are in bytes; what only x86 states is None elsewhere."""
@@ -93,6 +103,7 @@ class Kernel:
     boot_protocol: tuple[int, int] | None = None  # x86
     init_size: int | None = None  # x86: memory the kernel needs while it unpacks itself
     command_line_size: int | None = None  # x86: longest command line
+    packed: Compression | None = None  # of an Image.gz or EFI zboot, where it can be unpacked here
 
 
 def read_kernel(path: Path) -> Kernel:
@@ -115,8 +126,64 @@ def read_kernel(path: Path) -> Kernel:
         if kernel.image is KernelImage.BZIMAGE and kernel.version is None:
             return replace(kernel, version=_bzimage_version(file, head))
         if kernel.image is KernelImage.ZBOOT:
-            return replace(kernel, version=_zboot_version(file, head, path))
+            packed = _zboot_compression(file, head)
+            return replace(kernel, version=_zboot_version(file, head, path, packed), packed=packed)
         return kernel
+
+
+@contextmanager
+def open_unpacked(file: BinaryIO, kernel: Kernel) -> Iterator[Readable]:
+    """Open the plain Image within an Image.gz or an EFI zboot program; `file` is open on it.
+
+    At most `MAX_UNPACKED` bytes come out. Raises `FormatError`, also while it is read, where the
+    file is damaged, holds too much, or holds something else than a kernel for its machine.
+    """
+    file.seek(0)
+    packed: Readable = file
+    if kernel.image is KernelImage.ZBOOT:
+        offset, size = struct.unpack_from("<II", file.read(16), 8)
+        file.seek(offset)
+        packed = _Part(file, size)
+    if kernel.packed is None:
+        raise FormatError(
+            f"{kernel.path}: the kernel in this {kernel.image} cannot be unpacked here",
+            hint="build the kernel with gzip or zstd (CONFIG_KERNEL_GZIP, CONFIG_KERNEL_ZSTD)",
+        )
+    with open_decompressed(
+        packed, kernel.packed, where=str(kernel.path), max_bytes=MAX_UNPACKED
+    ) as unpacked:
+        head = unpacked.read(_HEAD)
+        inner = _read_head(head, kernel.path, 0)
+        if inner is None or inner.machine != kernel.machine or inner.image not in _PLAIN:
+            raise _no_kernel(kernel.path, head, f"for {kernel.machine} within its {kernel.image} ")
+        yield _Rejoined(head, unpacked)
+
+
+class _Part:
+    """The next bytes of a file, up to a limit."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._left = size
+
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(min(size, self._left))
+        self._left -= len(data)
+        return data
+
+
+class _Rejoined:
+    """A stream with what was read of it put back before it."""
+
+    def __init__(self, head: bytes, rest: Decompressed) -> None:
+        self._head = head
+        self._rest = rest
+
+    def read(self, size: int, /) -> bytes:
+        if self._head:
+            data, self._head = self._head[:size], self._head[size:]
+            return data
+        return self._rest.read(size)
 
 
 def _read_head(head: bytes, path: Path, size: int) -> Kernel | None:
@@ -241,28 +308,33 @@ def _read_gzip(file: BinaryIO, path: Path, size: int) -> Kernel:
     ) as unpacked:
         head = unpacked.read(_HEAD)
         kernel = _read_head(head, path, size)
-        if kernel is None or kernel.image not in (KernelImage.IMAGE, KernelImage.VMLINUX):
+        if kernel is None or kernel.image not in _PLAIN:
             raise _no_kernel(path, head, "within its gzip compression ")
         version = _find_version(unpacked, head)
-    return replace(kernel, image=KernelImage.GZIP, version=version)
+    return replace(kernel, image=KernelImage.GZIP, version=version, packed=Compression.GZIP)
 
 
-def _zboot_version(file: BinaryIO, head: bytes, path: Path) -> str | None:
-    """Look for the version in the kernel that the EFI program carries, if it can be unpacked."""
+def _zboot_compression(file: BinaryIO, head: bytes) -> Compression | None:
+    """Tell how the kernel within the EFI program is packed; None where it cannot be unpacked."""
     (offset,) = struct.unpack_from("<I", head, 8)
     name = head[24:56].split(b"\0", 1)[0].decode("ascii", errors="replace")
     # lzo and lz4 carry no container there that a program could read.
     if name not in (Compression.GZIP, Compression.XZ, Compression.LZMA, Compression.ZSTD, "xzkern"):
         return None
     file.seek(offset)
-    compression = detect_compression(file.read(16))
-    if compression is None:
+    return detect_compression(file.read(16))
+
+
+def _zboot_version(
+    file: BinaryIO, head: bytes, path: Path, packed: Compression | None
+) -> str | None:
+    """Look for the version in the kernel that the EFI program carries, if it can be unpacked."""
+    if packed is None:
         return None
+    (offset,) = struct.unpack_from("<I", head, 8)
     file.seek(offset)
     try:
-        with open_decompressed(
-            file, compression, where=str(path), max_bytes=MAX_SEARCHED
-        ) as unpacked:
+        with open_decompressed(file, packed, where=str(path), max_bytes=MAX_SEARCHED) as unpacked:
             return _find_version(unpacked)
     except FormatError:
         # The firmware unpacks it, not we; a version is all that is missed.
