@@ -39,8 +39,8 @@ def source_lines(source: Source) -> Iterator[str]:
         )
         if initramfs.modules:
             yield f"  modules    {' '.join(initramfs.modules)}"
-        if kernel.device_trees:
-            yield f"  trees      {kernel.device_trees.folder}: {len(kernel.device_trees.files)} files"
+        if trees := kernel.device_trees:
+            yield f"  trees      {trees.folder}: {len(trees.files)} files"
         yield f"  config     {'read' if kernel.config is not None else 'not in the image'}"
         yield f"  arguments  {' '.join(kernel.iso.arguments) or 'none'}"
         for entry in kernel.iso.entries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from catalyst_pxeboot.checks import find_contradictions
@@ -59,7 +59,7 @@ UNPACKED_FOR = {
     },
 }
 
-#: Bytes of a line that a U-Boot takes on any usual board (CONFIG_SYS_CBSIZE; many take 1024 or 2048).
+#: Bytes of a line that a U-Boot takes on any usual board (CONFIG_SYS_CBSIZE).
 _UBOOT_LINE = 512
 _BOOTIF = " BOOTIF=01-00-00-00-00-00-00"
 
@@ -108,7 +108,12 @@ def plan_tree(spec: Spec, source: Source, loaders: Loaders) -> Plan:
     made = _plan_made(source)
     unpacked = tuple(_plan_unpacked(spec, source))
     joined = tuple(_plan_joined(spec, source))
-    _check_paths(file.path for file in (*files, *made, *unpacked, *joined))
+    _check_paths(
+        *(file.path for file in files),
+        *(file.path for file in made),
+        *(file.path for file in unpacked),
+        *(file.path for file in joined),
+    )
     return Plan(
         spec=spec,
         source=source,
@@ -124,7 +129,7 @@ def plan_tree(spec: Spec, source: Source, loaders: Loaders) -> Plan:
     )
 
 
-def _check_paths(paths: Iterable[str]) -> None:
+def _check_paths(*paths: str) -> None:
     taken = set()
     for path in paths:
         if path in taken:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gzip
 import hashlib
 import re
 import shutil
@@ -69,6 +70,14 @@ def build_live_image(target: Path, *, cache: Path, arch: str) -> Path:
         liveimage._write_squashfs(target / "image.squashfs", liveimage.TOKEN, 0)
     (target / "livecd").touch()
     return target
+
+
+def pack_kernel(stage2: Path) -> None:
+    """Make the kernel of a live image an Image.gz, as catalyst's distkernels for arm64 are."""
+    kernel = stage2 / "boot/gentoo"
+    packed = gzip.compress(kernel.read_bytes(), 6, mtime=0)
+    kernel.unlink()
+    kernel.write_bytes(packed)
 
 
 def loaders(arch: str, cache: Path) -> Path | None:
