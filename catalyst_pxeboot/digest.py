@@ -1,17 +1,17 @@
 """All digests of a file, and its copy where one is needed, in one read.
 
-One thread reads blocks into a small ring of buffers; one thread per algorithm takes every block
-in turn. hashlib lets go of the interpreter's lock while it works, so the algorithms run on as
-many cores as there are, and the slowest one, or the cores, set the pace. The ring bounds the
-memory whatever the file's size. Measured against snakeoil's `chksum.get_chksums`, which reads
-the same way but for a queue of its own, in `make bench`.
+One thread reads blocks into a small ring of buffers; as many threads as there are cores feed
+them to the algorithms, the one that lags most first. hashlib lets go of the interpreter's lock
+while it works, so the cores, or the slowest algorithm, set the pace. A thread per algorithm
+would be simpler and, with more algorithms than cores, a tenth slower: the system then shares the
+cores out evenly, and the slowest algorithm holds up the others. The ring bounds the memory
+whatever the file's size. `make bench` measures it, and snakeoil's `chksum.get_chksums` beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -109,25 +109,29 @@ def _feed(reader: _Reader, states: Sequence[Any], copy_to: int | None, *, thread
                 _write_all(copy_to, buffer[:count])
             total += count
         return total
-    with _Ring(states) as ring:
+    with _Ring(states, threads=min(len(states), len(os.sched_getaffinity(0)))) as ring:
         return ring.feed(reader, copy_to)
 
 
 class _Ring:
-    """Worker threads, one per hash, and the buffers that travel between them and the reader."""
+    """Threads that feed a ring of blocks, filled by the caller's thread, to every hash.
 
-    def __init__(self, states: Sequence[Any]) -> None:
-        self._free: queue.SimpleQueue[_Block] = queue.SimpleQueue()
-        for _ in range(RING):
-            self._free.put(_Block())
-        self._queues: list[queue.SimpleQueue[_Block | None]] = []
-        self._threads: list[threading.Thread] = []
-        for state in states:
-            todo: queue.SimpleQueue[_Block | None] = queue.SimpleQueue()
-            self._queues.append(todo)
-            self._threads.append(
-                threading.Thread(target=self._work, args=(state, todo), daemon=True)
-            )
+    Block n lies in buffer n modulo the ring's size until every hash has seen it. A hash takes
+    its blocks in turn and is in the hands of one thread at a time.
+    """
+
+    def __init__(self, states: Sequence[Any], *, threads: int) -> None:
+        self._states = states
+        self._buffers = [memoryview(bytearray(BLOCK)) for _ in range(RING)]
+        self._blocks = [buffer[:0] for buffer in self._buffers]  # what is filled of each
+        self._filled = 0  # blocks read so far
+        self._hashed = [0] * len(states)  # blocks that each hash has seen
+        self._busy = [False] * len(states)
+        self._ended = False
+        lock = threading.Lock()  # guards all of the above; held by whoever waits below
+        self._work = threading.Condition(lock)
+        self._room = threading.Condition(lock)
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
 
     def __enter__(self) -> _Ring:
         for thread in self._threads:
@@ -135,46 +139,52 @@ class _Ring:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        for todo in self._queues:
-            todo.put(None)
+        with self._work:
+            self._ended = True
+            self._work.notify_all()
         for thread in self._threads:
             thread.join()
 
     def feed(self, reader: _Reader, copy_to: int | None) -> int:
+        """Read the file to its end; return the bytes read. Leaving the context waits for all."""
         total = 0
         while True:
-            block = self._free.get()
-            block.count = reader.fill(block.data)
-            if not block.count:
+            with self._room:
+                while self._filled - min(self._hashed) >= RING:
+                    self._room.wait()
+            place = self._filled % RING
+            count = reader.fill(self._buffers[place])
+            if not count:
                 return total
-            total += block.count
-            with block.lock:
-                block.pending = len(self._queues)
-            for todo in self._queues:
-                todo.put(block)
+            total += count
+            block = self._blocks[place] = self._buffers[place][:count]
+            with self._work:
+                self._filled += 1
+                self._work.notify()
             if copy_to is not None:
-                _write_all(copy_to, block.data[: block.count])
+                _write_all(copy_to, block)
 
-    def _work(self, state: Any, todo: queue.SimpleQueue[_Block | None]) -> None:
-        while (block := todo.get()) is not None:
-            state.update(block.data[: block.count])
-            with block.lock:
-                block.pending -= 1
-                done = block.pending == 0
-            if done:
-                self._free.put(block)
+    def _run(self) -> None:
+        while (taken := self._take()) is not None:
+            self._states[taken].update(self._blocks[self._hashed[taken] % RING])
+            with self._work:
+                self._hashed[taken] += 1
+                self._busy[taken] = False
+                self._room.notify()
+                self._work.notify()
 
-
-class _Block:
-    """A buffer, how much of it is filled, and how many hashes have yet to see it."""
-
-    __slots__ = ("count", "data", "lock", "pending")
-
-    def __init__(self) -> None:
-        self.data = memoryview(bytearray(BLOCK))
-        self.count = 0
-        self.pending = 0
-        self.lock = threading.Lock()
+    def _take(self) -> int | None:
+        """Wait for a hash with a block to see and take the one that lags most; None at the end."""
+        with self._work:
+            while True:
+                idle = [n for n, busy in enumerate(self._busy) if not busy]
+                lagging = min(idle, key=self._hashed.__getitem__, default=None)
+                if lagging is not None and self._hashed[lagging] < self._filled:
+                    self._busy[lagging] = True
+                    return lagging
+                if self._ended:
+                    return None
+                self._work.wait()
 
 
 def _write_all(fd: int, data: memoryview) -> None:

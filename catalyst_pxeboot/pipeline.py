@@ -20,7 +20,7 @@ from catalyst_pxeboot.manifest import algorithms, render_manifest, render_sums, 
 from catalyst_pxeboot.model import Loader, MadeFile, Role
 from catalyst_pxeboot.plan import Plan, plan_tree
 from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
-from catalyst_pxeboot.render import render_configs, render_grub_early
+from catalyst_pxeboot.render import render_configs, render_grub_early, view_menu
 from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import Spec
 from catalyst_pxeboot.tree import (
@@ -61,23 +61,22 @@ def build(spec: Spec, *, report: Report) -> Built:
     report(f"Reading {spec.source}")
     plan = make_plan(spec)
     time = tree_time(plan)
-    configs = render_configs(plan.menu, loaders=spec.loaders, templates=spec.templates)
-    names = {loader.path for loader in plan.loaders.found} | {file.path for file in configs}
-    if Loader.UBOOT in spec.loaders:
-        names.add(MANIFEST)  # for its folder, which is the tree's
-    dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
-    early = render_grub_early(spec.templates)
+    for loader in spec.loaders:
+        view_menu(loader, plan.menu)  # what no loader could take is told before any work
     digests = algorithms(spec.digests)
     publication = Publication(spec.output, expected=own_names)
     with publication as staging, ThreadPoolExecutor(max_workers=1) as beside:
-        # GRUB's images are made while the squashfs is read; neither needs the other.
-        taking = beside.submit(_take_loaders, plan.loaders.found, early)
+        # All other files are made while the squashfs is read; neither needs the other.
+        making = beside.submit(
+            lambda: stage_made_files(
+                (*plan.made, *_make_files(plan)), staging, algorithms=digests, time=time
+            )
+        )
         report(f"Staging {len(plan.files)} payload files")
         files = stage_source_files(
             plan.files, staging, link=spec.link, algorithms=digests, time=time
         )
-        made = (*plan.made, *configs, *dhcp, *taking.result())
-        files += stage_made_files(made, staging, algorithms=digests, time=time)
+        files += making.result()
         files += stage_unpacked_files(plan.unpacked, staging, algorithms=digests, time=time)
         files += stage_joined_files(plan.joined, staging, algorithms=digests, time=time)
         manifest = render_manifest(plan, files, time=time)
@@ -109,6 +108,18 @@ def tree_time(plan: Plan) -> int:
             f"SOURCE_DATE_EPOCH: {given!r} is not a number of seconds", hint="correct or unset it"
         )
     return int(given)
+
+
+def _make_files(plan: Plan) -> list[MadeFile]:
+    """Render every text of the tree, and read or make its loader binaries."""
+    spec = plan.spec
+    configs = render_configs(plan.menu, loaders=spec.loaders, templates=spec.templates)
+    names = {loader.path for loader in plan.loaders.found} | {file.path for file in configs}
+    if Loader.UBOOT in spec.loaders:
+        names.add(MANIFEST)  # for its folder, which is the tree's
+    dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
+    early = render_grub_early(spec.templates)
+    return [*configs, *dhcp, *_take_loaders(plan.loaders.found, early)]
 
 
 def _take_loaders(found: Iterable[FoundLoader], early: str) -> list[MadeFile]:
