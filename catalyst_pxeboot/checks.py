@@ -8,7 +8,7 @@ from catalyst_pxeboot.arch import Arch
 from catalyst_pxeboot.errors import SourceError
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import MAX_MEMBER
-from catalyst_pxeboot.model import Generator
+from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.source import Source, SourceKernel
 from catalyst_pxeboot.words import size
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.kernel import Kernel
 
 #: Name of the squashfs inside the initramfs. It ends in `.img` because dracut's live: scheme
@@ -37,13 +38,6 @@ MEMTEST_LOADERS = {
     Firmware.BIOS: frozenset({Loader.IPXE, Loader.PXELINUX, Loader.GRUB}),
     Firmware.EFI: frozenset({Loader.IPXE, Loader.GRUB}),
 }
-
-
-class Generator(StrEnum):
-    """The program that made an initramfs, which decides the words of its command line."""
-
-    DRACUT = "dracut"
-    GENKERNEL = "genkernel"
 
 
 class LinkMode(StrEnum):

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from catalyst_pxeboot.checks import find_contradictions
 from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.formats.cpio import member_header
-from catalyst_pxeboot.formats.initramfs import alignment_padding
+from catalyst_pxeboot.formats.initramfs import Generator, alignment_padding
 from catalyst_pxeboot.formats.kernel import KernelImage
 from catalyst_pxeboot.isomenu import IsoEntry, without_root
 from catalyst_pxeboot.loaders import Loaders
 from catalyst_pxeboot.model import (
     ROOT_MEMBER,
     Firmware,
-    Generator,
     JoinedFile,
     LiveEntry,
     Loader,

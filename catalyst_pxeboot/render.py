@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from catalyst_pxeboot import quoting
 from catalyst_pxeboot.errors import TemplateError
+from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.model import (
     ROOT_MEMBER,
     Firmware,
-    Generator,
     LiveEntry,
     Loader,
     MadeFile,

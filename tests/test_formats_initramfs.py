@@ -21,8 +21,12 @@ from hypothesis import strategies as st
 from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats import initramfs as module
 from catalyst_pxeboot.formats.compression import Compression
-from catalyst_pxeboot.formats.initramfs import Initramfs, alignment_padding, read_initramfs
-from catalyst_pxeboot.model import Generator
+from catalyst_pxeboot.formats.initramfs import (
+    Generator,
+    Initramfs,
+    alignment_padding,
+    read_initramfs,
+)
 
 Write = Callable[[bytes], Path]
 DRACUT = dracut_members(

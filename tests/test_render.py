@@ -12,10 +12,10 @@ import pytest
 
 from catalyst_pxeboot.configs import Config, check_config, check_grub
 from catalyst_pxeboot.errors import TemplateError
+from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.model import (
     MEMTEST_LOADERS,
     Firmware,
-    Generator,
     LiveEntry,
     Loader,
     MemtestEntry,

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,6 @@ from catalyst_pxeboot.formats.compression import (
     open_decompressed,
 )
 from catalyst_pxeboot.formats.cpio import Member, Readable, read_members
-from catalyst_pxeboot.model import Generator
 
 #: The most bytes an initramfs may unpack to.
 MAX_UNPACKED: Final = 4 << 30
@@ -41,6 +41,13 @@ _KERNEL = re.compile(r"(?:usr/)?lib/modules/([^/]+)(?:/|$)")
 _DRIVER = re.compile(r"([^/]+)\.ko(?:\.(?:gz|xz|zst|bz2|lzma))?$")
 _ALIGNMENT = 4
 _BLOCK = 1 << 20
+
+
+class Generator(StrEnum):
+    """The program that made an initramfs, which decides the words of its command line."""
+
+    DRACUT = "dracut"
+    GENKERNEL = "genkernel"
 
 
 @dataclass(frozen=True, slots=True)
