@@ -14,9 +14,11 @@ run: setup
 test: setup lint
 	$(PYTEST)
 
-# The whole table of boot paths, with real servers on a network of its own; needs root.
+# The whole table of boot paths, with real servers on a network of its own; needs root. Then
+# each path's negative case, which must fail with a message that helps.
 test-boot: setup
 	$(BIN)/python tests/boottable.py --logs .cache/boot-logs --junit .cache/boot-table.xml
+	$(BIN)/python tests/boottable.py --broken --timeout 150 --junit .cache/boot-broken.xml
 
 # All but what needs QEMU.
 unit: setup
