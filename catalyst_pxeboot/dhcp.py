@@ -40,7 +40,8 @@ _PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 
 #: Loaders that, like iPXE, go on from a proxy's answer. GRUB (a signed one behind shim too) and
-#: U-Boot read that of the server which gave the address, and look for their menu there.
+#: U-Boot read that of the server which gave the address, and look for their menu there; our own
+#: images of GRUB know better if they have the server's address inside.
 _PROXY_LOADERS = frozenset({"pxelinux.0", "lpxelinux.0"})
 
 #: PXELINUX with HTTP and FTP; it fetches by them only if option 210 names a URL.
@@ -83,21 +84,25 @@ def render_dhcp(
     Raises `SpecError` with all that is wrong with `server`, `TemplateError` for a name too long
     for DHCP and for a faulty template.
     """
+    known = server is not None
     server = server or Server()
     problems = tuple(_server_problems(server))
     if problems:
         raise SpecError(problems)
-    values = _values(arch, files, server)
+    values = _values(arch, files, server, known=known)
     return tuple(render_file(path, values, templates) for path in DHCP_CONFIGS)
 
 
-def _values(arch: Arch, files: Collection[str], server: Server) -> dict[str, Any]:
-    """Collect everything that a template may use, by these names."""
+def _values(arch: Arch, files: Collection[str], server: Server, *, known: bool) -> dict[str, Any]:
+    """Collect everything that a template may use, by these names.
+
+    `known`: the server's address is no placeholder, so GRUB's images have it inside.
+    """
     network = IPv4Network((server.address, server.netmask), strict=False)
     root = _tree_url(server)
     ipxe = set() if IPXE_SCRIPT in files else _ipxe_loaders()
     usable = set(files) - ipxe
-    clients = tuple(_view_client(client, usable, server) for client in arch.dhcp)
+    clients = tuple(_view_client(client, usable, server, known=known) for client in arch.dhcp)
     offered = [loader.file for client in clients for loader in client.loaders]
     return {
         "arch": arch.name,
@@ -115,11 +120,14 @@ def _values(arch: Arch, files: Collection[str], server: Server) -> dict[str, Any
         "ipxe": _boot_file(root + IPXE_SCRIPT) if IPXE_SCRIPT in files else "",
         "ipxe_tftp": _boot_file(_below(server.tftp_prefix, IPXE_SCRIPT)),
         "clients": clients,
+        "grub_by_proxy": known,
         "shim": any(Path(file).name.startswith("shim") for file in offered),
     }
 
 
-def _view_client(client: DhcpClient, files: Collection[str], server: Server) -> ClientView:
+def _view_client(
+    client: DhcpClient, files: Collection[str], server: Server, *, known: bool
+) -> ClientView:
     root = _tree_url(server)
     loaders = [file for file in client.loaders if file in files]
 
@@ -134,7 +142,9 @@ def _view_client(client: DhcpClient, files: Collection[str], server: Server) -> 
         http_codes=client.http_codes,
         loaders=tuple(view(file) for file in loaders),
         proxy_loaders=tuple(
-            view(file) for file in loaders if file in _PROXY_LOADERS | _ipxe_loaders()
+            view(file)
+            for file in loaders
+            if file in _PROXY_LOADERS | _ipxe_loaders() or (known and file.startswith("boot/grub/"))
         ),
         http_loaders=tuple(
             LoaderView(_boot_file(root + file), "") for file in client.http_loaders if file in files

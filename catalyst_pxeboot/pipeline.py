@@ -118,7 +118,7 @@ def _make_files(plan: Plan) -> list[MadeFile]:
     if Loader.UBOOT in spec.loaders:
         names.add(MANIFEST)  # for its folder, which is the tree's
     dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
-    early = render_grub_early(spec.templates)
+    early = render_grub_early(spec.templates, spec.server)
     return [*configs, *dhcp, *_take_loaders(plan.loaders.found, early)]
 
 

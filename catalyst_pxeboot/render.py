@@ -25,6 +25,7 @@ from catalyst_pxeboot.model import (
     Menu,
     Role,
     Serial,
+    Server,
 )
 from catalyst_pxeboot.resources import templates_folder
 
@@ -117,9 +118,12 @@ def render_file(path: str, values: Mapping[str, Any], templates: Path | None) ->
     return MadeFile(path, text.encode(), Role.CONFIG, origin)
 
 
-def render_grub_early(templates: Path | None) -> str:
-    """Render the configuration that goes into GRUB's network images."""
-    return _render(GRUB_EARLY, {}, templates)[0]
+def render_grub_early(templates: Path | None, server: Server | None = None) -> str:
+    """Render the configuration that goes into GRUB's network images.
+
+    With `server` they fetch from its address, whichever server DHCP names.
+    """
+    return _render(GRUB_EARLY, {"server": server.address if server else None}, templates)[0]
 
 
 def view_menu(loader: Loader, menu: Menu) -> MenuView:

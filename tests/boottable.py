@@ -24,7 +24,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -37,7 +37,7 @@ import liveimage
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.machine import UEFI_X64_SECURE
-from catalyst_pxeboot.lab.network import why_no_network
+from catalyst_pxeboot.lab.network import Subnet, why_no_network
 from catalyst_pxeboot.lab.paths import PATHS, BootPath, find_paths, rotate_paths
 from catalyst_pxeboot.lab.report import table_lines, write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
@@ -108,12 +108,13 @@ class Trees:
         """Return the tree of a row. Raises `PxebootError` or `RuntimeError`."""
         arch = path.arches[0]
         new = path.name.endswith("-new")
-        key = f"{arch}-new-ipxe" if new else arch
+        key = f"{arch}-new-ipxe" if new else f"{arch}-server" if path.closed else arch
         if key not in self._built:
-            self._built[key] = self._build(arch, self._folder / key, new=new)
+            more = {"pxeboot/server": f"{Subnet().server}/24"} if path.closed else {}
+            self._built[key] = self._build(arch, self._folder / key, more, new=new)
         return self._built[key]
 
-    def _build(self, arch: str, folder: Path, *, new: bool) -> Path:
+    def _build(self, arch: str, folder: Path, more: Mapping[str, object], *, new: bool) -> Path:
         stage2 = folder / "stage2"
         make: Callable[..., Path] = (
             liveimage.build_live_image if arch == "amd64" else foreignimage.build_live_image
@@ -128,6 +129,7 @@ class Trees:
             "pxeboot/timeout": "1",
         }
         settings |= _MORE_SETTINGS.get(arch, {})
+        settings |= more
         search = [NEW_IPXE] if new else []
         search += LOADERS
         grub = foreignimage.loaders(arch, CACHE) if arch != "amd64" else None

@@ -22,6 +22,7 @@ from catalyst_pxeboot.model import (
     Menu,
     Role,
     Serial,
+    Server,
 )
 from catalyst_pxeboot.render import CONFIGS, render_configs, render_grub_early
 
@@ -339,6 +340,22 @@ def test_grub_early_configuration_uses_plain_commands_only() -> None:
     assert check_grub(text).problems == ()
     commands = [line for line in text.splitlines() if not line.startswith("#")]
     assert {line.split(" ")[0] for line in commands} == {"regexp", "set", "export", "echo"}
+
+
+def test_grub_early_configuration_takes_the_given_server_in_place_of_dhcps() -> None:
+    text = render_grub_early(None, Server(address="10.1.2.3"))
+    assert check_grub(text).problems == ()
+    assert {line.split(" ")[0] for line in text.splitlines()} == {"regexp", "set", "export", "echo"}
+    (line,) = [line for line in text.splitlines() if "set=3:folder" in line]
+    pattern = line.split("'")[1].replace("[(]", r"\(").replace("[)]", r"\)")
+    for base, expected in {
+        "(tftp,192.0.2.9)": ("tftp", None, ""),
+        "(tftp,192.0.2.9)sub/": ("tftp", None, "sub/"),
+        "(http,192.0.2.9:8080)/deep/er/": ("http", ":8080", "/deep/er/"),
+    }.items():
+        found = re.fullmatch(pattern.strip("^$"), base)
+        assert found and found.groups() == expected, base
+    assert 'set base="($scheme,10.1.2.3$port)$folder"' in text
 
 
 def test_two_entries_of_one_name_are_refused() -> None:

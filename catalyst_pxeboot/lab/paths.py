@@ -61,7 +61,7 @@ class BootPath:
     (names of arch.toml). The first step of `chain` is what the firmware fetches, its boot file.
     `payload` says how kernel and live root come. `client` takes the path's place, as far as it
     goes, where there is no privilege for a network of our own. `closed` says why nobody gets
-    through, where that is known; such a path is not run.
+    through if the tree's DHCP configuration does not offer the boot file; it is not run then.
     """
 
     number: int
@@ -74,6 +74,13 @@ class BootPath:
     dhcp: DhcpMode = DhcpMode.OWN
     client: Client | None = None
     closed: str = ""
+
+    def offered(self, tree: Path) -> bool:
+        """Say whether the tree's own DHCP configuration names the boot file."""
+        name = "dnsmasq-proxy.conf" if self.dhcp is DhcpMode.PROXY else "dnsmasq.conf"
+        config = tree / "dhcp" / name
+        # As PXE's: the URL of HTTP Boot is told in a comment, whoever can use it.
+        return config.is_file() and f",{self.boot_file}\n" in config.read_text()
 
     @property
     def boot_file(self) -> str:
@@ -147,7 +154,7 @@ _USER_IPXE_EFI = Client("ipxe-efi", Loader.IPXE, Firmware.EFI)
 _PROXY = DhcpMode.PROXY
 _GRUB_AND_PROXY = (
     "GRUB knows the DHCP server's answer only, not the proxy's, and looks for its files on the "
-    "DHCP server (tried with GRUB 2.06); iPXE and PXELINUX get through"
+    "DHCP server (tried with GRUB 2.06); build the tree with pxeboot/server to get through"
 )
 
 #: Every path, in the order of its number.
