@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.resources import read_table
 from catalyst_pxeboot.words import nearest
 
 
@@ -44,7 +43,6 @@ class Arch:
 @cache
 def all_arches() -> tuple[Arch, ...]:
     """Return every architecture of arch.toml, in its order."""
-    tables = tomllib.loads(Path(__file__).with_name("arch.toml").read_text(encoding="utf-8"))
     return tuple(
         Arch(
             name=name,
@@ -57,7 +55,7 @@ def all_arches() -> tuple[Arch, ...]:
             grub=dict(table["grub"]),
             dhcp=tuple(_dhcp_client(client) for client in table["dhcp"]),
         )
-        for name, table in tables.items()
+        for name, table in read_table("arch.toml").items()
     )
 
 

@@ -106,7 +106,7 @@ def _feed(reader: _Reader, states: Sequence[Any], copy_to: int | None, *, thread
             for state in states:
                 state.update(buffer[:count])
             if copy_to is not None:
-                _write_all(copy_to, buffer[:count])
+                write_all(copy_to, buffer[:count])
             total += count
         return total
     with _Ring(states, threads=min(len(states), len(os.sched_getaffinity(0)))) as ring:
@@ -162,7 +162,7 @@ class _Ring:
                 self._filled += 1
                 self._work.notify()
             if copy_to is not None:
-                _write_all(copy_to, block)
+                write_all(copy_to, block)
 
     def _run(self) -> None:
         while (taken := self._take()) is not None:
@@ -187,6 +187,7 @@ class _Ring:
                 self._work.wait()
 
 
-def _write_all(fd: int, data: memoryview) -> None:
+def write_all(fd: int, data: memoryview) -> None:
+    """Write all of `data` to `fd`, however little the system takes at a time."""
     while data:
         data = data[os.write(fd, data) :]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from catalyst_pxeboot.digest import BLOCK, digest_bytes, digest_file, new_hash
+from catalyst_pxeboot.digest import BLOCK, digest_bytes, digest_file, new_hash, write_all
 from catalyst_pxeboot.errors import PublishError, SourceError
 from catalyst_pxeboot.formats.cpio import Readable
 from catalyst_pxeboot.formats.kernel import open_unpacked
@@ -215,9 +215,7 @@ class _Writer:
             for state in self._states.values():
                 state.update(block)
             self.bytes += len(block)
-            view = memoryview(block)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            write_all(self._fd, memoryview(block))
 
 
 def _changed(path: Path, count: int) -> SourceError:
