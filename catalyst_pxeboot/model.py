@@ -26,6 +26,14 @@ class Loader(StrEnum):
     UBOOT = "uboot"
 
 
+class RootMode(StrEnum):
+    """How the live root, a squashfs, gets to the running system."""
+
+    EMBEDDED = "embedded"  # the loader puts it into the initramfs
+    HTTP = "http"  # the initramfs fetches it into memory
+    NFS = "nfs"  # the initramfs mounts the folder it lies in; it stays on the server
+
+
 class Firmware(StrEnum):
     """What starts the loader."""
 
