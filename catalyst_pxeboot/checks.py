@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from catalyst_pxeboot.arch import Arch
 from catalyst_pxeboot.errors import SourceError
 from catalyst_pxeboot.formats.compression import Compression
-from catalyst_pxeboot.formats.cpio import MAX_MEMBER
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.source import Source, SourceKernel
-from catalyst_pxeboot.words import size
 
 #: The kernel option that reads an initramfs of each compression (usr/Kconfig).
 RD_OPTIONS = {
@@ -36,16 +34,7 @@ SQUASHFS_OPTIONS = {
 
 def find_contradictions(source: Source, arch: Arch, subarch: str) -> list[SourceError]:
     """Return every reason for which this image cannot boot from the network, with its remedy."""
-    problems = []
-    if source.squashfs.bytes > MAX_MEMBER:
-        problems.append(
-            SourceError(
-                f"{source.squashfs.path}: {size(source.squashfs.bytes)} cannot be embedded in an"
-                " initramfs, whose members end at 4 GiB",
-                hint="make the live root smaller or compress it harder (livecd/fsops);"
-                " larger ones boot from the ISO only",
-            )
-        )
+    problems: list[SourceError] = []
     for kernel in source.kernels:
         problems += _kernel_problems(kernel, source, arch, subarch)
     return problems
@@ -54,25 +43,12 @@ def find_contradictions(source: Source, arch: Arch, subarch: str) -> list[Source
 def _kernel_problems(
     kernel: SourceKernel, source: Source, arch: Arch, subarch: str
 ) -> Iterator[SourceError]:
-    image, initramfs = kernel.kernel, kernel.initramfs
+    image = kernel.kernel
     if image.machine not in arch.kernels:
         yield SourceError(
             f"{image.path}: the kernel is for {image.machine}, but subarch {subarch} boots "
             + " or ".join(arch.kernels),
             hint="correct subarch or source_subpath",
-        )
-    key = f"boot/kernel/{kernel.iso.name}"
-    if initramfs.generator is Generator.DRACUT and "dmsquash-live" not in initramfs.modules:
-        yield SourceError(
-            f"{initramfs.path}: dracut {initramfs.version} made it without dmsquash-live, which"
-            " mounts the live root",
-            hint=f"add `-a dmsquash-live` to {key}/dracut_args of the livecd-stage2 spec",
-        )
-    if initramfs.generator is Generator.GENKERNEL and not initramfs.loop_wo_mount:
-        yield SourceError(
-            f"{initramfs.path}: genkernel {initramfs.version} cannot boot a live root that lies"
-            " in the initramfs",
-            hint=f"build livecd-stage2 with genkernel 4.0 or later, or with {key}/distkernel: yes",
         )
     if kernel.config is not None:
         yield from _config_problems(kernel, source, f"{image.path}-config")

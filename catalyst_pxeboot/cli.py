@@ -108,11 +108,14 @@ def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _add_inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     inspect = commands.add_parser(
         "inspect",
-        help="say what is in a livecd-stage2 folder",
-        description="Say what is in a livecd-stage2 folder, read from the files themselves.",
+        help="say what is in a livecd-stage2 folder or a netboot tree",
+        description="Say what is in a livecd-stage2 folder, read from the files themselves, or"
+        " what a netboot tree offers and what each way to its live root asks of a client.",
         allow_abbrev=False,
     )
-    inspect.add_argument("tree", type=Path, metavar="TREE", help="livecd-stage2 folder")
+    inspect.add_argument(
+        "tree", type=Path, metavar="TREE", help="livecd-stage2 folder or netboot tree"
+    )
     inspect.add_argument("--json", action="store_true", help="as JSON")
     inspect.set_defaults(command=_inspect)
 
@@ -125,6 +128,14 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         allow_abbrev=False,
     )
     verify.add_argument("tree", type=Path, metavar="TREE", help="netboot tree")
+    verify.add_argument(
+        "--keyring", type=Path, metavar="FILE",
+        help="OpenPGP public keys: the tree must be signed by one of them",
+    )  # fmt: skip
+    verify.add_argument(
+        "--certificates", type=Path, metavar="FILE",
+        help="certificates that iPXE trusts: each file it loads must be signed by one of them",
+    )  # fmt: skip
     verify.add_argument("-q", "--quiet", action="store_true", help="print faults only")
     verify.set_defaults(command=_verify)
 
@@ -212,8 +223,18 @@ def _read_spec(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
 
 def _inspect(_parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     from catalyst_pxeboot import describe
+    from catalyst_pxeboot.publish import MANIFEST
     from catalyst_pxeboot.source import read_source
+    from catalyst_pxeboot.verify import read_manifest
 
+    if (arguments.tree / MANIFEST).exists():
+        raw, manifest = read_manifest(arguments.tree)
+        if arguments.json:
+            sys.stdout.write(raw.decode())
+            return
+        for line in describe.tree_lines(arguments.tree, manifest):
+            print(line)
+        return
     source = read_source(arguments.tree)
     if arguments.json:
         print(json.dumps(describe.source_data(source), indent=1, ensure_ascii=False))
@@ -225,7 +246,9 @@ def _inspect(_parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
 def _verify(_parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     from catalyst_pxeboot.verify import verify_tree
 
-    verified = verify_tree(arguments.tree)
+    verified = verify_tree(
+        arguments.tree, keyring=arguments.keyring, certificates=arguments.certificates
+    )
     if verified.faults:
         raise SpecError(verified.faults)
     if not arguments.quiet:

@@ -50,6 +50,7 @@ _IPXE: Mapping[str, tuple[str, ...]] = {
     "imgfetch": ("--name=", "--timeout="),
     "imgfree": (),
     "imgstat": (),
+    "imgverify": ("--signer=", "--keep", "--timeout="),
     "inc": (),
     "initrd": ("--name=", "--timeout=", "--autofree"),
     "iseq": (),
@@ -72,7 +73,9 @@ _IPXE: Mapping[str, tuple[str, ...]] = {
 }
 _IPXE_FETCHES = frozenset({"kernel", "initrd", "chain", "imgfetch"})
 # Commands that fail in normal use, so that a line which ends with one must say what comes next.
-_IPXE_MAY_FAIL = frozenset({"choose", "cpuid", "initrd", "iseq", "isset", "kernel", "prompt"})
+_IPXE_MAY_FAIL = frozenset(
+    {"choose", "cpuid", "imgverify", "initrd", "iseq", "isset", "kernel", "prompt"}
+)
 
 
 def check_ipxe(text: str) -> Config:
@@ -146,10 +149,16 @@ def check_ipxe(text: str) -> Config:
                     assigned.setdefault(setting, set()).add(" ".join(rest[1:]))
                 else:
                     problem("set: wants the name of a setting")
+            elif name == "imgverify":
+                if len(rest) != 2:
+                    problem("imgverify: wants an image and the file of its signature")
+                else:
+                    _note_file(re.sub(r"^\$\{base\}", "", rest[1]), files, problem)
             elif name in _IPXE_FETCHES:
                 if not rest:
                     problem(f"{name}: wants a file")
                 else:
+                    _note_root(rest[1:], files)
                     _note_file(re.sub(r"^\$\{base\}", "", rest[0]), files, problem)
             for word in words:
                 if word.count("${") > word.count("}"):
@@ -276,6 +285,8 @@ def check_pxelinux(text: str) -> Config:
                 problem("INITRD wants one word, its files separated by commas")
             for name in words[1].split(","):
                 _note_file(name, files, problem)
+        if key == "append":
+            _note_root(words[1:], files)
         if entry and key in _PXELINUX_KINDS:
             if entry in kinds:
                 problem(f'the entry "{entry}" starts two things')
@@ -355,8 +366,10 @@ def check_uboot(text: str) -> Config:
         elif key in {"fdtdir", "devicetreedir"}:
             # U-Boot chooses the file there by its own board's name.
             _note_file(value, set(), problem)
-        elif key == "append" and re.search(r"[$'\\]", value):
-            problem("APPEND holds $, a quote or a backslash, which U-Boot expands")
+        elif key == "append":
+            _note_root(value.split(), files)
+            if re.search(r"[$'\\]", value):
+                problem("APPEND holds $, a quote or a backslash, which U-Boot expands")
         if entry and key in _UBOOT_ENTRY:
             kind = "kernel" if key in _UBOOT_KINDS else key
             if kind in given[entry]:
@@ -455,6 +468,7 @@ def check_grub(text: str) -> Config:
         if name not in _GRUB:
             called.append((line, name))
         if name in _GRUB_FETCHES:
+            _note_root((word.text for word in arguments), files)
             fetched = arguments if name == "initrd" else arguments[:1]
             if not fetched:
                 problem(f"{name}: wants a file")
@@ -509,6 +523,13 @@ def _unquote_grub(raw: str) -> str:
 # --- common -------------------------------------------------------------------------------------
 
 
+# dracut's root=live: with an address or a setting that holds one; what follows the file's name are
+# the options of an NFS mount. A root in the initramfs has a path after the colon.
+_FETCHED_ROOT = re.compile(
+    r"root=live:(?:[a-z0-9]+://|\$).*[/}](?P<file>[A-Za-z0-9._+-]+)(?::[^/]*)?"
+)
+
+
 def _note_file(path: str, files: set[str], problem: Callable[[str], None]) -> None:
     """Note a file of the tree, or the problem with its name. Other servers' files are theirs."""
     if "://" in path:
@@ -523,6 +544,16 @@ def _note_file(path: str, files: set[str], problem: Callable[[str], None]) -> No
         problem("a file name is empty")
     else:
         files.add(path)
+
+
+def _note_root(words: Iterable[str], files: set[str]) -> None:
+    """Note the tree's file that kernel arguments name as a root in the network."""
+    given = list(words)
+    for word in given:
+        if found := _FETCHED_ROOT.fullmatch(word):
+            files.add(found["file"])
+    if any(word.startswith("nfsroot=") for word in given):
+        files.update(word.removeprefix("loop=/") for word in given if word.startswith("loop=/"))
 
 
 def _config(files: set[str], problems: list[str]) -> Config:

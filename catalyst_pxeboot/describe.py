@@ -1,15 +1,18 @@
-"""Source, plan and result as text for people; source also as data for machines."""
+"""Source, plan, result and tree as text for people; source also as data for machines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.manifest import sum_files
-from catalyst_pxeboot.model import Role
+from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
+from catalyst_pxeboot.manifest import menu_entries, sum_files
+from catalyst_pxeboot.model import Role, RootMode
 from catalyst_pxeboot.pipeline import Built
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import MANIFEST
+from catalyst_pxeboot.roots import find_obstacle
 from catalyst_pxeboot.source import Source
 from catalyst_pxeboot.words import size
 
@@ -39,6 +42,9 @@ def source_lines(source: Source) -> Iterator[str]:
         )
         if initramfs.modules:
             yield f"  modules    {' '.join(initramfs.modules)}"
+        for mode in RootMode:
+            obstacle = find_obstacle(mode, kernel, squashfs)
+            yield f"  root       {mode}: {f'no; {obstacle}' if obstacle else 'yes'}"
         if trees := kernel.device_trees:
             yield f"  trees      {trees.folder}: {len(trees.files)} files"
         yield f"  config     {'read' if kernel.config is not None else 'not in the image'}"
@@ -88,6 +94,11 @@ def source_data(source: Source) -> dict[str, Any]:
                     "compression": str(kernel.initramfs.compression),
                     "modules": list(kernel.initramfs.modules),
                 },
+                "roots": [
+                    str(mode)
+                    for mode in RootMode
+                    if find_obstacle(mode, kernel, source.squashfs) is None
+                ],
             }
             for kernel in source.kernels
         ],
@@ -132,9 +143,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"file     {loader.path}  loader, {loader.loader} {loader.version or ''}".rstrip()
     yield f"file     {MANIFEST} {' '.join(sum_files(spec.digests))}  made last"
     for entry in plan.menu.live:
-        mark = "*" if entry.name == plan.menu.default else " "
+        mark = "*" if entry is plan.menu.live[0] else " "
         yield f"entry   {mark}{entry.title}"
         yield f"         {entry.kernel} {' '.join(entry.arguments)}"
+    entries = menu_entries(plan)
+    for line in limit_lines(entries):
+        yield f"limits   {line}"
     for memtest in plan.menu.memtests:
         yield f"entry    {memtest.title} ({memtest.firmware} only)"
     for line in plan.notes:
@@ -143,8 +157,35 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"left out {line}"
     for missing in plan.loaders.missing:
         yield f"missing  {missing.path}  of {missing.gentoo} (Debian: {missing.debian})"
-    for line in plan.warnings:
+    for line in (*plan.warnings, *limit_warnings(entries)):
         yield f"warning  {line}"
+
+
+def tree_lines(tree: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Say what a netboot tree offers, by its manifest."""
+    release, menu = manifest["release"], manifest["menu"]
+    yield f"netboot tree {tree}"
+    yield f"title        {release['title']}"
+    yield f"made for     {release['arch']}, at {release['time']}"
+    yield f"squashfs     {manifest['squashfs']['path']}: {size(manifest['squashfs']['bytes'])}"
+    yield f"files        {len(manifest['files'])}"
+    for entry in menu["entries"]:
+        mark = "*" if entry["name"] == menu["default"] else " "
+        root = f"  root: {entry['root']}" if "root" in entry else ""
+        checked = ", checked" if entry.get("checked") else ""
+        yield f"entry       {mark}{entry['title']}{root}{checked}"
+    yield ""
+    yield from limit_lines(menu["entries"])
+    yield ""
+    for line in limit_warnings(menu["entries"]):
+        yield f"warning      {line}"
+    for name, loader in manifest["loaders"].items():
+        if loader["missing"]:
+            yield f"missing      {name}: {' '.join(loader['missing'])}"
+    for line in manifest["notes"]:
+        yield f"note         {line}"
+    for line in manifest["left_out"]:
+        yield f"left out     {line}"
 
 
 def built_lines(built: Built) -> Iterator[str]:

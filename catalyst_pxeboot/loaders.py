@@ -32,9 +32,9 @@ class GrubImage:
     platform: str
     modules_folder: Path
 
-    def make(self, early_config: str) -> bytes:
-        """Make the image's content, with `early_config` inside."""
-        return make_grub_image(self.platform, self.modules_folder, early_config)
+    def make(self, early_config: str, key: bytes | None = None) -> bytes:
+        """Make the image's content, with `early_config` and the public key `key` inside."""
+        return make_grub_image(self.platform, self.modules_folder, early_config, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,12 @@ def find_loaders(
     )
 
 
-def make_grub_image(platform: str, modules_folder: Path, early_config: str) -> bytes:
+def make_grub_image(
+    platform: str, modules_folder: Path, early_config: str, key: bytes | None = None
+) -> bytes:
     """Make the network image of one GRUB platform; the same input gives the same bytes.
 
+    With the OpenPGP public key `key` it opens only files with a signature of it beside them.
     Raises `CommandError` if grub-mkimage is missing or fails.
     """
     program = _grub_mkimage()
@@ -103,12 +106,16 @@ def make_grub_image(platform: str, modules_folder: Path, early_config: str) -> b
         raise CommandError(
             "grub-mkimage is missing", hint="install sys-boot/grub (Debian: grub-common)"
         )
-    modules = grub_modules(platform, _module_names(modules_folder))
+    modules = grub_modules(platform, _module_names(modules_folder), signed=key is not None)
     with tempfile.TemporaryDirectory(prefix="pxeboot-grub-") as name:
         folder = Path(name)
         config, image = folder / "early.cfg", folder / "image"
         config.write_text(early_config, "utf-8")
-        run(grub_argv(program, platform, modules_folder, config, image, modules))
+        argv = grub_argv(program, platform, modules_folder, config, image, modules)
+        if key is not None:
+            (folder / "key").write_bytes(key)
+            argv.insert(1, f"--pubkey={folder / 'key'}")
+        run(argv)
         return image.read_bytes()
 
 
@@ -133,20 +140,23 @@ def grub_argv(
     ]
 
 
-def grub_modules(platform: str, present: Iterable[str]) -> tuple[str, ...]:
+def grub_modules(platform: str, present: Iterable[str], *, signed: bool = False) -> tuple[str, ...]:
     """Choose the modules of a platform's image among those that are `present`, sorted.
 
-    Raises `CommandError` naming those that no menu works without.
+    With `signed` those that check signatures are among them: GRUB could not load them later, as
+    they would have to be checked themselves. Raises `CommandError` naming those that no menu works
+    without.
     """
     table = read_table("loaders.toml")["grub"]
     there = set(present)
-    lacking = sorted(set(table["needed"]) - there)
+    needed = {*table["needed"], *(table["signed"] if signed else ())}
+    lacking = sorted(needed - there)
     if lacking:
         raise CommandError(
             f"GRUB for {platform} lacks the modules {' '.join(lacking)}",
             hint="install all of its package, or leave grub out of pxeboot/loaders",
         )
-    wanted = {*table["needed"], *table["modules"]}
+    wanted = {*needed, *table["modules"]}
     for part in platform.split("-"):
         wanted.update(table["extra"].get(part, ()))
     return tuple(sorted(wanted & there))

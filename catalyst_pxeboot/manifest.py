@@ -15,6 +15,7 @@ from catalyst_pxeboot import __version__
 from catalyst_pxeboot.model import (
     MEMTEST_LOADERS,
     ROOT_MEMBER,
+    Limits,
     LiveEntry,
     Loader,
     MemtestEntry,
@@ -37,10 +38,20 @@ def algorithms(digests: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({*digests, ALWAYS}))
 
 
-def render_manifest(plan: Plan, files: Sequence[TreeFile], *, time: int) -> bytes:
-    """Return manifest.json."""
+def render_manifest(
+    plan: Plan,
+    files: Sequence[TreeFile],
+    *,
+    time: int,
+    flat: Mapping[str, str | None] | None = None,
+) -> bytes:
+    """Return manifest.json.
+
+    `flat` are the flat release files beside the tree, each with the tree's file that it is or
+    None for one of its own.
+    """
     spec, source = plan.spec, plan.source
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "generator": {"name": GENERATOR, "version": __version__},
         "release": {
@@ -60,12 +71,9 @@ def render_manifest(plan: Plan, files: Sequence[TreeFile], *, time: int) -> byte
             "member": ROOT_MEMBER,
         },
         "menu": {
-            "default": plan.menu.default,
+            "default": plan.menu.live[0].name,
             "timeout": plan.menu.timeout,
-            "entries": [
-                *(_live(entry, spec.loaders) for entry in plan.menu.live),
-                *(_memtest(entry, spec.loaders) for entry in plan.menu.memtests),
-            ],
+            "entries": menu_entries(plan),
         },
         "loaders": {
             str(name): {
@@ -78,12 +86,30 @@ def render_manifest(plan: Plan, files: Sequence[TreeFile], *, time: int) -> byte
         "files": [_file(file) for file in sorted(files, key=lambda file: file.path)],
         "sums": sum_files(spec.digests),
     }
+    if spec.signing.gpg_key:
+        manifest["clearsigned"] = [f"{signed_sums(spec.digests)}.asc"]
+    if flat is not None and spec.release:
+        manifest["flat"] = {"release": spec.release.name, "files": dict(flat)}
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def menu_entries(plan: Plan) -> list[dict[str, Any]]:
+    """Return the manifest's menu entries."""
+    loaders = plan.spec.loaders
+    return [
+        *(_live(entry, loaders) for entry in plan.menu.live),
+        *(_memtest(entry, loaders) for entry in plan.menu.memtests),
+    ]
 
 
 def sum_files(digests: Sequence[str]) -> dict[str, list[str]]:
     """Return the names of the digest files that a tree has, each with its algorithms."""
     return {**({DIGESTS: list(digests)} if digests else {}), SHA256SUMS: [ALWAYS]}
+
+
+def signed_sums(digests: Sequence[str]) -> str:
+    """Return the digest file that is clear-signed: DIGESTS where there is one."""
+    return DIGESTS if digests else SHA256SUMS
 
 
 def render_sums(
@@ -129,13 +155,25 @@ def _kernel(kernel: SourceKernel) -> dict[str, Any]:
 
 
 def _live(entry: LiveEntry, loaders: Sequence[Loader]) -> dict[str, Any]:
+    able = [loader for loader in loaders if loader in entry.offered]
     return {
         "name": entry.name,
         "title": entry.title,
         "kernel": entry.kernel,
-        "kernels": {str(loader): entry.kernel_for(loader) for loader in loaders},
+        "kernels": {str(loader): entry.kernel_for(loader) for loader in able},
         "arguments": " ".join(entry.arguments),
-        "initrds": {str(loader): list(entry.initrds_for(loader)) for loader in loaders},
+        "root": str(entry.root),
+        "checked": entry.root_check is not None,
+        "initrds": {str(loader): list(entry.initrds_for(loader)) for loader in able},
+        "limits": {str(loader): _limits(entry.limits[loader]) for loader in able},
+    }
+
+
+def _limits(limits: Limits) -> dict[str, Any]:
+    return {
+        "wire_bytes": limits.wire,
+        "memory_bytes": {str(firmware): count for firmware, count in limits.memory.items()},
+        "warnings": list(limits.warnings),
     }
 
 

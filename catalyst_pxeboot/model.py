@@ -5,12 +5,14 @@ Paths within a tree are relative, with forward slashes, as every loader and URL 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.kernel import Kernel
+from catalyst_pxeboot.words import mebibytes
 
 #: Name of the squashfs inside the initramfs. It ends in `.img` because dracut's live: scheme
 #: asks for that, and lies at the root because genkernel looks nowhere else.
@@ -48,6 +50,10 @@ MEMTEST_LOADERS = {
 }
 
 
+#: How a menu calls the ways to the root that are not the usual one.
+ROOT_TITLES = {RootMode.HTTP: "root over HTTP", RootMode.NFS: "root over NFS"}
+
+
 class LinkMode(StrEnum):
     """How a payload file gets from the stage2 tree into the netboot tree."""
 
@@ -64,11 +70,14 @@ class Role(StrEnum):
     INITRAMFS = "initramfs"
     SQUASHFS = "squashfs"
     ROOT_HEADER = "root-header"
+    ROOT_CHECK = "root-check"
     PADDING = "padding"
     MEMTEST = "memtest"
     DEVICE_TREE = "device-tree"
     LOADER = "loader"
     CONFIG = "config"
+    SIGNATURE = "signature"
+    TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +115,67 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
+class NfsRoot:
+    """The folder of an NFS server in which the squashfs lies.
+
+    `server` None is the boot server, whose address only the loader knows; `options` are mount's,
+    with commas between, or empty.
+    """
+
+    server: str | None
+    path: str
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release's name in flat file names; it ends in `stamp`, which the mirrors go by."""
+
+    name: str
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What the spec says of signatures; the files are the user's own and named nowhere else."""
+
+    gpg_key: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    passphrase_file: Path | None = None
+    always: bool = False  # iPXE checks whoever calls; otherwise if the caller asks for it
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a live entry asks of a client that boots it by one loader.
+
+    `wire` is in bytes: all that the loader fetches and what the initramfs fetches after it (over
+    NFS the live root is read as it is needed, and not counted). `memory` is in bytes by firmware:
+    the least with which the live root is reached; a running system needs more. `warnings` say
+    what depends on the client or the server, each in a sentence.
+    """
+
+    wire: int
+    memory: Mapping[Firmware, int]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def least_memory(self) -> int:
+        """The memory that is enough under any firmware, in bytes."""
+        return max(self.memory.values())
+
+
+@dataclass(frozen=True, slots=True)
 class LiveEntry:
     """A menu entry that boots the live image.
 
-    `arguments` is the whole kernel command line but for what only the loader knows while it
-    runs (initrd=, BOOTIF=, the caller's own words). The initrds are, in this order:
-    `initramfs`, `padding` where there is one, then either `root_header` and `squashfs` (loaders
-    that join files byte by byte) or the squashfs as a member named `ROOT_MEMBER` (iPXE). U-Boot
-    takes one file only, `joined`, which is all of them.
+    `arguments` is the whole kernel command line but for what only the loader knows: initrd=,
+    BOOTIF=, the caller's own words, and where the live root is if it comes over the network.
+    The initrds are, in this order: `initramfs`, `padding` where there is one; then, for a root in
+    the initramfs, either `root_header` and `squashfs` (loaders that join files byte by byte) or
+    the squashfs as a member named `ROOT_MEMBER` (iPXE); for a root over the network the
+    `root_check`, if it is checked. U-Boot takes one file only, `joined`, which is all of them.
     """
 
     name: str  # unique in the menu; letters, digits and hyphens, so it is a label for any loader
@@ -125,6 +187,10 @@ class LiveEntry:
     squashfs: str
     arguments: tuple[str, ...]
     generator: Generator
+    root: RootMode = RootMode.EMBEDDED
+    root_check: str | None = None
+    offered: tuple[Loader, ...] = tuple(Loader)  # loaders that can lead it to its root
+    limits: Mapping[Loader, Limits] = field(default_factory=dict)
     unpacked: str | None = None  # the kernel for those loaders that cannot take it as it is
     unpacked_for: tuple[Loader, ...] = ()
     joined: str | None = None  # U-Boot's initrd
@@ -134,15 +200,29 @@ class LiveEntry:
         """Return the kernel's path in the form that `loader` takes."""
         return self.unpacked if self.unpacked and loader in self.unpacked_for else self.kernel
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The files that make the whole initrd, joined byte by byte."""
+        first = (self.initramfs, *((self.padding,) if self.padding else ()))
+        if self.root is RootMode.EMBEDDED:
+            return (*first, self.root_header, self.squashfs)
+        return (*first, *((self.root_check,) if self.root_check else ()))
+
     def initrds_for(self, loader: Loader) -> tuple[str, ...]:
         """Return the files that `loader` loads behind the kernel, in order."""
         if loader is Loader.UBOOT and self.joined:
             return (self.joined,)
-        first = (self.initramfs, *((self.padding,) if self.padding else ()))
-        # iPXE makes the member's header itself; only under an old UEFI iPXE it takes ours.
         if loader is Loader.IPXE:
-            return (*first, self.squashfs)
-        return (*first, self.root_header, self.squashfs)
+            # It makes the member's header itself; only under an old UEFI iPXE it takes ours.
+            return tuple(part for part in self.parts if part != self.root_header)
+        return self.parts
+
+    def title_for(self, loader: Loader) -> str:
+        """Return the title with what the entry needs in `loader`."""
+        needs = [ROOT_TITLES[self.root]] if self.root in ROOT_TITLES else []
+        if loader in self.limits:
+            needs.append(f"{mebibytes(self.limits[loader].least_memory)} MiB of memory")
+        return ", ".join([self.title, *needs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +242,17 @@ class Menu:
 
     title: str
     timeout: int | None  # seconds; 0 boots at once, None waits for ever
-    default: str  # the name of a live entry
-    live: tuple[LiveEntry, ...]
+    live: tuple[LiveEntry, ...]  # the default first
     memtests: tuple[MemtestEntry, ...]
     serial: Serial | None
+    base_url: str | None = None  # the tree on its web server, without a slash at the end
+    nfs: NfsRoot | None = None
+    ipxe_signed: bool = False  # each file has a CMS signature beside it
+    ipxe_always: bool = False  # iPXE checks it whoever calls
+
+    def live_for(self, loader: Loader) -> tuple[LiveEntry, ...]:
+        """Return the live entries that `loader` offers, its default first."""
+        return tuple(entry for entry in self.live if loader in entry.offered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +282,18 @@ class JoinedFile:
     parts: tuple[str, ...]
     role: Role
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RootCheckFile:
+    """An initrd of the tree that refuses any live root but the tree's own file `root`.
+
+    `hooks` are the folders of dracut's hooks in the initramfs images that load it.
+    """
+
+    path: str
+    root: str
+    hooks: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,39 @@ from __future__ import annotations
 
 import os
 import time as clock
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.digest import digest_bytes
 from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.flat import FlatPublication, FlatSet, plan_flat, stage_flat
+from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
 from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
-from catalyst_pxeboot.manifest import algorithms, render_manifest, render_sums, sum_files
-from catalyst_pxeboot.model import Loader, MadeFile, Role
+from catalyst_pxeboot.manifest import (
+    ALWAYS,
+    algorithms,
+    menu_entries,
+    render_manifest,
+    render_sums,
+    signed_sums,
+    sum_files,
+)
+from catalyst_pxeboot.model import Loader, MadeFile, Role, RootCheckFile
 from catalyst_pxeboot.plan import Plan, plan_tree
 from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
-from catalyst_pxeboot.render import render_configs, render_grub_early, view_menu
+from catalyst_pxeboot.render import (
+    render_configs,
+    render_file,
+    render_flat_config,
+    render_grub_early,
+    view_menu,
+)
+from catalyst_pxeboot.rootcheck import render_root_check
+from catalyst_pxeboot.signatures import Signers, clearsign_sums, find_signers, make_signatures
 from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import Spec
 from catalyst_pxeboot.tree import (
@@ -64,30 +83,58 @@ def build(spec: Spec, *, report: Report) -> Built:
     for loader in spec.loaders:
         view_menu(loader, plan.menu)  # what no loader could take is told before any work
     digests = algorithms(spec.digests)
+    signers = find_signers(spec.signing, spec.loaders)
+    flat = plan_flat(plan)
     publication = Publication(spec.output, expected=own_names)
-    with publication as staging, ThreadPoolExecutor(max_workers=1) as beside:
+    with publication as staging, ExitStack() as stack:
+        flat_publication = FlatPublication(flat, spec.output) if flat else None
+        flat_staging = stack.enter_context(flat_publication) if flat_publication else None
+        beside = stack.enter_context(ThreadPoolExecutor(max_workers=1))
         # All other files are made while the squashfs is read; neither needs the other.
         making = beside.submit(
             lambda: stage_made_files(
-                (*plan.made, *_make_files(plan)), staging, algorithms=digests, time=time
+                (*plan.made, *_make_files(plan, signers)), staging, algorithms=digests, time=time
             )
         )
         report(f"Staging {len(plan.files)} payload files")
-        files = stage_source_files(
-            plan.files, staging, link=spec.link, algorithms=digests, time=time
-        )
+        files = stage_source_files(plan.files, staging, link=spec.link, algorithms=digests)
         files += making.result()
+        if plan.check:
+            files += _stage_check(plan.check, files, plan, staging, digests=digests, time=time)
         files += stage_unpacked_files(plan.unpacked, staging, algorithms=digests, time=time)
         files += stage_joined_files(plan.joined, staging, algorithms=digests, time=time)
-        manifest = render_manifest(plan, files, time=time)
+        signatures = make_signatures(
+            signers,
+            plan.menu,
+            tree=staging,
+            digests={file.path: file.digests[ALWAYS] for file in files},
+            time=time,
+        )
+        files += stage_made_files(signatures, staging, algorithms=digests, time=time)
+        manifest = render_manifest(plan, files, time=time, flat=flat.origins if flat else None)
         write_file(staging / MANIFEST, manifest, time=time)
         by_path = {file.path: file.digests for file in files}
         by_path[MANIFEST] = digest_bytes(manifest, digests)
         sums = render_sums(by_path, sum_files(spec.digests), spec.digest_format)
+        sums |= clearsign_sums(signers, sums, [signed_sums(spec.digests)], time=time)
         for name, content in sums.items():
             write_file(staging / name, content, time=time)
         seal_folders(staging, time=time)
+        if flat and flat_staging and flat_publication:
+            stage_flat(
+                flat,
+                _render_flat(flat, spec),
+                tree=staging,
+                staging=flat_staging,
+                by_path=by_path,
+                digests=spec.digests,
+                digest_format=spec.digest_format,
+                signers=signers,
+                time=time,
+            )
         publication.commit()
+        if flat_publication:
+            flat_publication.commit()
     return Built(
         output=spec.output,
         files=tuple(sorted(files, key=lambda file: file.path)),
@@ -110,7 +157,7 @@ def tree_time(plan: Plan) -> int:
     return int(given)
 
 
-def _make_files(plan: Plan) -> list[MadeFile]:
+def _make_files(plan: Plan, signers: Signers) -> list[MadeFile]:
     """Render every text of the tree, and read or make its loader binaries."""
     spec = plan.spec
     configs = render_configs(plan.menu, loaders=spec.loaders, templates=spec.templates)
@@ -118,22 +165,63 @@ def _make_files(plan: Plan) -> list[MadeFile]:
     if Loader.UBOOT in spec.loaders:
         names.add(MANIFEST)  # for its folder, which is the tree's
     dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
-    early = render_grub_early(spec.templates, spec.server)
-    return [*configs, *dhcp, *_take_loaders(plan.loaders.found, early)]
+    key = signers.grub_key(spec.loaders)
+    early = render_grub_early(spec.templates, spec.server, signed=key is not None)
+    return [*configs, *dhcp, _render_readme(plan), *_take_loaders(plan.loaders.found, early, key)]
 
 
-def _take_loaders(found: Iterable[FoundLoader], early: str) -> list[MadeFile]:
+def _render_flat(flat: FlatSet, spec: Spec) -> list[MadeFile]:
+    return [
+        render_flat_config(
+            loader, flat.menu, folder=flat.folder, name=name, templates=spec.templates
+        )
+        for loader, name in flat.configs.items()
+    ]
+
+
+def _render_readme(plan: Plan) -> MadeFile:
+    entries = menu_entries(plan)
+    values = {
+        "title": plan.menu.title,
+        "arch": plan.spec.arch.name,
+        "loaders": tuple(map(str, plan.spec.loaders)),
+        "modes": tuple(dict.fromkeys(str(entry.root) for entry in plan.menu.live)),
+        "limits": limit_lines(entries),
+        "warnings": tuple(limit_warnings(entries)),
+        "checked": plan.check is not None,
+    }
+    return render_file("README.txt", values, plan.spec.templates, role=Role.TEXT)
+
+
+def _take_loaders(found: Iterable[FoundLoader], early: str, key: bytes | None) -> list[MadeFile]:
     """Read or make the loader binaries that this machine has for the tree."""
     files = []
     for loader in found:
         if isinstance(loader.origin, GrubImage):
-            content = loader.origin.make(early)
+            content = loader.origin.make(early, key)
             origin = f"grub-mkimage, {loader.origin.modules_folder}"
         else:
             content, origin = loader.origin.read_bytes(), str(loader.origin)
         made_by = f"{origin} ({loader.version})" if loader.version else origin
         files.append(MadeFile(loader.path, content, Role.LOADER, made_by))
     return files
+
+
+def _stage_check(
+    check: RootCheckFile,
+    files: Sequence[TreeFile],
+    plan: Plan,
+    staging: Path,
+    *,
+    digests: Sequence[str],
+    time: int,
+) -> list[TreeFile]:
+    """Make the initrd that compares the root with its digest, now that this is known."""
+    digest = next(file.digests[ALWAYS] for file in files if file.path == check.root)
+    content = render_root_check(digest, hooks=check.hooks, templates=plan.spec.templates)
+    origin = f"sha256 of {check.root}"
+    made = MadeFile(check.path, content, Role.ROOT_CHECK, origin)
+    return stage_made_files([made], staging, algorithms=digests, time=time)
 
 
 def _missing_lines(missing: Iterable[MissingLoader]) -> Iterator[str]:

@@ -13,9 +13,10 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from catalyst_pxeboot.errors import PublishError, from_os_error
 
@@ -193,18 +194,33 @@ def check_replaceable(target: Path, expected: Callable[[Path], frozenset[str] | 
 
 def own_names(target: Path) -> frozenset[str] | None:
     """Return the names that the manifest in `target` lists, or None if it is not this program's."""
-    path = target / MANIFEST
     try:
-        if path.is_symlink() or path.stat().st_size > _MAX_MANIFEST:
-            return None
-        manifest = json.loads(path.read_bytes())
-        if manifest["generator"]["name"] != GENERATOR:
-            return None
+        manifest = _own_manifest(target)
         return frozenset(
-            {file["path"] for file in manifest["files"]} | {MANIFEST, *manifest["sums"]}
+            {file["path"] for file in manifest["files"]}
+            | {MANIFEST, *manifest["sums"], *manifest.get("clearsigned", ())}
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def own_flat_names(target: Path) -> frozenset[str]:
+    """Return the names of the flat release files that the tree `target` was published with."""
+    try:
+        flat = _own_manifest(target).get("flat")
+        return frozenset(flat["files"]) if flat else frozenset()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
+
+
+def _own_manifest(target: Path) -> Mapping[str, Any]:
+    path = target / MANIFEST
+    if path.is_symlink() or path.stat().st_size > _MAX_MANIFEST:
+        raise ValueError(f"{path} is no manifest")
+    manifest = json.loads(path.read_bytes())
+    if manifest["generator"]["name"] != GENERATOR:
+        raise ValueError(f"{path} is not a manifest of this program")
+    return dict(manifest)
 
 
 def list_files(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ and quoted for that loader, and what goes wrong in it names the template and the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,12 @@ from catalyst_pxeboot.model import (
     MemtestEntry,
     Menu,
     Role,
+    RootMode,
     Serial,
     Server,
 )
 from catalyst_pxeboot.resources import templates_folder
+from catalyst_pxeboot.words import mebibytes
 
 if TYPE_CHECKING:
     import jinja2
@@ -58,9 +60,13 @@ class LiveView:
     kernel: str
     initramfs: str
     padding: str  # empty where there is none
+    root: str  # where the live root comes from: embedded, http or nfs
     root_header: str
+    root_check: str  # an initrd that compares the root with its digest; empty if it is not
     squashfs: str
+    initrds: tuple[str, ...]  # all that the loader loads behind the kernel, in order
     arguments: str
+    memory: int  # MiB, the least on any firmware of the loader; 0 where it is not known
     dracut: bool
     genkernel: bool
     joined: str  # U-Boot's only initrd; empty for other loaders
@@ -80,6 +86,15 @@ class MemtestView:
 
 
 @dataclass(frozen=True, slots=True)
+class NfsView:
+    """The NFS export with the live root, as a template sees it."""
+
+    server: str  # empty: the boot server
+    path: str
+    options: str  # mount's, with commas between, or empty
+
+
+@dataclass(frozen=True, slots=True)
 class MenuView:
     """Everything that the template of a loader's menu may use, by these names."""
 
@@ -90,6 +105,9 @@ class MenuView:
     live: tuple[LiveView, ...]
     memtests: tuple[MemtestView, ...]
     root_member: str
+    base_url: str  # the tree on its web server, without a slash at the end; empty if not known
+    nfs: NfsView | None
+    signed: str  # whether iPXE's signatures are there and checked: empty, asked or always
 
 
 def render_configs(
@@ -102,42 +120,66 @@ def render_configs(
     """
     made = []
     for loader in sorted(set(loaders)):
-        view = view_menu(loader, menu)
-        values = {name: getattr(view, name) for name in MenuView.__dataclass_fields__}
+        values = _menu_values(loader, menu)
         for path in CONFIGS[loader]:
-            made.append(render_file(path, values, templates))
+            made.append(render_file(path, {**values, "folder": "", "config": path}, templates))
     return tuple(sorted(made, key=lambda file: file.path))
 
 
-def render_file(path: str, values: Mapping[str, Any], templates: Path | None) -> MadeFile:
+def render_flat_config(
+    loader: Loader, menu: Menu, *, folder: str, name: str, templates: Path | None
+) -> MadeFile:
+    """Render a loader's menu for files that lie in `folder`, with a slash at its end.
+
+    `name` is the configuration's own name there.
+    """
+    values = {**_menu_values(loader, menu), "folder": folder, "config": name}
+    return replace(render_file(CONFIGS[loader][0], values, templates), path=name)
+
+
+def _menu_values(loader: Loader, menu: Menu) -> dict[str, Any]:
+    view = view_menu(loader, menu)
+    return {name: getattr(view, name) for name in MenuView.__dataclass_fields__}
+
+
+def render_file(
+    path: str, values: Mapping[str, Any], templates: Path | None, *, role: Role = Role.CONFIG
+) -> MadeFile:
     """Render the tree's file `path` by the template of its name, the user's before the shipped.
 
     `values` must have been checked for what reads the file. Raises `TemplateError`.
     """
     text, origin = _render(path, values, templates)
-    return MadeFile(path, text.encode(), Role.CONFIG, origin)
+    return MadeFile(path, text.encode(), role, origin)
 
 
-def render_grub_early(templates: Path | None, server: Server | None = None) -> str:
+def render_grub_early(
+    templates: Path | None, server: Server | None = None, *, signed: bool = False
+) -> str:
     """Render the configuration that goes into GRUB's network images.
 
-    With `server` they fetch from its address, whichever server DHCP names.
+    With `server` they fetch from its address, whichever server DHCP names. With `signed` they
+    open only what is signed.
     """
-    return _render(GRUB_EARLY, {"server": server.address if server else None}, templates)[0]
+    values = {"server": server.address if server else None, "signed": signed}
+    return _render(GRUB_EARLY, values, templates)[0]
 
 
 def view_menu(loader: Loader, menu: Menu) -> MenuView:
     """Check and quote all of `menu` for `loader`."""
     _check_menu(menu)
-    live = tuple(_view_live(loader, entry) for entry in menu.live)
+    live = tuple(_view_live(loader, entry, menu) for entry in menu.live_for(loader))
     return MenuView(
         title=quoting.quote_title(loader, menu.title),
         timeout=menu.timeout,
-        default=quoting.quote_label(loader, menu.default),
+        default=live[0].name,
         serial=menu.serial,
         live=live,
         memtests=tuple(_view_memtest(loader, entry) for entry in menu.memtests),
         root_member=quoting.quote_path(loader, ROOT_MEMBER),
+        base_url=menu.base_url or "",
+        nfs=NfsView(menu.nfs.server or "", menu.nfs.path, menu.nfs.options) if menu.nfs else None,
+        signed=("always" if menu.ipxe_always else "asked") if menu.ipxe_signed else "",
     )
 
 
@@ -148,39 +190,41 @@ def _check_menu(menu: Menu) -> None:
             raise TemplateError(
                 f'two menu entries are named "{name}"', hint="give each a name of its own"
             )
-    if menu.default not in {entry.name for entry in menu.live}:
-        raise TemplateError(
-            f'the default entry "{menu.default}" is not among the live entries',
-            hint="name one of: " + " ".join(entry.name for entry in menu.live),
-        )
 
 
-def _view_live(loader: Loader, entry: LiveEntry) -> LiveView:
+def _view_live(loader: Loader, entry: LiveEntry, menu: Menu) -> LiveView:
     path = partial(quoting.quote_path, loader)
     view = LiveView(
         name=quoting.quote_label(loader, entry.name),
-        title=quoting.quote_title(loader, entry.title),
+        title=quoting.quote_title(loader, entry.title_for(loader)),
         kernel=path(entry.kernel_for(loader)),
         initramfs=path(entry.initramfs),
         padding=path(entry.padding) if entry.padding else "",
+        root=str(entry.root),
         root_header=path(entry.root_header),
+        root_check=path(entry.root_check) if entry.root_check else "",
         squashfs=path(entry.squashfs),
+        initrds=tuple(map(path, entry.initrds_for(loader))),
         arguments=quoting.quote_arguments(loader, entry.arguments),
+        memory=mebibytes(entry.limits[loader].least_memory) if loader in entry.limits else 0,
         dracut=entry.generator is Generator.DRACUT,
         genkernel=entry.generator is Generator.GENKERNEL,
         joined=path(entry.joined) if entry.joined and loader is Loader.UBOOT else "",
         device_trees=path(entry.device_trees) if entry.device_trees else "",
     )
     if loader is Loader.PXELINUX:
-        _check_pxelinux_line(view)
+        _check_pxelinux_line(view, menu)
     return view
 
 
-def _check_pxelinux_line(view: LiveView) -> None:
-    initrds = [view.initramfs, view.padding, view.root_header, view.squashfs]
+def _check_pxelinux_line(view: LiveView, menu: Menu) -> None:
+    where = {
+        RootMode.HTTP: f" ip=dhcp root=live:{menu.base_url}/{view.squashfs}",
+        RootMode.NFS: f" ip=dhcp root=live:nfs://{menu.nfs}",
+    }
     line = (
-        f".linux {view.kernel} {view.arguments} initrd={','.join(filter(None, initrds))}"
-        " BOOTIF=01-00-00-00-00-00-00"
+        f".linux {view.kernel} {view.arguments}{where.get(RootMode(view.root), '')}"
+        f" initrd={','.join(view.initrds)} BOOTIF=01-00-00-00-00-00-00"
     )
     if len(line) >= PXELINUX_LINE:
         raise TemplateError(

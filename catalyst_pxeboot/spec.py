@@ -6,24 +6,38 @@ all are raised together, so that a spec is corrected once.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from catalyst_pxeboot.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.keys import required_keys, unknown_key_problems
-from catalyst_pxeboot.model import LinkMode, Loader, Serial, Server
+from catalyst_pxeboot.model import (
+    LinkMode,
+    Loader,
+    NfsRoot,
+    Release,
+    RootMode,
+    Serial,
+    Server,
+    Signing,
+)
+from catalyst_pxeboot.specvalues import (
+    parse_base_url,
+    parse_digests,
+    parse_nfs_root,
+    parse_release,
+    parse_serial,
+    parse_server,
+)
 from catalyst_pxeboot.words import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
-_SERIAL = re.compile(r"(?P<device>tty[A-Za-z]+[0-9]{1,2}|hvc0),(?P<speed>[0-9]{3,7})[a-z0-9]*")
 
 T = TypeVar("T")
 Value = str | list[str] | None
@@ -53,6 +67,12 @@ class Spec:
     digests: tuple[str, ...]  # sorted; empty: no DIGESTS file is written
     digest_format: str  # "linux" or "bsd"
     server: Server | None  # None: placeholder addresses in the DHCP configurations
+    roots: tuple[RootMode, ...]  # empty: all that can be had
+    base_url: str | None  # the tree on its web server, without a slash at the end
+    nfs: NfsRoot | None  # None: not told, so not offered unless asked for
+    verify_root: bool | None  # None: where it can be done
+    release: Release | None  # flat files for mirrors, beside the tree
+    signing: Signing
 
 
 def parse_settings(settings: Mapping[str, object]) -> Spec:
@@ -112,15 +132,15 @@ def _parse(
 ) -> Spec:
     arch = reader.take("subarch", lambda: find_arch(subarch)) if subarch else None
     kernels = tuple(reader.name("boot/kernel", name) for name in reader.words("boot/kernel"))
-    digests = reader.take("digests", lambda: _digests(reader.settings.get("digests")))
+    digests = reader.take("digests", lambda: parse_digests(reader.settings.get("digests")))
     loaders = reader.enums("pxeboot/loaders", Loader)
     _check_loaders(reader, loaders, arch)
     link = reader.enums("pxeboot/link", LinkMode) or (LinkMode.AUTO,)
     if len(link) > 1:
         reader.fault("pxeboot/link", "takes one word", "choose one")
     title = " ".join(reader.words("pxeboot/title"))
-    spec_serial = reader.word("pxeboot/serial")
-    serial = reader.take("pxeboot/serial", lambda: _serial(spec_serial)) if spec_serial else None
+    serial_word = reader.word("pxeboot/serial")
+    serial = reader.take("pxeboot/serial", lambda: parse_serial(serial_word))
     timeout = reader.number("pxeboot/timeout", lowest=-1, highest=MAX_TIMEOUT)
     bootargs = tuple(reader.words("livecd/bootargs")) if "livecd/bootargs" in reader else None
     templates = reader.folder("pxeboot/templates", reader.words("pxeboot/templates"))
@@ -128,7 +148,16 @@ def _parse(
         reader.fault("pxeboot/templates", "takes one folder", "put all templates into one")
     loader_path = reader.folder("pxeboot/loader_path", reader.words("pxeboot/loader_path"))
     server_words = reader.words("pxeboot/server")
-    server = reader.take("pxeboot/server", lambda: _server(server_words)) if server_words else None
+    server = reader.take("pxeboot/server", lambda: parse_server(server_words))
+    roots = _roots(reader)
+    base_url_word = reader.word("pxeboot/base_url")
+    base_url = reader.take("pxeboot/base_url", lambda: parse_base_url(base_url_word, server))
+    nfs_word = reader.word("pxeboot/nfs_root")
+    nfs = reader.take("pxeboot/nfs_root", lambda: parse_nfs_root(nfs_word, server, roots))
+    verify_root = reader.boolean("pxeboot/verify_root")
+    release_word = reader.word("pxeboot/release")
+    release = reader.take("pxeboot/release", lambda: parse_release(release_word))
+    signing = _signing(reader)
     digest_format = reader.word("digest_format") or "linux"
     if digest_format not in ("linux", "bsd"):
         reader.fault("digest_format", f"{digest_format!r} is neither linux nor bsd", "use linux")
@@ -157,6 +186,12 @@ def _parse(
         digests=digests,
         digest_format=digest_format,
         server=server,
+        roots=roots,
+        base_url=base_url,
+        nfs=nfs,
+        verify_root=verify_root,
+        release=release,
+        signing=signing,
     )
 
 
@@ -185,79 +220,34 @@ def _check_loaders(reader: _Reader, loaders: Sequence[Loader], arch: Arch | None
             )
 
 
-def _digests(value: object) -> tuple[str, ...]:
-    if value is None:
+def _roots(reader: _Reader) -> tuple[RootMode, ...]:
+    """Return the ways to the root that the spec names; none of them means: all that there are."""
+    key, automatic = "pxeboot/root", "auto"
+    words = reader.words(key)
+    if automatic in words:
+        if len(words) > 1:
+            reader.fault(key, "auto stands alone", "name the ways, or write auto")
         return ()
-    names = sorted({value} if isinstance(value, str) else {str(name) for name in _items(value)})
-    for name in names:
-        if name not in hashlib.algorithms_available:
-            raise PxebootError(
-                f"digests: {name!r} is not a digest this Python has"
-                + nearest(name, hashlib.algorithms_available),
-                hint="use blake2b and sha512",
-            )
-        if hashlib.new(name).digest_size == 0:
-            raise PxebootError(
-                f"digests: {name!r} has no length of its own", hint="use blake2b and sha512"
-            )
-    return tuple(names)
+    return reader.enums(key, RootMode, more=(automatic,))
 
 
-def _items(value: object) -> Sequence[object]:
-    if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
-    raise PxebootError(
-        f"digests: {value!r} is not a list of names", hint='write digests = ["blake2b", "sha512"]'
-    )
-
-
-def _serial(text: str) -> Serial:
-    found = _SERIAL.fullmatch(text)
-    if not found:
-        raise PxebootError(
-            f"pxeboot/serial: {text!r} is not a device and a speed",
-            hint="write it as the kernel does, ttyS0,115200",
-        )
-    return Serial(device=found["device"], speed=int(found["speed"]))
-
-
-#: What may follow the address in pxeboot/server, and the fields of `Server` that it fills.
-_SERVER_WORDS = ("range", "interface", "http_port", "http_prefix", "tftp_prefix", "tftp_root")
-
-
-def _server(words: Sequence[str]) -> Server:
-    """Read `ADDRESS/BITS WORD=VALUE …`; what the values may be, the DHCP room checks."""
-    try:
-        interface = IPv4Interface(words[0] if "/" in words[0] else f"{words[0]}/24")
-    except ValueError as error:
-        raise PxebootError(
-            f"pxeboot/server: {words[0]!r} is no IPv4 address with a network's length",
-            hint="write it as 192.168.1.1/24",
-        ) from error
-    given: dict[str, str] = {}
-    for word in words[1:]:
-        name, _, value = word.partition("=")
-        if name not in _SERVER_WORDS or not value:
-            raise PxebootError(
-                f"pxeboot/server: {word!r} is unknown{nearest(name, _SERVER_WORDS)}",
-                hint="after the address stand " + ", ".join(f"{w}=…" for w in _SERVER_WORDS),
-            )
-        given[name] = value
-    first, dash, last = given.pop("range", "").partition("-")
-    if not dash:
-        # A hundred addresses at the place most home and lab networks leave for it.
-        base = int(interface.ip) & ~0xFF
-        first, last = str(IPv4Address(base + 100)), str(IPv4Address(base + 199))
-    port = given.pop("http_port", "80")
-    if not port.isdecimal():
-        raise PxebootError(f"pxeboot/server: {port!r} is no HTTP port", hint="write http_port=80")
-    return Server(
-        address=str(interface.ip),
-        netmask=str(interface.netmask),
-        range_first=first,
-        range_last=last,
-        http_port=int(port[:6]),
-        **given,
+def _signing(reader: _Reader) -> Signing:
+    certificate, key = reader.file("pxeboot/sign_cert"), reader.file("pxeboot/sign_key")
+    passphrase_file = reader.file("pxeboot/sign_passphrase_file")
+    if bool(certificate) != bool(key):
+        lacking = "pxeboot/sign_key" if certificate else "pxeboot/sign_cert"
+        reader.fault(lacking, "is missing beside its other half", "name both or neither")
+    verify = reader.word("pxeboot/sign_verify")
+    if verify not in ("", "asked", "always"):
+        reader.fault("pxeboot/sign_verify", f"{verify!r} is unknown", "use asked, always")
+    elif verify and not certificate:
+        reader.fault("pxeboot/sign_verify", "has no signatures to check", "set pxeboot/sign_cert")
+    return Signing(
+        gpg_key=" ".join(reader.words("pxeboot/gpg_key")) or None,
+        certificate=certificate,
+        key=key,
+        passphrase_file=passphrase_file,
+        always=verify == "always",
     )
 
 
@@ -341,8 +331,15 @@ class _Reader:
             return None
         return int(text)
 
-    def enums(self, key: str, kind: type[T]) -> tuple[T, ...]:
-        known = [str(member) for member in kind]  # type: ignore[attr-defined]
+    def boolean(self, key: str) -> bool | None:
+        text = self.word(key)
+        if text not in ("", "yes", "no"):
+            self.fault(key, f"{text!r} is neither yes nor no", "write yes or no")
+        return text == "yes" if text else None
+
+    def enums(self, key: str, kind: type[T], *, more: Sequence[str] = ()) -> tuple[T, ...]:
+        """Read words that `kind` knows; `more` are words that a message names beside them."""
+        known = [*(str(member) for member in kind), *more]  # type: ignore[attr-defined]
         found: list[T] = []
         for word in self.words(key):
             if word not in known:
@@ -352,6 +349,12 @@ class _Reader:
             elif (member := kind(word)) not in found:  # type: ignore[call-arg]
                 found.append(member)
         return tuple(found)
+
+    def file(self, key: str) -> Path | None:
+        text = self.word(key)
+        if text and not Path(text).is_absolute():
+            self.fault(key, f"{text!r} is not an absolute path", "write it from the root, /")
+        return Path(text) if text else None
 
     def folder(self, key: str, words: Sequence[str]) -> tuple[Path, ...]:
         folders = []

@@ -54,11 +54,13 @@ class TreeFile:
 
 
 def stage_source_files(
-    files: Sequence[SourceFile], staging: Path, *, link: LinkMode, algorithms: Sequence[str],
-    time: int,
-) -> list[TreeFile]:  # fmt: skip
-    """Link, clone or copy payload files into `staging`, each read once for all its digests."""
-    return [_stage(file, staging, link, algorithms, time) for file in files]
+    files: Sequence[SourceFile], staging: Path, *, link: LinkMode, algorithms: Sequence[str]
+) -> list[TreeFile]:
+    """Link, clone or copy payload files into `staging`, each read once for all its digests.
+
+    They keep the time and, if anybody may read them, the mode that they have in the source.
+    """
+    return [_stage(file, staging, link, algorithms) for file in files]
 
 
 def stage_made_files(
@@ -129,9 +131,7 @@ def _make_place(staging: Path, path: str) -> Path:
     return target
 
 
-def _stage(
-    file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence[str], time: int
-) -> TreeFile:
+def _stage(file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence[str]) -> TreeFile:
     target = _make_place(staging, file.path)
     # O_NONBLOCK: what was a file a moment ago may be a FIFO now, and must not hang the build.
     source = os.open(file.origin, os.O_RDONLY | os.O_NONBLOCK)
@@ -140,12 +140,12 @@ def _stage(
         if not stat.S_ISREG(info.st_mode) or info.st_size != file.bytes:
             raise _changed(file.origin, file.bytes)
         written = 0
-        if not _link_or_clone(file, target, source, info, link, time):
+        if not _link_or_clone(file, target, source, info, link):
             written = file.bytes
             copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
             try:
                 digests = digest_file(source, algorithms, where=str(file.origin), copy_to=copy)
-                _finish(copy, time)
+                _finish_like(copy, info)
             finally:
                 os.close(copy)
         else:
@@ -226,10 +226,10 @@ def _changed(path: Path, count: int) -> SourceError:
 
 
 def _link_or_clone(
-    file: SourceFile, target: Path, source: int, info: os.stat_result, link: LinkMode, time: int
+    file: SourceFile, target: Path, source: int, info: os.stat_result, link: LinkMode
 ) -> bool:
     """Try what `link` allows, cheapest first; return False where the file must be copied."""
-    readable = info.st_mode & 0o444 == 0o444
+    readable = _is_readable(info)
     if link in (LinkMode.AUTO, LinkMode.HARDLINK) and readable:
         try:
             # The real file: a hard link to a symlink would be a second symlink.
@@ -252,15 +252,17 @@ def _link_or_clone(
             hint="use auto, which copies such a file",
         )
     if link in (LinkMode.AUTO, LinkMode.REFLINK):
-        return _clone(file, target, source, link, time)
+        return _clone(file, target, source, info, link)
     return False
 
 
-def _clone(file: SourceFile, target: Path, source: int, link: LinkMode, time: int) -> bool:
+def _clone(
+    file: SourceFile, target: Path, source: int, info: os.stat_result, link: LinkMode
+) -> bool:
     copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
     try:
         fcntl.ioctl(copy, _FICLONE, source)
-        _finish(copy, time)
+        _finish_like(copy, info)
     except OSError as error:
         target.unlink()
         if error.errno not in _CANNOT or link is LinkMode.REFLINK:
@@ -276,6 +278,18 @@ def _cannot(file: SourceFile, link: LinkMode, error: OSError) -> PublishError:
         f"pxeboot/link: {file.origin} cannot be taken over by {link}: {error.strerror}",
         hint="use auto" if link is not LinkMode.AUTO else "use copy",
     )
+
+
+def _finish_like(fd: int, info: os.stat_result) -> None:
+    """Give a copy the time and mode that a link would have, so that a tree is the same by both."""
+    mode = stat.S_IMODE(info.st_mode)
+    os.fchmod(fd, mode if _is_readable(info) else FILE_MODE)
+    os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
+    os.fsync(fd)
+
+
+def _is_readable(info: os.stat_result) -> bool:
+    return info.st_mode & 0o444 == 0o444
 
 
 def _finish(fd: int, time: int) -> None:

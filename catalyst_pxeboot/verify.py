@@ -14,10 +14,11 @@ from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.digest import digest_bytes, digest_file
 from catalyst_pxeboot.errors import FormatError, PxebootError, VerifyError
 from catalyst_pxeboot.formats.cpio import parse_member_header
-from catalyst_pxeboot.manifest import FORMAT, render_sums
+from catalyst_pxeboot.manifest import ALWAYS, FORMAT, render_sums
 from catalyst_pxeboot.model import Role
 from catalyst_pxeboot.publish import GENERATOR, MANIFEST, list_files
 from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.verifysigned import find_signature_faults
 
 #: Which loader reads which configuration.
 LOADER_OF = {name: loader for loader, names in CONFIGS.items() for name in names}
@@ -34,21 +35,29 @@ class Verified:
     faults: tuple[VerifyError, ...]
 
 
-def verify_tree(tree: Path) -> Verified:
+def verify_tree(
+    tree: Path, *, keyring: Path | None = None, certificates: Path | None = None
+) -> Verified:
     """Check every file of `tree` against the manifest, and the configurations against the tree.
 
-    Raises `VerifyError` if there is no manifest to go by.
+    With `keyring`, a file of OpenPGP public keys, and `certificates`, those that iPXE trusts, the
+    signatures must be good ones. Raises `VerifyError` if there is no manifest to go by.
     """
-    raw, manifest = _read_manifest(tree)
+    raw, manifest = read_manifest(tree)
     try:
-        return Verified(len(manifest["files"]), tuple(_faults(tree, raw, manifest)))
+        faults = (
+            *_faults(tree, raw, manifest),
+            *find_signature_faults(tree, manifest, keyring=keyring, certificates=certificates),
+        )
+        return Verified(len(manifest["files"]), faults)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise VerifyError(
             f"{tree / MANIFEST}: not a manifest of this program ({error!r})", hint=_REBUILD
         ) from error
 
 
-def _read_manifest(tree: Path) -> tuple[bytes, Mapping[str, Any]]:
+def read_manifest(tree: Path) -> tuple[bytes, Mapping[str, Any]]:
+    """Return a tree's manifest as it stands and as data, or raise `VerifyError`."""
     path = tree / MANIFEST
     try:
         raw = path.read_bytes()
@@ -69,7 +78,9 @@ def _read_manifest(tree: Path) -> tuple[bytes, Mapping[str, Any]]:
 def _faults(tree: Path, raw: bytes, manifest: Mapping[str, Any]) -> Iterator[VerifyError]:
     files = {file["path"]: file for file in manifest["files"]}
     there = set(list_files(tree))
-    for name in sorted(there - files.keys() - {MANIFEST, *manifest["sums"]}):
+    for name in sorted(
+        there - files.keys() - {MANIFEST, *manifest["sums"], *manifest.get("clearsigned", ())}
+    ):
         yield VerifyError(f"{name}: not in the manifest", hint="remove it, or " + _REBUILD)
     yield from _folder_faults(tree)
     algorithms: set[str] = set()
@@ -81,6 +92,7 @@ def _faults(tree: Path, raw: bytes, manifest: Mapping[str, Any]) -> Iterator[Ver
             yield from _file_faults(tree / name, files[name])
     yield from _sum_faults(tree, raw, manifest, files, sorted(algorithms))
     yield from _header_faults(tree, manifest, files)
+    yield from _check_faults(tree, manifest, files)
     # What the build host lacked was told then, and the user may add it beside the tree.
     absent = {name for loader in manifest["loaders"].values() for name in loader["missing"]}
     for name in sorted(files.keys() & there):
@@ -164,6 +176,24 @@ def _header_faults(
             yield VerifyError(
                 f"{name}: it names {member} of {count} bytes, not {squashfs['member']} of"
                 f" {files[squashfs['path']]['bytes']}",
+                hint=_REBUILD,
+            )
+
+
+def _check_faults(
+    tree: Path, manifest: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+) -> Iterator[VerifyError]:
+    digest = files[manifest["squashfs"]["path"]]["digests"][ALWAYS]
+    for name, file in files.items():
+        if file["role"] != Role.ROOT_CHECK:
+            continue
+        try:
+            content = (tree / name).read_bytes()
+        except OSError:
+            continue  # told already
+        if digest.encode() not in content:
+            yield VerifyError(
+                f"{name}: it does not hold the sha256 of {manifest['squashfs']['path']}",
                 hint=_REBUILD,
             )
 

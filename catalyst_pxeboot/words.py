@@ -22,3 +22,8 @@ def size(count: int) -> str:
         if value < 1024 or unit == "TiB":
             break
     return f"{value:.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+
+
+def mebibytes(count: int) -> int:
+    """Return a number of bytes in MiB, rounded up."""
+    return -(-count // (1 << 20))

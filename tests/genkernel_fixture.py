@@ -18,8 +18,12 @@ from pathlib import Path
 #: What the image says of itself where no checkout tells a version.
 VERSION = "4.3.17"
 
-#: The modules a live root needs; their dependencies are added.
-MODULES = ("loop", "squashfs", "overlay")
+#: The modules a live root needs, by genkernel's groups; their dependencies are added.
+MODULES = {
+    "fs": ("loop", "squashfs", "overlay", "nfs", "nfsv3"),
+    "net": ("virtio_net",),
+    "virtio": ("virtio_pci",),
+}
 
 _FOLDERS = """
 .initrd bin dev etc etc/modules lib lib/console lib/dracut lib/modules mnt newroot proc root run
@@ -29,8 +33,9 @@ var/run/lock
 
 _APPLETS = "[ ash sh mkdir mknod mount uname echo chmod cut cat touch"
 
-# genkernel's own init mounts an embedded root when `loop=` names a file of the initramfs. This
-# one does that and nothing else, and ends at once where a boot test would wait for its timeout.
+# genkernel's own init mounts an embedded root when `loop=` names a file of the initramfs, or the
+# same file of an NFS server for `real_root=/dev/nfs`. This one does that and nothing else, and ends
+# at once where a boot test would wait for its timeout.
 _INIT = """\
 #!/bin/sh
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -43,18 +48,24 @@ exec </dev/console >/dev/console 2>&1
 
 emergency=poweroff
 fail() {
-    echo "initramfs: $1"
+    echo "initramfs: $*"
     sync
     "$emergency" -f
     exec sleep 3600
 }
 
 loop= looptype= cdroot= overlayfs= real_init=/sbin/init got_loop_wo_mount=0
+real_root= nfsroot= ip= iface=eth0 gateway=
 for word in $(cat /proc/cmdline); do
     case $word in
         loop=*) loop=${word#*=} ;;
         looptype=*) looptype=${word#*=} ;;
         real_init=*) real_init=${word#*=} ;;
+        real_root=*) real_root=${word#*=} ;;
+        nfsroot=*) nfsroot=${word#*=} ;;
+        ip=*) ip=${word#*=} ;;
+        gk.net.iface=*) iface=${word#*=} ;;
+        gk.net.gw=*) gateway=${word#*=} ;;
         cdroot) cdroot=1 ;;
         overlayfs) overlayfs=1 ;;
         gk.emergency=reboot|gk.emergency=poweroff|gk.emergency=halt) emergency=${word#*=} ;;
@@ -65,11 +76,55 @@ done
 [ -n "$loop" ] || fail "no loop= on the kernel command line"
 [ "$looptype" = squashfs ] || fail "looptype=$looptype is not squashfs"
 [ -f "$loop" ] && got_loop_wo_mount=1
-[ "$got_loop_wo_mount" = 1 ] || fail "$loop is not in the initramfs"
 
-for module in loop squashfs overlay; do
-    modprobe "$module" || fail "module $module cannot be loaded"
-done
+load() {
+    for module in "$@"; do
+        modprobe "$module" || fail "module $module cannot be loaded"
+    done
+}
+
+# Every card is looked at: `gk.net.iface` may be a name or an address.
+find_interface() {
+    case $iface in
+        *[:-]*) wanted=$(echo "$iface" | tr A-Z- a-z:) ;;
+        *) echo "$iface"; return ;;
+    esac
+    for folder in /sys/class/net/*; do
+        [ "$(cat "$folder/address")" = "$wanted" ] && echo "${folder##*/}"
+    done
+}
+
+start_network() {
+    load virtio_pci virtio_net
+    found=$(find_interface)
+    [ -d "/sys/class/net/$found" ] || fail "no network interface is $iface"
+    case $ip in
+        ''|dhcp)
+            udhcpc -i "$found" -n -q -t 3 -T 10 -s /usr/share/udhcpc/default.script ||
+                fail "no DHCP server answers on $found" ;;
+        *[:,]*) fail "ip=$ip is the kernel's business, and it has no network yet" ;;
+        *)
+            ip link set "$found" up
+            ip addr add "$ip" dev "$found" || fail "ip=$ip is no address"
+            [ -z "$gateway" ] || ip route add default via "$gateway" dev "$found" ;;
+    esac
+}
+
+load loop squashfs overlay
+if [ "$real_root" = /dev/nfs ] && [ "$got_loop_wo_mount" = 0 ]; then
+    start_network
+    [ -n "$nfsroot" ] || fail "no nfsroot= on the kernel command line"
+    load nfs nfsv3
+    options=ro,nolock
+    case $nfsroot in *,*) options=$options,${nfsroot#*,} ;; esac
+    mkdir -p /mnt/cdrom
+    mount -t nfs -o "$options" "${nfsroot%%,*}" /mnt/cdrom ||
+        fail "${nfsroot%%,*} cannot be mounted by NFS with $options"
+    loop=/mnt/cdrom$loop
+    [ -f "$loop" ] || fail "$loop is not on the NFS server, which has:" $(ls /mnt/cdrom)
+elif [ "$got_loop_wo_mount" = 0 ]; then
+    fail "$loop is not in the initramfs"
+fi
 mount -t squashfs -o loop,ro "$loop" /mnt/livecd || fail "$loop cannot be mounted as squashfs"
 root=/mnt/livecd
 if [ -n "$overlayfs" ]; then
@@ -88,11 +143,26 @@ umount /proc /sys
 exec switch_root "$root" "$real_init"
 """
 
-# genkernel ships eudev, whose part in finding an embedded root is small: it makes /dev/loop-control
-# (devtmpfs has that node only once the module is there) and answers "settle".
+# What genkernel's script for udhcpc does, in short.
+_UDHCPC = """\
+#!/bin/sh
+case $1 in
+    deconfig) ifconfig "$interface" 0.0.0.0 up ;;
+    bound)
+        ifconfig "$interface" "$ip" netmask "${subnet:-255.255.255.0}"
+        for gateway in $router; do
+            route add default gw "$gateway" dev "$interface" && break
+        done ;;
+esac
+exit 0
+"""
+
+# genkernel ships eudev, whose part in finding a root is small: it makes /dev/loop-control (devtmpfs
+# has that node only once the module is there), loads the drivers of the cards that it finds, and
+# answers "settle".
 _UDEVD = """\
 #!/bin/sh
-for module in loop squashfs overlay; do
+for module in loop squashfs overlay virtio_pci virtio_net; do
     modprobe "$module"
 done
 exit 0
@@ -175,6 +245,7 @@ def write_like(target: Path, *, busybox: Path, modules: Path, release: str) -> N
     archive.file("etc/initrd.scripts", b"# genkernel keeps its functions here\n")
     archive.file("etc/initrd.defaults", b"# genkernel keeps its defaults here\n")
     archive.file("init", _INIT.encode(), 0o755)
+    archive.file("usr/share/udhcpc/default.script", _UDHCPC.encode(), 0o755)
     _compress(archive, target)
 
 
@@ -201,6 +272,8 @@ def write_real(
     archive.file(
         "usr/share/udhcpc/default.script", (defaults / "udhcpc.scripts").read_bytes(), 0o755
     )
+    # Where Debian's busybox looks for it, and genkernel's own does not.
+    archive.symlink("etc/udhcpc", "../usr/share/udhcpc")
     archive.file("sbin/udevd", _UDEVD.encode(), 0o755)
     archive.file("bin/udevadm", _UDEVADM.encode(), 0o755)
     archive.file("bin/mountpoint", _MOUNTPOINT.encode(), 0o755)
@@ -252,25 +325,36 @@ def _add_modules(archive: CpioWriter, modules: Path, release: str) -> tuple[str,
     """Add `MODULES` with their dependencies; return the names of genkernel's module groups."""
     with tempfile.TemporaryDirectory() as scratch:
         top = Path(scratch, "lib", "modules", release)
-        for name in _with_dependencies(modules, MODULES):
+        named = [name for group in MODULES.values() for name in group]
+        for name in _with_dependencies(modules, named):
             (top / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(modules / name, top / name)
         for index in modules.glob("modules.[bo]*"):  # builtin, builtin.modinfo and order
             shutil.copyfile(index, top / index.name)
         subprocess.run(["depmod", "-b", scratch, release], check=True)
         archive.tree(Path(scratch, "lib", "modules"), "lib/modules")
-    archive.file("etc/modules/fs", "".join(f"{name}\n" for name in MODULES).encode())
-    return ("fs",)
+    for group, names in MODULES.items():
+        archive.file(f"etc/modules/{group}", "".join(f"{name}\n" for name in names).encode())
+    return tuple(MODULES)
 
 
 def _with_dependencies(modules: Path, names: Iterable[str]) -> Sequence[str]:
-    """Name the files of the modules `names` and of all they need, by the kernel's modules.dep."""
+    """Name the files of the modules `names` and of all they need, by the kernel's modules.dep.
+
+    What a kernel has built in has no file.
+    """
     needs: dict[str, list[str]] = {}
     for line in (modules / "modules.dep").read_text().splitlines():
         path, _, rest = line.partition(":")
         needs[path] = [path, *rest.split()]
-    by_name = {Path(path).name.partition(".")[0].replace("-", "_"): path for path in needs}
-    return sorted({path for name in names for path in needs[by_name[name]]})
+    by_name = {_module_name(path): path for path in needs}
+    builtin = {_module_name(line) for line in (modules / "modules.builtin").read_text().split()}
+    wanted = [name for name in names if name not in builtin]
+    return sorted({path for name in wanted for path in needs[by_name[name]]})
+
+
+def _module_name(path: str) -> str:
+    return Path(path).name.partition(".")[0].replace("-", "_")
 
 
 def _compress(archive: CpioWriter, target: Path) -> None:

@@ -1,11 +1,12 @@
 """Build a small but real live image, laid out as catalyst's livecd-stage2 leaves it.
 
-    python tests/liveimage.py OUTPUT_DIR [--generator dracut|genkernel-like|genkernel]
+    python tests/liveimage.py OUTPUT_DIR [--generator dracut|dracut-net|genkernel-like|genkernel]
 
 The kernel is Debian's for cloud machines (downloaded with apt-get, unpacked, not installed),
 the initramfs is dracut's or one of tests/genkernel_fixture.py, the live root is a squashfs with
 busybox and an init that prints a token to the console and powers the machine off. Needs Debian's
-packages dracut-core, dmsetup, kmod, zstd, busybox-static and squashfs-tools-ng.
+packages dracut-core, dmsetup, kmod, zstd, busybox-static and squashfs-tools-ng; "dracut-net",
+which fetches its live root by HTTP or NFS, also dracut-network and nfs-common.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from catalyst_pxeboot.errors import CommandError
 #: follows it.
 TOKEN = "pxeboot-live-root-reached"
 
-GENERATORS = ("dracut", "genkernel-like", "genkernel")
+GENERATORS = ("dracut", "dracut-net", "genkernel-like", "genkernel")
 VOLUME_ID = "Gentoo-amd64-20261122"
 
 #: Bytes by which a loop device is counted; what lies behind the last whole one is not seen.
@@ -45,6 +46,16 @@ omit_drivers+=" bcache raid0 raid1 raid10 raid456 raid6_pq md_mod multipath line
 dm_cache dm_cache_smq dm_crypt dm_era dm_integrity dm_multipath dm_raid dm_thin_pool dm_verity \
 dm_writecache dm_zoned dm_persistent_data "
 """
+
+# Network drivers of the kernel that no machine of the lab has; the largest are two thirds of all.
+_NO_NETWORK_DRIVERS = """\
+omit_drivers+=" ena gve hv_netvsc ixgbevf mana mlx4_core mlx4_en mlx4_ib mlx5_core mlx5_ib mlxfw \
+vmxnet3 wireguard xen-netback xen-netfront "
+"""
+
+_DRACUT_MODULES = "base dmsquash-live"
+#: What livenet needs to fetch by HTTP and NFS without systemd.
+_DRACUT_NET_MODULES = f"{_DRACUT_MODULES} livenet network-legacy nfs"
 
 _INIT = """\
 #!/bin/busybox sh
@@ -125,7 +136,7 @@ def build_live_image(
     ):
         shutil.copyfile(source, boot / name)
         (boot / name).chmod(0o644)
-    if generator == "dracut":
+    if generator in ("dracut", "dracut-net"):
         (boot / "gentoo.igz").chmod(0o600)  # as dracut leaves it, and catalyst after it
     (boot / "grub/grub.cfg").write_text(grub_cfg(generator))
     _write_squashfs(target / "image.squashfs", token, squashfs_mib)
@@ -140,7 +151,7 @@ def grub_cfg(generator: str, *, consoles: Sequence[str] = ("ttyS0,115200", "tty0
     `consoles` are the spec's boot/kernel/gentoo/console; only the genkernel form is given a
     submenu of them, as today's dracut specs name none.
     """
-    if generator == "dracut":
+    if generator in ("dracut", "dracut-net"):
         search = f"search --no-floppy --set=root -l {VOLUME_ID}\n"
         live = f"root=live:CDLABEL={VOLUME_ID} rd.live.dir=/ rd.live.squashimg=image.squashfs"
         words, cached, submenu = f"dokeymap nodhcp {live} cdroot", "rd.live.ram=1", False
@@ -218,7 +229,18 @@ def _initramfs(cache: Path, kernel: Kernel, generator: str) -> Path:
     recipe.update(Path(__file__).read_bytes() + Path(genkernel_fixture.__file__).read_bytes())
     make: Callable[[Path], None]
     if generator == "dracut":
-        make = _dracut(kernel)
+        make = _dracut(kernel, _DRACUT_CONFIG, "--modules", _DRACUT_MODULES)
+    elif generator == "dracut-net":
+        make = _dracut(
+            kernel,
+            _DRACUT_CONFIG + _NO_NETWORK_DRIVERS,
+            "--modules", _DRACUT_NET_MODULES,
+            # That one comes by itself where the machine that builds is a QEMU guest.
+            "--omit", "qemu-net",
+            # A card's own driver comes with these modules, the bus of the lab's cards does not.
+            "--add-drivers", "virtio_pci",
+            "--install", "sha256sum",
+        )  # fmt: skip
     elif generator == "genkernel-like":
 
         def make(target: Path) -> None:
@@ -248,20 +270,21 @@ def _initramfs(cache: Path, kernel: Kernel, generator: str) -> Path:
     return target
 
 
-def _dracut(kernel: Kernel) -> Callable[[Path], None]:
+def _dracut(kernel: Kernel, config: str, *more: str) -> Callable[[Path], None]:
     def make(target: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             # dracut keeps its arguments in the image, so paths of this run stand in the file.
             Path(scratch, "dracut.conf").write_text(
-                f'{_DRACUT_CONFIG}drivers_dir="{kernel.modules.resolve()}"\ntmpdir="{scratch}"\n'
+                f'{config}drivers_dir="{kernel.modules.resolve()}"\ntmpdir="{scratch}"\n'
             )
             Path(scratch, "conf.d").mkdir()
-            # No other module: Debian's would bring systemd and the network. Dependencies follow.
+            # Only the modules named in `more`, with their dependencies: Debian's own choice would
+            # bring systemd, and another way to the network.
             _run(
                 "dracut", "--quiet", "--conf", "./dracut.conf", "--confdir", "./conf.d",
                 "--kver", kernel.release, "--no-hostonly", "--no-hostonly-cmdline",
                 "--no-early-microcode", "--reproducible", "--zstd",
-                "--modules", "base dmsquash-live", "./initramfs",
+                *more, "./initramfs",
                 folder=Path(scratch),
             )  # fmt: skip
             shutil.copy(Path(scratch, "initramfs"), target)

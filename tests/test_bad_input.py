@@ -176,7 +176,7 @@ CASES = [
     Case("no CONFIG_BLK_DEV_INITRD", f"{{source}}/boot/gentoo-config: CONFIG_BLK_DEV_INITRD is off, but a live image boots by its initramfs; {ON}", config(GOOD_CONFIG.replace("CONFIG_BLK_DEV_INITRD=y\n", ""))),
     Case("overlay a module that is not there", "{source}/boot/gentoo.igz: overlay.ko is not in it though CONFIG_OVERLAY_FS is a module, but dracut makes the live root writable by it; add `--add-drivers overlay` to boot/kernel/gentoo/dracut_args", config(GOOD_CONFIG.replace("CONFIG_OVERLAY_FS=y", "CONFIG_OVERLAY_FS=m"))),
     Case("an lzma squashfs", "{source}/image.squashfs: no Linux kernel reads a squashfs compressed with lzma; make it with xz or zstd (livecd/fsops)", lambda s: (config(GOOD_CONFIG)(s), put("image.squashfs", builders.squashfs_image(compression="lzma"))(s))),
-    Case("a squashfs of 4 GiB", "{source}/image.squashfs: 4.0 GiB cannot be embedded in an initramfs, whose members end at 4 GiB; make the live root smaller or compress it harder (livecd/fsops); larger ones boot from the ISO only", grown),
+    Case("a squashfs of 4 GiB", "{source}/image.squashfs: 4.0 GiB cannot be embedded in an initramfs, whose members end at 4 GiB; make the live root smaller or compress it harder (livecd/fsops), or let the initramfs fetch it (pxeboot/root: http)", grown),
     # the spec
     Case("an unknown subarch", "subarch: 'amd46' has no network boot here (did you mean 'amd64'?); use a subarch of " + ", ".join(arch.name for arch in all_arches()), keys={"subarch": "amd46"}),
     Case("no version_stamp", "version_stamp: this spec key is missing or empty; add it, see the README", keys={"version_stamp": None}),

@@ -19,6 +19,7 @@ from catalyst_pxeboot.formats.cpio import (
     member_header,
     parse_member_header,
     read_members,
+    write_archive,
 )
 
 ARCHIVE = newc({"./etc/a": b"hello", "/b": (LINK | 0o777, b"etc/a"), ".": (0o040755, b"")})
@@ -109,6 +110,36 @@ def test_gnu_cpio_reads_what_member_header_writes(tmp_path: Path) -> None:
     data = member_header("image.squashfs.img", 8) + b"squashfs" + newc({})
     subprocess.run([cpio, "--quiet", "-i"], input=data, cwd=tmp_path, check=True)
     assert (tmp_path / "image.squashfs.img").read_bytes() == b"squashfs"
+
+
+def test_gnu_cpio_reads_what_write_archive_writes(tmp_path: Path) -> None:
+    if not shutil.which("cpio"):
+        pytest.skip("cpio is not installed")
+    data = write_archive(
+        [("a", 0o040755, b""), ("a/b", FILE | 0o755, b"12345"), ("a/c", LINK | 0o777, b"b")]
+    )
+    assert len(data) == 512
+    run = subprocess.run(
+        ["cpio", "-idm", "--quiet"],
+        input=data + data,
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )
+    assert run.stderr == b""
+    file = tmp_path / "a/b"
+    assert (file.read_bytes(), file.stat().st_mode, file.stat().st_mtime) == (b"12345", 0o100755, 0)
+    assert (tmp_path / "a/c").readlink() == Path("b")
+
+
+def test_what_write_archive_writes_reads_back() -> None:
+    members = [("a", 0o040755, b""), ("a/b", FILE | 0o644, b"x" * 1000)]
+    data = write_archive(members)
+    assert data == write_archive(iter(members))
+    assert len(data) % 512 == 0
+    found = [(member.name, member.mode, member.content or b"") for member in read(data)]
+    assert found == members
+    assert read(write_archive([])) == []
 
 
 def test_normalises_names_and_keeps_folders_without_content() -> None:

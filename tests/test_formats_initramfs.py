@@ -66,6 +66,9 @@ def test_dracut(write: Write, compression: Compression, early: int) -> None:
         unpacked_bytes=unpacked(DRACUT) + early * 2048,
         loop_wo_mount=False,
         fetcher=False,
+        hasher=False,
+        hooks="usr/lib/dracut/hooks",
+        splash=False,
         kernel_versions=("6.1.0-test",),
     )
 
@@ -86,6 +89,9 @@ def test_genkernel(write: Write, compression: Compression) -> None:
         unpacked_bytes=unpacked(GENKERNEL) + 2048,
         loop_wo_mount=True,
         fetcher=False,
+        hasher=False,
+        hooks=None,
+        splash=True,
         kernel_versions=("6.1.0-test",),
     )
 
@@ -132,6 +138,47 @@ def test_dracut_before_the_usr_merge_with_curl(write: Write) -> None:
     assert found.drivers == {"loop"}
     assert found.kernel_versions == ("6.6.1",)
     assert found.fetcher
+
+
+@pytest.mark.parametrize(
+    "member", [(0o100755, b"\x7fELF"), (0o120777, b"busybox")], ids=["program", "busybox"]
+)
+@pytest.mark.parametrize("folder", ["usr/bin", "bin", "usr/sbin"])
+def test_sha256sum(write: Write, folder: str, member: Content) -> None:
+    found = read_initramfs(write(newc(dracut_members() | {f"{folder}/sha256sum": member})))
+    assert found.hasher
+
+
+@pytest.mark.parametrize(
+    ("members", "hooks"),
+    [
+        (dracut_members(usr_merge=False), "lib/dracut/hooks"),
+        (dracut_members("111", hooks="var/lib/dracut/hooks"), "var/lib/dracut/hooks"),
+        # dracut-ng takes hooks from there, too, but not in the first place.
+        (
+            dracut_members("111", hooks="var/lib/dracut/hooks")
+            | {"usr/lib/dracut/hooks/cmdline": (0o040755, b"")},
+            "var/lib/dracut/hooks",
+        ),
+        (dracut_members(hooks="opt/dracut/hooks"), None),
+    ],
+)
+def test_hooks(write: Write, members: dict[str, Content], hooks: str | None) -> None:
+    assert read_initramfs(write(newc(members))).hooks == hooks
+
+
+@pytest.mark.parametrize("call", ["initrd.splash", "cache_cd", "cdupdate", "run_emergency"])
+def test_genkernel_that_calls_less_has_no_place_for_a_script(write: Write, call: str) -> None:
+    members = genkernel_members()
+    init = members["init"]
+    assert isinstance(init, tuple)
+    members["init"] = (init[0], init[1].replace(call.encode(), b"other"))
+    assert not read_initramfs(write(newc(members))).splash
+
+
+def test_genkernel_with_a_splash_of_its_own(write: Write) -> None:
+    members = genkernel_members() | {"etc/initrd.splash": b"splash() { :; }\n"}
+    assert not read_initramfs(write(newc(members))).splash
 
 
 def test_early_drivers_count(write: Write) -> None:

@@ -37,6 +37,14 @@ class Case:
     keys: Mapping[str, object] = field(default_factory=dict)
 
 
+NETWORK = builders.dracut_members(
+    modules=("base", "dmsquash-live", "livenet", "network-legacy", "nfs", "url-lib"),
+    drivers=("nfsv3",),
+    curl=True,
+) | {
+    "usr/bin/sha256sum": (builders.FILE | 0o755, b"\x7fELF"),
+    "usr/lib/dracut/hooks/cmdline": (builders.FOLDER | 0o755, b""),
+}
 MEMTEST = {"memtest64.bios": b"memtest\n" * 64, "memtest.efi64": b"memtest\n" * 64}
 CASES = {
     "amd64-dracut": Case("amd64", {"extra": MEMTEST}),
@@ -111,6 +119,39 @@ CASES = {
             "pxeboot/server": ["192.168.7.1/24", "interface=lan0", "http_prefix=gentoo"],
         },
     ),
+    # every way to the root, the servers named; the root over HTTP is checked
+    "amd64-all-roots": Case(
+        "amd64",
+        {"initramfs": builders.initramfs(NETWORK)},
+        {
+            "pxeboot/base_url": "http://192.168.7.1:8080/gentoo",
+            "pxeboot/nfs_root": "192.168.7.2:/srv/gentoo,vers=3",
+        },
+    ),
+    # the boot server is the NFS server too, so only the loaders that know it offer that; for
+    # U-Boot initramfs and root check are joined
+    "arm64-http-first": Case(
+        "arm64",
+        {
+            "grub_cfg": "arm64-dracut.cfg",
+            "kernel": builders.arm64_image(),
+            "initramfs": builders.initramfs(NETWORK),
+        },
+        {
+            "pxeboot/loaders": ["ipxe", "grub", "uboot"],
+            "pxeboot/root": ["http", "nfs", "embedded"],
+            "pxeboot/nfs_root": ":/srv/gentoo",
+            "pxeboot/base_url": "http://192.168.7.1/gentoo",
+        },
+    ),
+    "amd64-genkernel-nfs": Case(
+        "amd64",
+        {
+            "grub_cfg": "ppc-genkernel.cfg",
+            "initramfs": builders.initramfs(builders.genkernel_members(drivers=("nfsv3",))),
+        },
+        {"pxeboot/root": "nfs", "pxeboot/nfs_root": "192.168.7.2:/srv/gentoo"},
+    ),
 }  # fmt: skip
 
 
@@ -140,7 +181,8 @@ def test_golden(name: str, tmp_path: Path, no_loaders: None) -> None:
     tree = make(CASES[name], tmp_path)
     configs = {path for paths in CONFIGS.values() for path in paths} | set(DHCP_CONFIGS)
     shown = {path for path in list_files(tree) if path in configs}
-    shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "boot/root.cpio-header"}
+    shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "README.txt"}
+    shown |= {"boot/root.cpio-header"} & set(list_files(tree))
     found = {path: (tree / path).read_bytes() for path in shown}
     found[LISTING] = listing(tree).encode()
     golden = GOLDEN / name

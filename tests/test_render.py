@@ -16,11 +16,14 @@ from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.model import (
     MEMTEST_LOADERS,
     Firmware,
+    Limits,
     LiveEntry,
     Loader,
     MemtestEntry,
     Menu,
+    NfsRoot,
     Role,
+    RootMode,
     Serial,
     Server,
 )
@@ -38,9 +41,9 @@ LIVE = LiveEntry(
     generator=Generator.DRACUT,
     joined="boot/gentoo.initrd",
 )
-MENU = Menu(
-    title="Gentoo amd64", timeout=10, default="gentoo", live=(LIVE,), memtests=(), serial=None
-)
+MENU = Menu(title="Gentoo amd64", timeout=10, live=(LIVE,), memtests=(), serial=None)
+URL = "http://10.1.2.3/live"
+NFS = NfsRoot("10.1.2.4", "/srv/live", "vers=3")
 MEMTESTS = (
     MemtestEntry("memtest-1", "Memtest BIOS 64", "memtest64.bios", Firmware.BIOS, 64),
     MemtestEntry("memtest-2", "Memtest BIOS 32", "memtest32.bios", Firmware.BIOS, 32),
@@ -93,15 +96,18 @@ def test_every_mix_of_options_is_a_sound_configuration(
     generator: Generator,
 ) -> None:
     live = replace(LIVE, padding=padding, arguments=arguments, generator=generator)
-    other = replace(LIVE, name="gentoo-2", generator=generator)
-    menu = Menu("T", timeout, "gentoo", (live, other), memtests, serial)
+    check = "boot/root-check.cpio"
+    others = [
+        replace(live, name=f"gentoo-{root}", root=root, root_check=check) for root in RootMode
+    ]
+    menu = Menu("T", timeout, (live, *others), memtests, serial, base_url=URL, nfs=NFS)
     file = render_configs(menu, loaders=[loader], templates=None)[0]
     config = check_config(loader, file.content.decode())
     assert config.problems == ()
-    expected = {"boot/gentoo", "boot/gentoo.igz", "boot/root.cpio-header", "image.squashfs"}
+    expected = {"boot/gentoo", "boot/gentoo.igz", "boot/root.cpio-header", "image.squashfs", check}
     expected |= {padding} if padding else set()
     if loader is Loader.UBOOT:
-        expected = {"boot/gentoo", "boot/gentoo.initrd"}
+        expected = {"boot/gentoo", "boot/gentoo.initrd", "image.squashfs"}
     expected |= {entry.path for entry in memtests if loader in MEMTEST_LOADERS[entry.firmware]}
     if loader is Loader.GRUB:
         expected |= {"boot/grub/grub.cfg"}  # the menu comes back after a failure
@@ -119,6 +125,8 @@ def test_ipxe_entry() -> None:
         "set selected gentoo\n"
         "echo Loading: Boot LiveCD (kernel: gentoo)\n"
         "imgfree\n"
+        "isset ${old_efi} && set joined"
+        " initrd=initramfs initrd=root-header initrd=live-root ||\n"
         "kernel --name kernel ${base}boot/gentoo dokeymap root=live:/image.squashfs.img cdroot"
         " ${joined} ${bootif} ${keys} ${vconsole} ${cmdline} || goto boot_failed\n"
         "initrd --name initramfs ${base}boot/gentoo.igz || goto boot_failed\n"
@@ -137,14 +145,10 @@ def test_ipxe_padding_is_an_initrd_of_its_own() -> None:
         "initrd --name initramfs ${base}boot/gentoo.igz || goto boot_failed",
         "initrd --name padding ${base}boot/pad || goto boot_failed",
     ]
-    assert lines(text, "set joined") == [
-        "set joined initrd=initrd.magic",
-        "set joined_padded initrd=initrd.magic",
-        "set joined initrd=initramfs initrd=root-header initrd=live-root",
-        "set joined_padded initrd=initramfs initrd=padding initrd=root-header initrd=live-root",
+    assert lines(text, "isset ${old_efi} && set joined") == [
+        "isset ${old_efi} && set joined"
+        " initrd=initramfs initrd=padding initrd=root-header initrd=live-root ||"
     ]
-    assert " ${joined_padded} ${bootif} " in lines(text, "kernel")[0]
-    assert "joined_padded" not in render(Loader.IPXE)
 
 
 def test_ipxe_keyboard_words_follow_the_generator() -> None:
@@ -364,12 +368,81 @@ def test_two_entries_of_one_name_are_refused() -> None:
     assert str(caught.value) == ('two menu entries are named "gentoo"; give each a name of its own')
 
 
-def test_default_that_is_no_entry_is_refused() -> None:
-    with pytest.raises(TemplateError) as caught:
-        render(Loader.GRUB, replace(MENU, default="other"))
-    assert str(caught.value) == (
-        'the default entry "other" is not among the live entries; name one of: gentoo'
+def test_a_loader_shows_what_it_can_lead_to_a_root() -> None:
+    """The first of what it offers is its default, though another loader's is another one."""
+    http = replace(LIVE, name="gentoo-http", root=RootMode.HTTP, offered=(Loader.GRUB,))
+    menu = replace(MENU, live=(http, LIVE))
+    assert lines(render(Loader.GRUB, menu), "set default") == ["set default=gentoo-http"]
+    assert lines(render(Loader.PXELINUX, menu), "LABEL gentoo") == ["LABEL gentoo"]
+
+
+@pytest.mark.parametrize(
+    ("loader", "menu", "expected"),
+    [
+        (Loader.IPXE, {}, "root=live:${root_url}image.squashfs ${address}"),
+        (Loader.GRUB, {}, '"root=live:${root_url}image.squashfs" ip=dhcp'),
+        (Loader.PXELINUX, {"base_url": URL}, f"ip=dhcp root=live:{URL}/image.squashfs"),
+        (Loader.UBOOT, {"base_url": URL}, f"ip=dhcp root=live:{URL}/image.squashfs"),
+    ],
+)
+def test_a_root_over_http_has_its_address(
+    loader: Loader, menu: dict[str, str], expected: str
+) -> None:
+    entry = replace(LIVE, root=RootMode.HTTP)
+    text = render(loader, replace(MENU, live=(entry,), **menu))  # type: ignore[arg-type]
+    assert expected in text
+    assert "boot/root.cpio-header" not in text
+    assert check_config(loader, text).files.count("image.squashfs") == 1
+
+
+@pytest.mark.parametrize("server", ["10.1.2.4", None])
+@pytest.mark.parametrize(("loader", "boot_server"), [
+    (Loader.IPXE, "${nfs_server}"), (Loader.GRUB, "${nfs_server}"),
+    (Loader.PXELINUX, None), (Loader.UBOOT, None),
+])  # fmt: skip
+def test_a_root_over_nfs_has_its_address(
+    loader: Loader, boot_server: str | None, server: str | None
+) -> None:
+    if server is None and boot_server is None:
+        return  # the plan offers no such entry
+    where = server or boot_server
+    for generator, expected in (
+        (Generator.DRACUT, f"root=live:nfs://{where}/srv/live/image.squashfs:vers=3"),
+        (Generator.GENKERNEL, f"nfsroot={where}:/srv/live,vers=3"),
+    ):
+        entry = replace(LIVE, root=RootMode.NFS, generator=generator)
+        menu = replace(MENU, live=(entry,), nfs=replace(NFS, server=server))
+        text = render(loader, menu)
+        assert expected in text
+        assert ("loop=/image.squashfs" in text) is (generator is Generator.GENKERNEL)
+        assert "image.squashfs" in check_config(loader, text).files
+
+
+def test_the_root_check_is_one_more_initrd() -> None:
+    entry = replace(
+        LIVE, root=RootMode.HTTP, padding="boot/gentoo.igz.pad", root_check="boot/root-check.cpio"
     )
+    menu = replace(MENU, live=(entry,), base_url=URL)
+    assert lines(render(Loader.PXELINUX, menu), "INITRD") == [
+        "INITRD boot/gentoo.igz,boot/gentoo.igz.pad,boot/root-check.cpio"
+    ]
+    script = render(Loader.IPXE, menu)
+    assert lines(script, "isset ${old_efi}") == [
+        "isset ${old_efi} && set joined initrd=initramfs initrd=padding initrd=root-check ||"
+    ]
+    assert lines(script, "initrd ") == [
+        "initrd --name initramfs ${base}boot/gentoo.igz || goto boot_failed",
+        "initrd --name padding ${base}boot/gentoo.igz.pad || goto boot_failed",
+        "initrd --name root-check ${base}boot/root-check.cpio || goto boot_failed",
+    ]
+
+
+def test_titles_tell_the_root_and_the_memory() -> None:
+    limits = {Loader.GRUB: Limits(1, {Firmware.BIOS: 700 << 20, Firmware.EFI: (900 << 20) - 5})}
+    entry = replace(LIVE, root=RootMode.HTTP, limits=limits)
+    assert lines(render(Loader.GRUB, replace(MENU, live=(entry,))), "menuentry 'Boot LiveCD") == [
+        "menuentry 'Boot LiveCD (kernel: gentoo), root over HTTP, 900 MiB of memory' --id gentoo {"
+    ]
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -411,13 +484,14 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "#!ipxe\n{{ titel }}\n",
             "template {file}, line 2: 'titel' is undefined; correct the template; the values it"
-            " may use are: default live memtests root_member serial timeout title",
+            " may use are: base_url config default folder live memtests nfs root_member serial"
+            " signed timeout title",
         ),
         (
             "\n{% for entry in live %}\n{{ entry.tilte }}\n{% endfor %}",
             "template {file}, line 3: 'catalyst_pxeboot.render.LiveView object' has no attribute"
-            " 'tilte'; correct the template; the values it may use are: default live memtests"
-            " root_member serial timeout title",
+            " 'tilte'; correct the template; the values it may use are: base_url config default"
+            " folder live memtests nfs root_member serial signed timeout title",
         ),
         (
             "\n\n{% if %}",
@@ -443,13 +517,14 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "{{ 1 / 0 }}",
             "template {file}, line 1: division by zero; correct the template; the values it may"
-            " use are: default live memtests root_member serial timeout title",
+            " use are: base_url config default folder live memtests nfs root_member serial"
+            " signed timeout title",
         ),
         (
             "{{ title.__class__.__mro__ }}",
             "template {file}, line 1: access to attribute '__class__' of 'str' object is unsafe.;"
-            " correct the template; the values it may use are: default live memtests root_member"
-            " serial timeout title",
+            " correct the template; the values it may use are: base_url config default"
+            " folder live memtests nfs root_member serial signed timeout title",
         ),
     ],
 )

@@ -31,7 +31,7 @@ def payload(folder: Path, content: bytes = b"payload" * 1000, mode: int = 0o644)
 
 def stage(file: SourceFile, staging: Path, link: LinkMode) -> tree.TreeFile:
     staging.mkdir(exist_ok=True)
-    return stage_source_files([file], staging, link=link, algorithms=ALGORITHMS, time=TIME)[0]
+    return stage_source_files([file], staging, link=link, algorithms=ALGORITHMS)[0]
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, 4 * BLOCK, RING * BLOCK * 2 + 12345])
@@ -171,7 +171,20 @@ def test_copy(tmp_path: Path) -> None:
     assert not target.samefile(file.origin)
     assert staged.written == file.bytes
     assert target.stat().st_mode & 0o777 == 0o644
-    assert target.stat().st_mtime == TIME
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [(0o644, 0o644), (0o755, 0o755), (0o444, 0o444), (0o600, 0o644)]
+)
+def test_a_copy_has_the_mode_and_time_of_a_link(tmp_path: Path, mode: int, expected: int) -> None:
+    """But where a server could not read it, which is never linked."""
+    file = payload(tmp_path)
+    file.origin.chmod(mode)
+    os.utime(file.origin, ns=(TIME * 10**9 + 123, TIME * 10**9 + 456))
+    for link in (LinkMode.AUTO, LinkMode.COPY):
+        stage(file, tmp_path / link, link)
+        info = (tmp_path / link / "boot/gentoo").stat()
+        assert (info.st_mode & 0o7777, info.st_mtime_ns) == (expected, TIME * 10**9 + 456)
 
 
 def test_a_file_that_no_server_could_read_is_copied(tmp_path: Path) -> None:

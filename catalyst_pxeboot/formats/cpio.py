@@ -6,7 +6,7 @@ Source of the format: the kernel's Documentation/driver-api/early-userspace/buff
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,7 @@ _FIELDS = re.compile(rb"[0-9A-Fa-f]{104}")
 _MAX_NAME = 4096  # PATH_MAX: the kernel skips members with longer names
 _TRAILER = "TRAILER!!!"
 _BLOCK = 1 << 20
+_ARCHIVE_BLOCK = 512  # bytes of which an archive is a multiple, as cpio's own are
 _TYPE, _FILE, _LINK = 0o170000, 0o100000, 0o120000
 
 
@@ -88,6 +89,20 @@ def member_header(name: str, size: int, *, mode: int = 0o100444, mtime: int = 0)
     fields = (1, mode, 0, 0, 1, mtime, size, 0, 0, 0, 0, len(raw), 0)
     head = MAGICS[0] + b"".join(b"%08X" % field for field in fields) + raw
     return head + bytes(-len(head) % 4)
+
+
+def write_archive(members: Iterable[tuple[str, int, bytes]]) -> bytes:
+    """Return an archive of `members`: the name, the mode and the content of each, in this order.
+
+    All belong to root and are dated 0, so equal members give equal bytes. The archive ends with
+    a trailer and zeros up to a multiple of 512 bytes; another one may follow it. Raises
+    `FormatError` as `member_header` does.
+    """
+    data = bytearray()
+    for name, mode, content in (*members, (_TRAILER, 0, b"")):
+        data += member_header(name, len(content), mode=mode) + content
+        data += bytes(-len(data) % 4)
+    return bytes(data) + bytes(-len(data) % _ARCHIVE_BLOCK)
 
 
 def parse_member_header(data: bytes) -> tuple[str, int]:

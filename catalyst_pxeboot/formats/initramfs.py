@@ -31,6 +31,16 @@ _BUILD_ID = "etc/build_id"
 _RELEASES = ("etc/initrd-release", "usr/lib/initrd-release", "lib/initrd-release")
 _MODULES = ("usr/lib/dracut/modules.txt", "lib/dracut/modules.txt")
 _KEPT = frozenset({_BUILD_ID, "init", *_RELEASES, *_MODULES})
+#: What genkernel's init sources behind its own functions, if it is there.
+_SPLASH = "etc/initrd.splash"
+#: What genkernel's init must call so that a script sourced as _SPLASH can check a root image:
+#: the function that finds the image's file, the last one before the root's init, the shell.
+_SPLASH_CALLS = (b"/etc/initrd.splash", b"cache_cd_contents", b"cdupdate", b"run_emergency_shell")
+_CURL = frozenset({"usr/bin/curl", "bin/curl"})
+_SHA256SUM = frozenset({"usr/bin/sha256sum", "bin/sha256sum", "usr/sbin/sha256sum"})
+_NAMED = _CURL | _SHA256SUM | {_SPLASH, "etc/initrd.scripts", "linuxrc"}
+#: Where dracut looks for hooks, the first first. Which of them it was is known by their folder.
+_HOOKS = ("var/lib/dracut/hooks", "usr/lib/dracut/hooks", "lib/dracut/hooks")
 
 _DRACUT_NAME = re.compile(r"(?:usr/)?lib/dracut/dracut-(\d[^/]*)")
 _DRACUT_RELEASE = re.compile(r"\bdracut-(\d[^\s\"';]*)")
@@ -65,6 +75,9 @@ class Initramfs:
     unpacked_bytes: int
     loop_wo_mount: bool  # genkernel's: a root image inside the initramfs is found
     fetcher: bool  # curl is there, which fetches a root image by HTTP
+    hasher: bool  # sha256sum is there, as a program of its own or busybox's
+    hooks: str | None  # the folder of dracut's hooks, without a slash before it
+    splash: bool  # genkernel's: init would source an etc/initrd.splash, and there is none yet
     kernel_versions: tuple[str, ...]  # kernels that the drivers are for, sorted
 
 
@@ -119,7 +132,12 @@ def read_initramfs(path: Path) -> Initramfs:
         unpacked_bytes=found.unpacked,
         loop_wo_mount=generator is Generator.GENKERNEL
         and b"got_loop_wo_mount" in found.content.get("init", b""),
-        fetcher=not found.names.isdisjoint({"usr/bin/curl", "bin/curl"}),
+        fetcher=not found.names.isdisjoint(_CURL),
+        hasher=not found.names.isdisjoint(_SHA256SUM),
+        hooks=found.hooks() if generator is Generator.DRACUT else None,
+        splash=generator is Generator.GENKERNEL
+        and _SPLASH not in found.names
+        and all(call in found.content.get("init", b"") for call in _SPLASH_CALLS),
         kernel_versions=tuple(sorted(found.kernels)),
     )
 
@@ -190,9 +208,12 @@ class _Found:
                 self.content[name] = (member.content or b"") if member.is_file else b""
             elif "lib/modules/" in name:
                 self._add_driver(name)
-            elif "lib/dracut/" in name and (match := _DRACUT_NAME.fullmatch(name)):
-                self.dracut_version = match[1]
-            elif name in ("etc/initrd.scripts", "linuxrc", "usr/bin/curl", "bin/curl"):
+            elif "lib/dracut/" in name:
+                if match := _DRACUT_NAME.fullmatch(name):
+                    self.dracut_version = match[1]
+                elif name.endswith("/hooks/cmdline"):
+                    self.names.add(name)
+            elif name in _NAMED:
                 self.names.add(name)
 
     def _add_driver(self, name: str) -> None:
@@ -209,6 +230,10 @@ class _Found:
     def modules(self) -> tuple[str, ...]:
         """Return the names in dracut's list of its modules."""
         return tuple(sorted(set(self.text(*_MODULES).split())))
+
+    def hooks(self) -> str | None:
+        """Return the folder that dracut's hooks lie in, the one that it prefers."""
+        return next((folder for folder in _HOOKS if f"{folder}/cmdline" in self.names), None)
 
 
 def _add_archives(found: _Found, unpacked: Decompressed, path: Path) -> None:

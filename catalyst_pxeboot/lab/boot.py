@@ -48,6 +48,11 @@ _DEAD_ENDS = re.compile(
             "dracut: Refusing to continue",
             "dracut Warning: Boot has failed",
             'Generating "/run/initramfs/rdsosreport.txt"',  # dracut, before its shell
+            # dracut's livenet would ask a hundred times, five seconds apart, for what the server
+            # has just refused.
+            r"curl: \(22\) The requested URL returned error.*",
+            r"failed to download live image after \d+ attempts",
+            r"mount\.nfs: .*",  # the same for NFS, each time after two minutes
             "rescue shell!",  # genkernel
             "Could not boot image",  # iPXE
             "No more network devices",  # iPXE

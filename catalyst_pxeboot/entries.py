@@ -1,0 +1,299 @@
+"""The live entries of the menu: each kernel by each way to the root. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from catalyst_pxeboot.arch import Arch
+from catalyst_pxeboot.errors import PxebootError, SpecError
+from catalyst_pxeboot.formats.cpio import member_header
+from catalyst_pxeboot.formats.initramfs import Generator, alignment_padding
+from catalyst_pxeboot.formats.kernel import KernelImage
+from catalyst_pxeboot.isomenu import IsoEntry, without_root
+from catalyst_pxeboot.limits import least_memory
+from catalyst_pxeboot.model import ROOT_MEMBER, Firmware, Limits, LiveEntry, Loader, RootMode
+from catalyst_pxeboot.rootcheck import ROOT_CHECK, ROOT_CHECK_BYTES, find_check_obstacle
+from catalyst_pxeboot.roots import ROOT_ARGUMENTS, find_obstacle
+from catalyst_pxeboot.source import Source, SourceKernel
+from catalyst_pxeboot.spec import Spec
+
+ROOT_HEADER = "boot/root.cpio-header"
+
+#: Kernels that a loader cannot start, and why. It is given the plain Image within. PXELINUX runs
+#: on x86, where there are none of these.
+UNPACKED_FOR = {
+    KernelImage.GZIP: {
+        Loader.IPXE: "UEFI starts PE programs only, and iPXE unpacks none before 2021",
+        Loader.UBOOT: "it unpacks none unless its kernel_comp_addr_r and kernel_comp_size are set",
+    },
+    KernelImage.ZBOOT: {
+        Loader.GRUB: "before 2.12 it asks for the plain Image's header, unless patched",
+        Loader.UBOOT: "it starts EFI programs by bootefi, not by pxe boot",
+    },
+}
+
+#: Loaders that know, while they run, which server they came from.
+KNOW_SERVER = frozenset({Loader.IPXE, Loader.GRUB})
+
+#: Bytes that loaders add to a command line by themselves: BOOT_IMAGE=, initrd=, BOOTIF=, and the
+#: address of a root in the network.
+_LOADER_WORDS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LivePlan:
+    """The live entries, the default first, and why there are not more of them."""
+
+    entries: tuple[LiveEntry, ...]
+    notes: tuple[str, ...]  # ways that an initramfs could be taught, and how
+    left_out: tuple[str, ...]  # what is asked for and cannot be had
+
+
+def plan_live(spec: Spec, source: Source) -> LivePlan:
+    """Plan each kernel's entries by each way to the root that the spec and its initramfs allow.
+
+    Raises `SpecError` with each reason if a kernel cannot do what is asked for, or nothing.
+    """
+    taken: set[str] = set()
+    notes: list[str] = []
+    left_out: list[str] = []
+    ways = _choose_roots(spec, source, notes)
+    entries: list[LiveEntry] = []
+    for mode in spec.roots or tuple(RootMode):
+        for kernel in source.kernels:
+            if mode not in ways[kernel.iso.name]:
+                continue
+            offered = _offered(mode, spec)
+            for loader in (loader for loader in spec.loaders if loader not in offered):
+                left_out.append(
+                    f"{kernel.iso.name}, root over {mode.upper()}, by {loader}: it does not know"
+                    " the server; name it in pxeboot/"
+                    + ("base_url" if mode is RootMode.HTTP else "nfs_root")
+                )
+            if not offered:
+                continue
+            check = _plan_check(mode, kernel, spec, notes)
+            for entry in _iso_entries(spec, kernel):
+                entries.append(
+                    _plan_entry(spec, kernel, entry, source, taken, mode, offered, check=check)
+                )
+    for loader in spec.loaders:
+        if not any(loader in entry.offered for entry in entries):
+            raise PxebootError(
+                f"pxeboot/root: {loader} knows no server, so it can offer none of the roots",
+                hint="name the server in pxeboot/base_url or pxeboot/nfs_root, add embedded, or"
+                f" leave {loader} out of pxeboot/loaders",
+            )
+    return LivePlan(tuple(entries), tuple(notes), tuple(left_out))
+
+
+def _choose_roots(
+    spec: Spec, source: Source, notes: list[str]
+) -> Mapping[str, tuple[RootMode, ...]]:
+    """Return each kernel's ways to the root, by its name."""
+    problems: list[PxebootError] = []
+    ways = {}
+    for kernel in source.kernels:
+        obstacles = {mode: find_obstacle(mode, kernel, source.squashfs) for mode in RootMode}
+        if spec.roots:
+            problems += [
+                found.as_error(source.root) for mode in spec.roots if (found := obstacles[mode])
+            ]
+            ways[kernel.iso.name] = spec.roots
+            continue
+        able = [mode for mode in RootMode if obstacles[mode] is None]
+        if not able and (first := obstacles[RootMode.EMBEDDED]):
+            problems.append(first.as_error(source.root))
+        for mode in (RootMode.EMBEDDED, RootMode.HTTP):
+            if able and (obstacle := obstacles[mode]):
+                notes.append(
+                    f"no root {'over HTTP' if mode is RootMode.HTTP else mode}: {obstacle}"
+                )
+        if RootMode.NFS in able and spec.nfs is None:
+            able.remove(RootMode.NFS)
+            notes.append(f"no root over NFS: {kernel.iso.initramfs} can; set pxeboot/nfs_root")
+        ways[kernel.iso.name] = tuple(able)
+    if problems:
+        raise problems[0] if len(problems) == 1 else SpecError(problems)
+    return ways
+
+
+def _offered(mode: RootMode, spec: Spec) -> tuple[Loader, ...]:
+    known = {
+        RootMode.EMBEDDED: True,
+        RootMode.HTTP: spec.base_url is not None,
+        RootMode.NFS: spec.nfs is not None and spec.nfs.server is not None,
+    }[mode]
+    return tuple(loader for loader in spec.loaders if known or loader in KNOW_SERVER)
+
+
+def _plan_check(mode: RootMode, kernel: SourceKernel, spec: Spec, notes: list[str]) -> bool:
+    """Say whether the initramfs compares the root with its digest."""
+    # What lies on NFS can be swapped after any check, so it is checked only if asked for: then
+    # it is copied into memory first, and the memory that NFS spares is gone.
+    wanted = spec.verify_root
+    if mode is RootMode.EMBEDDED or wanted is False or (mode is RootMode.NFS and not wanted):
+        return False
+    obstacle = find_check_obstacle(kernel.initramfs)
+    if obstacle is None:
+        return True
+    key = f"boot/kernel/{kernel.iso.name}/dracut_args"
+    hint = f"add `-I sha256sum` to {key} of the livecd-stage2 spec"
+    if wanted:
+        raise PxebootError(
+            f"pxeboot/verify_root: {kernel.initramfs.path} cannot check a digest: {obstacle}",
+            hint=hint if kernel.initramfs.generator is Generator.DRACUT else "leave the key out",
+        )
+    notes.append(f"the root over HTTP is not checked: {kernel.iso.initramfs}: {obstacle}; {hint}")
+    return False
+
+
+def _iso_entries(spec: Spec, kernel: SourceKernel) -> Iterator[IsoEntry]:
+    yield from kernel.iso.entries
+    for console in spec.consoles.get(kernel.iso.name, ()):
+        extra = (f"console={console}",)
+        if all(entry.extra != extra for entry in kernel.iso.entries):
+            yield IsoEntry(f"Boot LiveCD (kernel: {kernel.iso.name} {extra[0]})", extra)
+
+
+def _plan_entry(
+    spec: Spec,
+    kernel: SourceKernel,
+    entry: IsoEntry,
+    source: Source,
+    taken: set[str],
+    mode: RootMode,
+    offered: tuple[Loader, ...],
+    *,
+    check: bool,
+) -> LiveEntry:
+    generator = kernel.initramfs.generator
+    user = kernel.iso.arguments if spec.bootargs is None else without_root(spec.bootargs)
+    arguments = (
+        *ROOT_ARGUMENTS[generator, mode],
+        *user,
+        *spec.extra_bootargs,
+        *_serial_arguments(spec),
+        *(word for word in entry.extra if word not in user),
+    )
+    _check_arguments(arguments, spec, kernel)
+    uboot = Loader.UBOOT in spec.loaders
+    embedded = mode is RootMode.EMBEDDED
+    plain = mode is not RootMode.EMBEDDED and not check
+    planned = LiveEntry(
+        name=_label(kernel.iso.name, () if embedded else (mode,), entry.extra, taken),
+        title=entry.title,
+        kernel=kernel.iso.path,
+        initramfs=kernel.iso.initramfs,
+        padding=None if plain else padding_path(kernel),
+        root_header=ROOT_HEADER,
+        squashfs=source.squashfs.path.name,
+        arguments=arguments,
+        generator=generator,
+        root=mode,
+        root_check=ROOT_CHECK if check else None,
+        offered=offered,
+        unpacked=unpacked_path(spec, kernel),
+        unpacked_for=unpacked_for(spec, kernel),
+        joined=joined_path(kernel, mode) if uboot and not plain else None,
+        device_trees=kernel.device_trees.folder if kernel.device_trees and uboot else None,
+    )
+    limits = {loader: _find_limits(planned, loader, kernel, source, spec) for loader in offered}
+    return replace(planned, limits=limits)
+
+
+def _find_limits(
+    entry: LiveEntry, loader: Loader, kernel: SourceKernel, source: Source, spec: Spec
+) -> Limits:
+    """Reckon what `entry` asks of a client that boots it by `loader`."""
+    sizes = part_sizes(kernel, source)
+    loaded = sum(sizes[part] for part in entry.parts)
+    fetched = source.squashfs.bytes if entry.root is RootMode.HTTP else 0
+    memory = {
+        firmware: least_memory(
+            entry.root,
+            loader,
+            firmware,
+            kernel=kernel.kernel,
+            initramfs=kernel.initramfs,
+            squashfs=source.squashfs.bytes,
+        )
+        for firmware in _firmwares(loader, spec.arch)
+    }
+    return Limits(wire=kernel.kernel.bytes + loaded + fetched, memory=memory)
+
+
+def _firmwares(loader: Loader, arch: Arch) -> tuple[Firmware, ...]:
+    """Return the kinds of firmware that `loader` is started by on `arch`."""
+    if loader in (Loader.PXELINUX, Loader.UBOOT):
+        return (Firmware.BIOS,)  # U-Boot takes no memory aside for services, as a BIOS
+    bios = any(platform.endswith("-pc") for platform in arch.grub)
+    return (Firmware.BIOS, Firmware.EFI) if bios else (Firmware.EFI,)
+
+
+def _serial_arguments(spec: Spec) -> tuple[str, ...]:
+    # The last console= is /dev/console, where the initramfs and the login speak.
+    if spec.serial is None:
+        return ()
+    return ("console=tty0", f"console={spec.serial.device},{spec.serial.speed}")
+
+
+def _check_arguments(arguments: Sequence[str], spec: Spec, kernel: SourceKernel) -> None:
+    length = len(" ".join(arguments).encode())
+    limit = min(spec.arch.command_line, kernel.kernel.command_line_size or spec.arch.command_line)
+    if length + _LOADER_WORDS > limit:
+        raise PxebootError(
+            f"boot/{kernel.iso.name}: its kernel command line has {length} bytes, but the kernel"
+            f" reads {limit} and loaders add up to {_LOADER_WORDS}",
+            hint="shorten livecd/bootargs or pxeboot/bootargs",
+        )
+
+
+def _label(kernel: str, ways: Sequence[str], extra: Sequence[str], taken: set[str]) -> str:
+    words = ("accessibility",) if tuple(extra) == ("dospeakup",) else tuple(extra)
+    joined = "-".join((kernel, *ways, *words))
+    label = re.sub(r"[^A-Za-z0-9]+", "-", joined).strip("-").lower()
+    number, unique = 2, label
+    while unique in taken:
+        unique, number = f"{label}-{number}", number + 1
+    taken.add(unique)
+    return unique
+
+
+def padding_path(kernel: SourceKernel) -> str | None:
+    """Name the zeros between a kernel's initramfs and the next archive, if it needs any."""
+    image = kernel.initramfs
+    padding = alignment_padding(image.bytes, image.compression)
+    return f"{kernel.iso.initramfs}.pad" if padding else None
+
+
+def unpacked_for(spec: Spec, kernel: SourceKernel) -> tuple[Loader, ...]:
+    """Return the spec's loaders that cannot start this kernel as it is."""
+    reasons = UNPACKED_FOR.get(kernel.kernel.image, {})
+    return tuple(loader for loader in spec.loaders if loader in reasons)
+
+
+def unpacked_path(spec: Spec, kernel: SourceKernel) -> str | None:
+    """Name the kernel's plain Image, if a loader needs it."""
+    return f"{kernel.iso.path}.Image" if unpacked_for(spec, kernel) else None
+
+
+def joined_path(kernel: SourceKernel, mode: RootMode) -> str:
+    """Name U-Boot's only initrd for a kernel and a way to the root."""
+    return f"{kernel.iso.path}.initrd" if mode is RootMode.EMBEDDED else f"{kernel.iso.path}.check"
+
+
+def part_sizes(kernel: SourceKernel, source: Source) -> Mapping[str, int]:
+    """Return the bytes of each file that an initrd of this kernel is made of, by its path."""
+    image = kernel.initramfs
+    sizes = {
+        kernel.iso.initramfs: image.bytes,
+        ROOT_HEADER: len(member_header(ROOT_MEMBER, source.squashfs.bytes)),
+        source.squashfs.path.name: source.squashfs.bytes,
+        ROOT_CHECK: ROOT_CHECK_BYTES,
+    }
+    if padding := padding_path(kernel):
+        sizes[padding] = alignment_padding(image.bytes, image.compression)
+    return sizes

@@ -1,0 +1,141 @@
+"""Render the menus that lead to each tree's own, by the templates in templates/menu/."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from catalyst_pxeboot import quoting
+from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.releases.index import MENUS
+from catalyst_pxeboot.releases.machines import all_machines, arch_order
+from catalyst_pxeboot.releases.trees import Release
+from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.words import mebibytes
+
+#: Where the menus' templates lie.
+_TEMPLATES = "menu"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeView:
+    """A tree as a template sees it: checked and quoted."""
+
+    name: str  # unique; letters, digits and hyphens
+    title: str
+    path: str  # its folder, without a slash at the end
+    config: str  # the loader's configuration in it
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """Trees that differ in age only: the newest, and the older ones with a title for them all."""
+
+    machine: str
+    newest: TreeView
+    older: tuple[TreeView, ...]  # newest first
+    older_title: str
+
+
+def render_menus(releases: Sequence[Release], *, templates: Path | None) -> Mapping[str, bytes]:
+    """Render the menu of each loader that one of `releases` has a configuration for, by its path.
+
+    A file in the folder `templates` replaces the shipped template of the same relative name.
+    Raises `TemplateError` for a faulty template.
+    """
+    names = _name(releases)
+    titles = _entitle(releases)
+    menus = {}
+    for name, path in MENUS.items():
+        loader = Loader(name)
+        offered = [release for release in releases if loader in release.configs]
+        if offered:
+            groups = [
+                _view_group(loader, group, names, titles) for group in group_releases(offered)
+            ]
+            used = {group.machine for group in groups}
+            values: dict[str, Any] = {
+                "groups": groups,
+                "machines": [machine for machine in all_machines() if machine.name in used],
+            }
+            menus[path] = render_file(f"{_TEMPLATES}/{path}", values, templates).content
+    return menus
+
+
+def group_releases(releases: Iterable[Release]) -> list[list[Release]]:
+    """Group `releases` by what they are, each group newest first.
+
+    Architectures stand in the order of arch.toml, which has the 64-bit one before the 32-bit one
+    that the same machines boot; within one, the group with the newest release is the first. What
+    is of the same age stands in alphabetical order.
+    """
+    ordered = sorted(releases, key=lambda release: (_kind(release), release.path))
+    groups = [
+        sorted(group, key=lambda release: release.age, reverse=True)
+        for _, group in groupby(ordered, key=_kind)
+    ]
+    groups.sort(key=lambda group: group[0].age, reverse=True)
+    return sorted(groups, key=lambda group: _arch_place(group[0].arch))
+
+
+def _kind(release: Release) -> tuple[str, str, str, str]:
+    # The machine is part of it: what boots the newest may not boot an older one otherwise.
+    return release.arch, release.rel_type, release.subarch, release.machine
+
+
+def _arch_place(arch: str) -> int:
+    order = arch_order()
+    return order.index(arch) if arch in order else len(order)
+
+
+def _name(releases: Sequence[Release]) -> Mapping[str, str]:
+    """Return a name for each tree, by path, that every loader takes as a label."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in sorted(release.path for release in releases):
+        plain = "".join(c if c.isalnum() else "-" for c in path).strip("-") or "tree"
+        name, count = plain, 1
+        while name in taken:
+            count += 1
+            name = f"{plain}-{count}"
+        taken.add(name)
+        names[path] = name
+    return names
+
+
+def _entitle(releases: Sequence[Release]) -> Mapping[str, str]:
+    """Return a title for each tree, by path, that no other one has."""
+    titles = {release.path: release.title for release in releases}
+    for more in ("rel_type", "path"):
+        shown = Counter(titles.values())
+        for release in releases:
+            if shown[titles[release.path]] > 1:
+                titles[release.path] += f" ({getattr(release, more)})"
+    return titles
+
+
+def _view_group(
+    loader: Loader, group: Sequence[Release], names: Mapping[str, str], titles: Mapping[str, str]
+) -> GroupView:
+    newest, *older = (
+        _view_tree(loader, release, names[release.path], titles[release.path]) for release in group
+    )
+    first = group[0]
+    text = f"Older: {first.subarch}, {first.rel_type} ({len(older)})"
+    return GroupView(first.machine, newest, tuple(older), quoting.quote_title(loader, text))
+
+
+def _view_tree(loader: Loader, release: Release, name: str, title: str) -> TreeView:
+    config = release.configs[loader]
+    memory = max(config.memory.values(), default=0)
+    needs = f", {mebibytes(memory)} MiB of memory" if memory else ""
+    return TreeView(
+        name=quoting.quote_label(loader, name),
+        title=quoting.quote_title(loader, title + needs),
+        path=quoting.quote_path(loader, release.path),
+        config=quoting.quote_path(loader, config.path),
+    )

@@ -1,0 +1,300 @@
+"""Write the menus and releases.json, each by one rename, and nothing if nothing is new.
+
+releases.json is written last and has the digest of each menu, which tells a menu of this program
+from a file of somebody else and from one that somebody changed. While menus are put in place, a
+journal has the digests of the new ones, so that after a kill they are known as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalyst_pxeboot import __version__
+from catalyst_pxeboot.errors import PublishError, TemplateError, from_os_error
+from catalyst_pxeboot.publish import GENERATOR, MANIFEST, _lock, own_names
+from catalyst_pxeboot.releases.index import INDEX, MENUS, Index, read_index, render_index
+from catalyst_pxeboot.releases.trees import Found, find_releases
+from catalyst_pxeboot.resources import templates_folder
+
+_LOCK = f".{INDEX}.lock"
+_JOURNAL = f".{INDEX}.journal"
+
+#: Below the shipped templates: those that menus are rendered by.
+_OURS = "menu"
+
+_ELSEWHERE = "move it away, or give another folder"
+
+
+@dataclass(frozen=True, slots=True)
+class MenuWritten:
+    """How many trees the menus lead to, how many manifests were read, and what was written.
+
+    `written` are the files that are new or changed, relative to the folder, in the order in which
+    they were put in place; after a dry run, those that would be.
+    """
+
+    trees: int
+    read: int
+    warnings: tuple[str, ...]
+    written: tuple[str, ...]
+
+
+def write_menu(
+    root: Path,
+    *,
+    templates: Path | None,
+    report: Callable[[str], None],
+    dry_run: bool = False,
+) -> MenuWritten:
+    """Write into the folder `root` menus that lead to the netboot trees below it.
+
+    A file in the folder `templates` replaces the shipped template of the same relative name.
+    `report` is told in lines what was found and done. With `dry_run` nothing is written.
+
+    Raises `PublishError` if no tree is there, if a file is in the way that this program did not
+    write, or another process is writing; `TemplateError` for a faulty template. Then all is left
+    as it was.
+    """
+    try:
+        _check_root(root)
+        if dry_run:
+            return _write_menu(root, templates, report, dry_run=True)
+        with _locked(root):
+            return _write_menu(root, templates, report, dry_run=False)
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: "free space there",
+            errno.EDQUOT: "free space there, or raise the quota",
+            errno.EACCES: "run as the user who may write there",
+            errno.EPERM: "run as the user who may write there",
+            errno.EROFS: "mount it writable",
+        }
+        raise from_os_error(
+            error, f"{root}: menus not written", hint=hints.get(error.errno or 0, "try again")
+        ) from error
+
+
+def _check_root(root: Path) -> None:
+    if not root.is_dir():
+        raise PublishError(
+            f"{root}: is no folder", hint="give the folder that the netboot trees lie below"
+        )
+    if own_names(root) is not None:
+        raise PublishError(
+            f"{root}: is a netboot tree itself ({MANIFEST})",
+            hint="give the folder that the netboot trees lie below",
+        )
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    path = root / _LOCK
+    lock = _lock(path)
+    if lock is None:
+        raise PublishError(
+            f"{root}: another process is writing these menus", hint="wait for it to end"
+        )
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def _write_menu(
+    root: Path, templates: Path | None, report: Callable[[str], None], *, dry_run: bool
+) -> MenuWritten:
+    before = read_index(root / INDEX)
+    known = {release.path: release for release in before.releases} if before else {}
+    found = find_releases(root, known)
+    report(f"{root}: {len(found.releases)} netboot trees, {len(found.read)} manifests read")
+    if not found.releases:
+        raise PublishError(
+            f"{root}: there is no netboot tree below it{_why(found)}",
+            hint="give the folder that the netboot trees lie below",
+        )
+    rendered_by = _digest_templates(templates)
+    if before and _nothing_is_new(root, before, found, rendered_by):
+        if not dry_run:
+            _clear(root, before.menus)
+        report("nothing new")
+        return MenuWritten(len(found.releases), len(found.read), found.warnings, ())
+
+    # Only now: it takes Jinja2.
+    from catalyst_pxeboot.releases.menus import render_menus
+
+    menus = render_menus(found.releases, templates=templates)
+    digests = {name: _digest(content) for name, content in menus.items()}
+    own = _own_digests(root, before, digests)
+    on_disk = {name: _digest_on_disk(root, name) for name in {*menus, *own}}
+    _check_own(root, on_disk, own)
+    contents = {name: menus[name] for name in sorted(menus) if digests[name] != on_disk[name]}
+    contents[INDEX] = render_index(Index(found.releases, digests, rendered_by))
+    gone = [name for name in sorted(on_disk) if name not in menus and on_disk[name] is not None]
+    if not dry_run:
+        _replace(root, contents, gone, own)
+    for name in contents:
+        report(f"{'would write' if dry_run else 'written'}: {root / name}")
+    for name in gone:
+        report(f"{'would remove' if dry_run else 'removed'}: {root / name}: no tree has it")
+    return MenuWritten(len(found.releases), len(found.read), found.warnings, tuple(contents))
+
+
+def _why(found: Found) -> str:
+    return f" that is whole ({found.warnings[0]})" if found.warnings else ""
+
+
+def _nothing_is_new(root: Path, before: Index, found: Found, rendered_by: str) -> bool:
+    return (
+        before.releases == found.releases
+        and before.templates == rendered_by
+        and all(_digest_on_disk(root, name) == digest for name, digest in before.menus.items())
+    )
+
+
+def _digest_templates(templates: Path | None) -> str:
+    """Return the sha256 of all that the menus are rendered by, and of the program's version."""
+    state = hashlib.sha256(__version__.encode())
+    shipped = templates_folder()
+    folders = [(shipped, shipped / _OURS)]
+    if templates is not None:
+        if not templates.is_dir():
+            raise TemplateError(
+                f"{templates}: is no folder of templates",
+                hint="name a folder, or take the shipped templates",
+            )
+        folders.append((templates, templates))
+    for top, folder in folders:
+        for path in sorted(folder.rglob("*.j2")):
+            if path.is_file():
+                name = os.fsencode(path.relative_to(top))
+                state.update(b"\0%b\0%b" % (name, _digest(path.read_bytes()).encode()))
+    return state.hexdigest()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest_on_disk(root: Path, name: str) -> str | None:
+    """Return the sha256 of the file `name`, or None if there is none."""
+    path = root / name
+    if path.parent != root and path.parent.is_symlink():
+        raise PublishError(f"{path.parent}: is a link, not a folder", hint=_ELSEWHERE)
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise PublishError(f"{path}: is in the way and not a file", hint=_ELSEWHERE)
+        return _digest(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise PublishError(
+            f"{path.parent}: is in the way and not a folder", hint=_ELSEWHERE
+        ) from error
+
+
+def _own_digests(
+    root: Path, before: Index | None, wanted: Mapping[str, str]
+) -> Mapping[str, frozenset[str]]:
+    """Return by file the digests of what this program may have written there."""
+    own = {name: {digest} for name, digest in wanted.items()}
+    for name, digest in before.menus.items() if before else ():
+        own.setdefault(name, set()).add(digest)
+    try:
+        lines = (root / _JOURNAL).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        if name in MENUS.values():
+            own.setdefault(name, set()).add(digest)
+    return {name: frozenset(digests) for name, digests in own.items()}
+
+
+def _check_own(
+    root: Path, on_disk: Mapping[str, str | None], own: Mapping[str, frozenset[str]]
+) -> None:
+    for name, digest in sorted(on_disk.items()):
+        if digest is not None and digest not in own.get(name, frozenset()):
+            raise PublishError(
+                f"{root / name}: is not as {GENERATOR} wrote it, so it is not replaced",
+                hint="move it away; for a menu of your own, give a folder of templates",
+            )
+
+
+def _replace(
+    root: Path,
+    contents: Mapping[str, bytes],
+    gone: list[str],
+    own: Mapping[str, frozenset[str]],
+) -> None:
+    """Put `contents` in place, in their order, and remove `gone`.
+
+    Up to the first rename nothing is changed that a client sees. After it, what a kill or a fault
+    leaves is known by the journal to the next run.
+    """
+    made: list[Path] = []
+    try:
+        for name, content in contents.items():
+            folder = (root / name).parent
+            if not folder.exists():
+                folder.mkdir()
+                made.append(folder)
+                folder.chmod(0o755)  # whatever the umask: a server reads it
+            _write_file(_new(root / name), content)
+        lines = [f"{digest}  {name}\n" for name in sorted(own) for digest in sorted(own[name])]
+        journal = root / _JOURNAL
+        _write_file(_new(journal), "".join(lines).encode())
+        _new(journal).replace(journal)
+        _sync_folders({root, *((root / name).parent for name in contents)})
+    except BaseException:
+        _clear(root, contents, journal=False)
+        with suppress(OSError):  # somebody put something into it meanwhile
+            for folder in made:
+                folder.rmdir()
+        raise
+    for name in contents:
+        _new(root / name).replace(root / name)
+    for name in gone:
+        (root / name).unlink(missing_ok=True)
+    _sync_folders({root, *((root / name).parent for name in (*contents, *gone))})
+    _clear(root, own)
+
+
+def _new(path: Path) -> Path:
+    """Return where the next content of `path` is written. Whoever holds the lock may."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _write_file(path: Path, content: bytes) -> None:
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "wb") as stream:
+        os.fchmod(fd, 0o644)
+        stream.write(content)
+        stream.flush()
+        os.fsync(fd)
+
+
+def _sync_folders(folders: set[Path]) -> None:
+    for folder in folders:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _clear(root: Path, names: Iterable[str], *, journal: bool = True) -> None:
+    """Remove what is written on the way to `names` and, unless it is still needed, the journal."""
+    for name in (*names, INDEX, _JOURNAL):
+        _new(root / name).unlink(missing_ok=True)
+    if journal:
+        (root / _JOURNAL).unlink(missing_ok=True)

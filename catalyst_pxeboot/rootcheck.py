@@ -1,0 +1,92 @@
+"""An initrd that refuses any live root but the one the tree was made with.
+
+It is one small archive that a loader puts behind the initramfs: the root's digest and a script
+for each generator, which the initramfs runs by itself because of where they lie. Nothing of the
+initramfs is built anew.
+
+Source: dracut's modules livenet, dmsquash-live and base; genkernel's linuxrc and initrd.scripts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from catalyst_pxeboot.errors import TemplateError
+from catalyst_pxeboot.formats.cpio import write_archive
+from catalyst_pxeboot.formats.initramfs import Generator, Initramfs
+from catalyst_pxeboot.render import render_file
+
+#: The initrd's path in the tree.
+ROOT_CHECK = "boot/root-check.cpio"
+
+#: Its size in bytes, always the same, so that a plan knows it before the digest is known.
+ROOT_CHECK_BYTES = 16 << 10
+
+#: Where the scripts for dracut lie in the initramfs. None of dracut's folders can be named here:
+#: where one is a symbolic link, the kernel would put a plain folder in its place.
+_FOLDER = "root-check"
+
+_DRACUT_HOOK = "initramfs/root-check-dracut.sh"
+_DRACUT_CHECK = "initramfs/root-check-live-root.sh"
+_GENKERNEL = "initramfs/root-check-genkernel.sh"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PROGRAM, _SCRIPT, _DIRECTORY = 0o100755, 0o100644, 0o040755
+
+
+def find_check_obstacle(initramfs: Initramfs) -> str | None:
+    """Return why `initramfs` cannot check a root as it is; None where it can."""
+    if initramfs.generator is Generator.GENKERNEL:
+        if initramfs.splash:
+            return None
+        return (
+            f"genkernel {initramfs.version} made it with a splash, whose place the check would"
+            " take, or is older than 4.1"
+        )
+    if "dmsquash-live" not in initramfs.modules:
+        return "it has no dmsquash-live, in whose place the check runs"
+    if initramfs.hooks is None:
+        return "it has no folder of dracut's hooks that is known here"
+    if not initramfs.hasher:
+        return "it has no sha256sum"
+    return None
+
+
+def render_root_check(digest: str, *, hooks: Sequence[str], templates: Path | None) -> bytes:
+    """Return the initrd that lets only a root of this sha256 `digest` start.
+
+    `digest` is 64 lower-case hexadecimal digits; `hooks` are the folders of dracut's hooks in the
+    initramfs images that will load it, without a slash before them. The result is
+    `ROOT_CHECK_BYTES` long. A file in the folder `templates` replaces the shipped template of the
+    same relative name. Raises `TemplateError`.
+    """
+    if not _SHA256.fullmatch(digest):
+        raise TemplateError(
+            f"{digest!a} is no sha256 digest", hint="give 64 lower-case hexadecimal digits"
+        )
+    values = {"digest": digest}
+    archive = write_archive(
+        [
+            (_FOLDER, _DIRECTORY, b""),
+            (f"{_FOLDER}/check-live-root", _PROGRAM, _render(_DRACUT_CHECK, values, templates)),
+            *(
+                # Before all others, so that nothing of dracut's can start a live root earlier.
+                (f"{folder}/cmdline/00-root-check.sh", _PROGRAM, hook)
+                for hook in (_render(_DRACUT_HOOK, values, templates),)
+                for folder in sorted(set(hooks))
+            ),
+            ("etc/initrd.splash", _SCRIPT, _render(_GENKERNEL, values, templates)),
+        ]
+    )
+    if len(archive) > ROOT_CHECK_BYTES:
+        raise TemplateError(
+            f"{ROOT_CHECK}: its scripts make {len(archive)} bytes, more than {ROOT_CHECK_BYTES}",
+            hint="shorten the templates below initramfs/",
+        )
+    return archive + bytes(ROOT_CHECK_BYTES - len(archive))
+
+
+def _render(path: str, values: Mapping[str, str], templates: Path | None) -> bytes:
+    return render_file(path, values, templates).content

@@ -1,0 +1,112 @@
+"""Which files of a tree are signed, for whom, and the files that hold the signatures.
+
+A signed tree is checked by its loaders: GRUB's own network images hold the key and open nothing
+without a signature of it; iPXE's script compares each file with its signature before it boots.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catalyst_pxeboot.model import Loader, MadeFile, Menu, Role, Signing
+from catalyst_pxeboot.render import CONFIGS
+
+if TYPE_CHECKING:
+    from catalyst_pxeboot.signing.cms import CmsSigner
+    from catalyst_pxeboot.signing.openpgp import Signer
+
+#: What a signature's name ends in. GRUB looks for this one by itself.
+GRUB_ENDING = ".sig"
+IPXE_ENDING = ".p7s"  # RFC 8551: a detached CMS signature
+
+#: What the clear-signed copy of a digest file's name ends in.
+CLEARSIGNED = ".asc"
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """Keys that were seen to sign; None where the spec names none."""
+
+    openpgp: Signer | None = None
+    cms: CmsSigner | None = None
+
+    def grub_key(self, loaders: Iterable[Loader]) -> bytes | None:
+        """Return the public key that GRUB's images hold, if they check signatures."""
+        return self.openpgp.export_public() if self.openpgp and Loader.GRUB in loaders else None
+
+
+def find_signers(signing: Signing, loaders: Iterable[Loader]) -> Signers:
+    """Find the keys that the spec names and see that they can do what will be asked of them.
+
+    Raises `PxebootError`. Nothing is imported that a tree without signatures does not need.
+    """
+    openpgp, cms = None, None
+    if signing.gpg_key:
+        from catalyst_pxeboot.signing.openpgp import find_signer
+
+        openpgp = find_signer(signing.gpg_key)
+        if Loader.GRUB in loaders:
+            openpgp.require_grub()
+    if signing.certificate and signing.key:
+        from catalyst_pxeboot.signing.cms import load_cms_signer
+
+        cms = load_cms_signer(
+            signing.certificate,
+            signing.key,
+            passphrase_file=signing.passphrase_file,
+            time=int(clock.time()),  # a client's clock decides later, not the tree's time
+        )
+    return Signers(openpgp, cms)
+
+
+def make_signatures(
+    signers: Signers,
+    menu: Menu,
+    *,
+    tree: Path,
+    digests: Mapping[str, str],
+    time: int,
+) -> Iterator[MadeFile]:
+    """Sign what the loaders of `menu` load from the staged `tree`.
+
+    `digests` are the sha256 of its files by path. iPXE's signatures are made of them; GRUB's read
+    the file once more, as OpenPGP hashes its own words behind the content.
+    """
+    if signers.cms:
+        for path in _loaded(menu, Loader.IPXE, digests):
+            signature = signers.cms.sign_digest(bytes.fromhex(digests[path]))
+            yield MadeFile(f"{path}{IPXE_ENDING}", signature, Role.SIGNATURE, path)
+    if signers.openpgp:
+        for path in _loaded(menu, Loader.GRUB, digests):
+            signature = signers.openpgp.detach(tree / path, time=time)
+            yield MadeFile(f"{path}{GRUB_ENDING}", signature, Role.SIGNATURE, path)
+
+
+def clearsign_sums(
+    signers: Signers, sums: Mapping[str, bytes], names: Sequence[str], *, time: int
+) -> dict[str, bytes]:
+    """Return clear-signed copies of the digest files `names` among `sums`, by their names."""
+    if signers.openpgp is None:
+        return {}
+    return {
+        f"{name}{CLEARSIGNED}": signers.openpgp.clearsign(sums[name], time=time)
+        for name in names
+        if name in sums
+    }
+
+
+def _loaded(menu: Menu, loader: Loader, there: Mapping[str, str]) -> list[str]:
+    """Name every file that `loader` opens for `menu`, sorted."""
+    files = set(CONFIGS[loader]) & there.keys()
+    if not files:
+        return []
+    for entry in menu.live_for(loader):
+        files |= {entry.kernel_for(loader), *entry.initrds_for(loader)}
+        if loader is Loader.IPXE and entry.root_header in entry.parts:
+            files.add(entry.root_header)  # an old one under UEFI loads it
+    files |= {entry.path for entry in menu.memtests}
+    return sorted(files)
