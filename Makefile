@@ -31,6 +31,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python tests/bench/bench.py
+	$(BIN)/python tests/bench/menu.py
 
 .PHONY: setup
 setup: $(VENV)/.complete

@@ -77,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_build(commands)
     _add_inspect(commands)
     _add_verify(commands)
+    _add_menu(commands)
     _add_boot_test(commands)
     return parser
 
@@ -138,6 +139,21 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )  # fmt: skip
     verify.add_argument("-q", "--quiet", action="store_true", help="print faults only")
     verify.set_defaults(command=_verify)
+
+
+def _add_menu(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    menu = commands.add_parser(
+        "menu",
+        help="write one menu over all netboot trees below a folder",
+        description="Write menu.ipxe, grub.cfg, pxelinux.cfg/default and releases.json over all"
+        " netboot trees below ROOT, newest first. Trees that did not change are not read again.",
+        allow_abbrev=False,
+    )
+    menu.add_argument("root", type=Path, metavar="ROOT", help="folder with netboot trees below it")
+    menu.add_argument("--templates", type=Path, metavar="DIR", help="your own templates")
+    menu.add_argument("--dry-run", action="store_true", help="say what would be written")
+    menu.add_argument("-q", "--quiet", action="store_true", help="print errors and warnings only")
+    menu.set_defaults(command=_menu)
 
 
 def _add_boot_test(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -253,6 +269,23 @@ def _verify(_parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> 
         raise SpecError(verified.faults)
     if not arguments.quiet:
         print(f"{arguments.tree}: {verified.files} files as its manifest says")
+
+
+def _menu(_parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    from catalyst_pxeboot.releases.write import write_menu
+
+    def report(line: str) -> None:
+        if not arguments.quiet:
+            print(line, flush=True)
+
+    written = write_menu(
+        arguments.root,
+        templates=arguments.templates,
+        report=report,
+        dry_run=arguments.dry_run,
+    )
+    for line in written.warnings:
+        print(f"{PROGRAM}: warning: {line}", file=sys.stderr)
 
 
 def _boot_test(_parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

@@ -222,9 +222,10 @@ _PXELINUX_GLOBAL = frozenset(
      "append"}
 )  # fmt: skip
 _PXELINUX_ENTRY = frozenset(
-    {"linux", "kernel", "com32", "localboot", "append", "initrd", "sysappend", "ipappend"}
-)
-_PXELINUX_KINDS = frozenset({"linux", "kernel", "com32", "localboot"})
+    {"linux", "kernel", "com32", "config", "localboot", "append", "initrd", "sysappend",
+     "ipappend"}
+)  # fmt: skip
+_PXELINUX_KINDS = frozenset({"linux", "kernel", "com32", "config", "localboot"})
 _PXELINUX_MENU = frozenset(
     {"title", "label", "default", "separator", "tabmsg", "autoboot", "hidden", "clear", "indent",
      "width", "margin", "rows", "tabmsgrow", "cmdlinerow", "endrow", "timeoutrow", "color",
@@ -278,7 +279,9 @@ def check_pxelinux(text: str) -> Config:
             problem(f'{words[0]} wants a number, not "{value}"')
         elif key in {"default", "ontimeout", "onerror"} and not words[1].endswith(".c32"):
             wanted.append((number, words[1]))
-        elif key in {"ui", "default", "ontimeout", "onerror", "linux", "kernel", "com32"}:
+        elif key == "config" and not (len(words) == 3 and words[2].endswith("/")):
+            problem("CONFIG wants a file and a folder with a slash at its end")
+        elif key in {"ui", "default", "ontimeout", "onerror", "linux", "kernel", "com32", "config"}:
             _note_file(words[1], files, problem)
         elif key == "initrd":
             if len(words) != 2:

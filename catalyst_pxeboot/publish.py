@@ -94,7 +94,7 @@ class Publication:
             self._made_folders.append(folder)
 
     def _take_lock(self) -> None:
-        self._lock = _lock(self._lock_path)
+        self._lock = take_lock(self._lock_path)
         if self._lock is None:
             raise PublishError(
                 f"{self.target}: another process is building this tree",
@@ -129,7 +129,7 @@ def clean_leftovers(target: Path) -> None:
     """Remove what a killed build of `target` left, unless a build of it is running."""
     if not (_staging_path(target).exists() or _lock_path(target).exists()):
         return
-    lock = _lock(_lock_path(target))
+    lock = take_lock(_lock_path(target))
     if lock is None:
         return
     try:
@@ -149,7 +149,7 @@ def _lock_path(target: Path) -> Path:
     return target.parent / f".{target.name}.lock"
 
 
-def _lock(path: Path) -> int | None:
+def take_lock(path: Path) -> int | None:
     """Take the lock file at `path`, making it if need be; None if another process holds it."""
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)

@@ -89,10 +89,16 @@ def dracut_members(
     *,
     kernel: str = "6.1.0-test",
     curl: bool = False,
+    sha256sum: bool = False,
+    hooks: str | None = None,
     usr_merge: bool = True,
 ) -> dict[str, Content]:
-    """Return the members by which dracut's images are told, and what is asked of them."""
+    """Return the members by which dracut's images are told, and what is asked of them.
+
+    `hooks` is the folder of its hooks, by default that of dracut before 102.
+    """
     root = "usr/" if usr_merge else ""
+    hooks = hooks or f"{root}lib/dracut/hooks"
     release = f'NAME="Gentoo"\nVERSION="dracut-{version}"\nID=gentoo\n'
     members: dict[str, Content] = {
         ".": (FOLDER | 0o755, b""),
@@ -102,11 +108,14 @@ def dracut_members(
         f"{root}lib": (FOLDER | 0o755, b""),
         f"{root}lib/dracut": (FOLDER | 0o755, b""),
         f"{root}lib/dracut/dracut-{version}": b"",
+        f"{hooks}/cmdline": (FOLDER | 0o755, b""),
         f"{root}lib/dracut/modules.txt": "".join(f"{name}\n" for name in modules).encode(),
         "usr/lib/initrd-release": release.encode(),
     }
     if curl:
         members["usr/bin/curl"] = (FILE | 0o755, b"\x7fELF")
+    if sha256sum:
+        members["usr/bin/sha256sum"] = (FILE | 0o755, b"\x7fELF")
     return members | _driver_members(drivers, kernel, root)
 
 
@@ -118,9 +127,10 @@ def genkernel_members(
     kernel: str = "6.1.0-test",
 ) -> dict[str, Content]:
     """Return the members by which genkernel's images are told, `lib/dracut` among them."""
-    init = b"#!/bin/sh\n. /etc/initrd.scripts\n"
+    init = b"#!/bin/sh\n. /etc/initrd.scripts\n[ -e /etc/initrd.splash ] && . /etc/initrd.splash\n"
     if loop_wo_mount:
         init += b"got_loop_wo_mount=1\n"
+    init += b"cache_cd_contents || run_emergency_shell\ncdupdate\n"
     release = f'NAME="genkernel"\nID=genkernel\nVERSION_ID={version}\n'
     members: dict[str, Content] = {
         ".": (FOLDER | 0o755, b""),

@@ -12,7 +12,9 @@ from typing import Final
 
 from catalyst_pxeboot.errors import FormatError
 
-MAX_CHARACTERS: Final = 4 << 20
+#: Real menus have some KiB and fewer than 50 entries; these take 100 MiB of memory and a second.
+MAX_CHARACTERS: Final = 512 << 10
+MAX_ENTRIES: Final = 256
 MAX_NESTING: Final = 64
 
 _MAX_VALUE: Final = 64 << 10  # characters of one word once its variables are replaced
@@ -81,7 +83,8 @@ def parse_grub_cfg(text: str, *, where: str) -> GrubConfig:
     Conditions are understood where they compare $grub_platform; of others, both ways are read.
     Commands that have no part in a menu are passed over. `where` names the file in errors.
     Raises `FormatError` with the line for quotes, braces and keywords without their partner,
-    and for a text over `MAX_CHARACTERS` characters or nested deeper than `MAX_NESTING`.
+    and for a text over `MAX_CHARACTERS` characters or `MAX_ENTRIES` entries or nested deeper than
+    `MAX_NESTING`.
     """
     if len(text) > MAX_CHARACTERS:
         raise FormatError(
@@ -457,7 +460,8 @@ class _Parser:
             for text, is_variable, quoted, written in token.parts:
                 value = self._variables.get(text, written) if is_variable else text
                 if not is_variable or quoted:
-                    current = [*(current or ()), value]
+                    current = current or []
+                    current.append(value)
                     continue
                 pieces = value.split()
                 if current is not None and (not pieces or value[0].isspace()) and value:
@@ -467,7 +471,8 @@ class _Parser:
                     words.append("".join([*(current or ()), piece]))
                     current = None
                 if pieces:
-                    current = [*(current or ()), pieces[-1]]
+                    current = current or []
+                    current.append(pieces[-1])
                     if value[-1].isspace():
                         words.append("".join(current))
                         current = None
@@ -479,6 +484,10 @@ class _Parser:
 
     def _finish_entry(self, frame: _Frame) -> None:
         """Add the entry, once for each platform that it does something else on."""
+        if len(self._entries) >= MAX_ENTRIES:
+            raise self._fail(
+                frame.line, f"has more than {MAX_ENTRIES} menu entries", "shorten the menu"
+            )
         submenus = tuple(f.title for f in self._frames if f.kind == "submenu")
         made: dict[GrubEntry, set[str]] = {}
         for platform in sorted(frame.platforms):

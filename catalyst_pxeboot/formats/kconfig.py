@@ -16,7 +16,7 @@ from snakeoil.bash import read_dict
 from catalyst_pxeboot.errors import FormatError
 
 #: The most bytes a configuration may have; real ones have about 300 KiB.
-MAX_BYTES: Final = 16 << 20
+MAX_BYTES: Final = 4 << 20
 
 _LINE: Final = re.compile(r"CONFIG_[A-Za-z0-9_]+=.*")
 _ESCAPE: Final = re.compile(r"\\(.)")

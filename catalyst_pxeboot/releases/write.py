@@ -18,7 +18,7 @@ from pathlib import Path
 
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.errors import PublishError, TemplateError, from_os_error
-from catalyst_pxeboot.publish import GENERATOR, MANIFEST, _lock, own_names
+from catalyst_pxeboot.publish import GENERATOR, MANIFEST, own_names, take_lock
 from catalyst_pxeboot.releases.index import INDEX, MENUS, Index, read_index, render_index
 from catalyst_pxeboot.releases.trees import Found, find_releases
 from catalyst_pxeboot.resources import templates_folder
@@ -96,7 +96,7 @@ def _check_root(root: Path) -> None:
 @contextmanager
 def _locked(root: Path) -> Iterator[None]:
     path = root / _LOCK
-    lock = _lock(path)
+    lock = take_lock(path)
     if lock is None:
         raise PublishError(
             f"{root}: another process is writing these menus", hint="wait for it to end"
