@@ -526,11 +526,9 @@ def _unquote_grub(raw: str) -> str:
 # --- common -------------------------------------------------------------------------------------
 
 
-# dracut's root=live: with an address or a setting that holds one; what follows the file's name are
-# the options of an NFS mount. A root in the initramfs has a path after the colon.
-_FETCHED_ROOT = re.compile(
-    r"root=live:(?:[a-z0-9]+://|\$).*[/}](?P<file>[A-Za-z0-9._+-]+)(?::[^/]*)?"
-)
+# dracut's root=live: with an address or a setting that holds one. A root in the initramfs has a
+# path after the colon.
+_FETCHED_ROOT = re.compile(r"root=live:(?:[a-z0-9]+:|\$).*[/}](?P<file>[A-Za-z0-9._+-]+)")
 
 
 def _note_file(path: str, files: set[str], problem: Callable[[str], None]) -> None:

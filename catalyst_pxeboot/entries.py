@@ -9,15 +9,21 @@ from dataclasses import dataclass, replace
 from catalyst_pxeboot.arch import Arch
 from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.formats.cpio import member_header
-from catalyst_pxeboot.formats.initramfs import Generator, alignment_padding
+from catalyst_pxeboot.formats.initramfs import alignment_padding
 from catalyst_pxeboot.formats.kernel import KernelImage
 from catalyst_pxeboot.isomenu import IsoEntry, without_root
-from catalyst_pxeboot.limits import least_memory
+from catalyst_pxeboot.limits import find_warnings, fits_bios, least_memory
 from catalyst_pxeboot.model import ROOT_MEMBER, Firmware, Limits, LiveEntry, Loader, RootMode
-from catalyst_pxeboot.rootcheck import ROOT_CHECK, ROOT_CHECK_BYTES, find_check_obstacle
-from catalyst_pxeboot.roots import ROOT_ARGUMENTS, find_obstacle
+from catalyst_pxeboot.roots import (
+    ROOT_ARGUMENTS,
+    ROOT_CHECK,
+    ROOT_CHECK_BYTES,
+    find_check_obstacle,
+    find_obstacle,
+)
 from catalyst_pxeboot.source import Source, SourceKernel
 from catalyst_pxeboot.spec import Spec
+from catalyst_pxeboot.words import size
 
 ROOT_HEADER = "boot/root.cpio-header"
 
@@ -66,7 +72,16 @@ def plan_live(spec: Spec, source: Source) -> LivePlan:
             if mode not in ways[kernel.iso.name]:
                 continue
             offered = _offered(mode, spec)
-            for loader in (loader for loader in spec.loaders if loader not in offered):
+            embedded = mode is RootMode.EMBEDDED
+            initrds = kernel.initramfs.bytes + (source.squashfs.bytes if embedded else 0)
+            if Loader.PXELINUX in offered and not fits_bios(kernel.kernel, initrds):
+                offered = tuple(loader for loader in offered if loader is not Loader.PXELINUX)
+                left_out.append(
+                    f"{kernel.iso.name}, by pxelinux: it runs on a BIOS, where"
+                    f" {size(initrds)} of initrds do not fit below 2 GiB"
+                )
+            knowing = _offered(mode, spec)
+            for loader in (loader for loader in spec.loaders if loader not in knowing):
                 left_out.append(
                     f"{kernel.iso.name}, root over {mode.upper()}, by {loader}: it does not know"
                     " the server; name it in pxeboot/"
@@ -75,6 +90,7 @@ def plan_live(spec: Spec, source: Source) -> LivePlan:
             if not offered:
                 continue
             check = _plan_check(mode, kernel, spec, notes)
+            _check_nfs(mode, kernel, spec)
             for entry in _iso_entries(spec, kernel):
                 entries.append(
                     _plan_entry(spec, kernel, entry, source, taken, mode, offered, check=check)
@@ -136,18 +152,28 @@ def _plan_check(mode: RootMode, kernel: SourceKernel, spec: Spec, notes: list[st
     wanted = spec.verify_root
     if mode is RootMode.EMBEDDED or wanted is False or (mode is RootMode.NFS and not wanted):
         return False
-    obstacle = find_check_obstacle(kernel.initramfs)
+    obstacle = find_check_obstacle(kernel)
     if obstacle is None:
         return True
-    key = f"boot/kernel/{kernel.iso.name}/dracut_args"
-    hint = f"add `-I sha256sum` to {key} of the livecd-stage2 spec"
     if wanted:
         raise PxebootError(
-            f"pxeboot/verify_root: {kernel.initramfs.path} cannot check a digest: {obstacle}",
-            hint=hint if kernel.initramfs.generator is Generator.DRACUT else "leave the key out",
+            f"pxeboot/verify_root: {kernel.initramfs.path} cannot check a digest:"
+            f" {obstacle.reason}",
+            hint=obstacle.hint,
         )
-    notes.append(f"the root over HTTP is not checked: {kernel.iso.initramfs}: {obstacle}; {hint}")
+    notes.append(f"the root over HTTP is not checked: {obstacle}")
     return False
+
+
+def _check_nfs(mode: RootMode, kernel: SourceKernel, spec: Spec) -> None:
+    # dracut's own syntax for options is unknown to the unit that it makes under systemd.
+    systemd = {"systemd", "systemd-initrd"} & set(kernel.initramfs.modules)
+    if mode is RootMode.NFS and systemd and spec.nfs and spec.nfs.options:
+        raise PxebootError(
+            f"pxeboot/nfs_root: {kernel.initramfs.path} holds systemd, and such an initramfs of"
+            " dracut's takes no options for NFS",
+            hint=f"leave {spec.nfs.options!r} out",
+        )
 
 
 def _iso_entries(spec: Spec, kernel: SourceKernel) -> Iterator[IsoEntry]:
@@ -211,6 +237,7 @@ def _find_limits(
     sizes = part_sizes(kernel, source)
     loaded = sum(sizes[part] for part in entry.parts)
     fetched = source.squashfs.bytes if entry.root is RootMode.HTTP else 0
+    firmwares = _firmwares(loader, spec.arch)
     memory = {
         firmware: least_memory(
             entry.root,
@@ -220,9 +247,14 @@ def _find_limits(
             initramfs=kernel.initramfs,
             squashfs=source.squashfs.bytes,
         )
-        for firmware in _firmwares(loader, spec.arch)
+        for firmware in firmwares
     }
-    return Limits(wire=kernel.kernel.bytes + loaded + fetched, memory=memory)
+    parts = [sizes[part] for part in entry.parts]
+    largest = max(kernel.kernel.bytes, *([loaded] if loader is Loader.UBOOT else parts))
+    warnings = find_warnings(
+        loader, firmwares, kernel=kernel.kernel, initrds=loaded, largest=largest
+    )
+    return Limits(kernel.kernel.bytes + loaded + fetched, memory, tuple(warnings))
 
 
 def _firmwares(loader: Loader, arch: Arch) -> tuple[Firmware, ...]:

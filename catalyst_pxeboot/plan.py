@@ -33,7 +33,7 @@ from catalyst_pxeboot.model import (
     SourceFile,
     UnpackedFile,
 )
-from catalyst_pxeboot.rootcheck import ROOT_CHECK
+from catalyst_pxeboot.roots import ROOT_CHECK
 from catalyst_pxeboot.source import Source
 from catalyst_pxeboot.spec import Spec
 from catalyst_pxeboot.words import size

@@ -15,14 +15,8 @@ from pathlib import Path
 
 from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.formats.cpio import write_archive
-from catalyst_pxeboot.formats.initramfs import Generator, Initramfs
 from catalyst_pxeboot.render import render_file
-
-#: The initrd's path in the tree.
-ROOT_CHECK = "boot/root-check.cpio"
-
-#: Its size in bytes, always the same, so that a plan knows it before the digest is known.
-ROOT_CHECK_BYTES = 16 << 10
+from catalyst_pxeboot.roots import ROOT_CHECK, ROOT_CHECK_BYTES
 
 #: Where the scripts for dracut lie in the initramfs. None of dracut's folders can be named here:
 #: where one is a symbolic link, the kernel would put a plain folder in its place.
@@ -34,24 +28,6 @@ _GENKERNEL = "initramfs/root-check-genkernel.sh"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PROGRAM, _SCRIPT, _DIRECTORY = 0o100755, 0o100644, 0o040755
-
-
-def find_check_obstacle(initramfs: Initramfs) -> str | None:
-    """Return why `initramfs` cannot check a root as it is; None where it can."""
-    if initramfs.generator is Generator.GENKERNEL:
-        if initramfs.splash:
-            return None
-        return (
-            f"genkernel {initramfs.version} made it with a splash, whose place the check would"
-            " take, or is older than 4.1"
-        )
-    if "dmsquash-live" not in initramfs.modules:
-        return "it has no dmsquash-live, in whose place the check runs"
-    if initramfs.hooks is None:
-        return "it has no folder of dracut's hooks that is known here"
-    if not initramfs.hasher:
-        return "it has no sha256sum"
-    return None
 
 
 def render_root_check(digest: str, *, hooks: Sequence[str], templates: Path | None) -> bytes:

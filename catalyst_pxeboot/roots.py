@@ -44,6 +44,11 @@ ROOT_ARGUMENTS: Mapping[tuple[Generator, RootMode], tuple[str, ...]] = {
     ),
 }
 
+#: The path in the tree of the initrd that compares a root from the network with its digest, and
+#: its bytes: always the same, so that a plan knows them before the digest is known.
+ROOT_CHECK = "boot/root-check.cpio"
+ROOT_CHECK_BYTES = 16 << 10
+
 #: dracut's modules that bring the network up.
 _NETWORK_MODULES = frozenset(
     {"network-legacy", "network-manager", "systemd-networkd", "connman", "network-wicked"}
@@ -74,6 +79,25 @@ def find_obstacle(mode: RootMode, kernel: SourceKernel, squashfs: Squashfs) -> O
         RootMode.NFS: _nfs,
     }
     return next(obstacles[mode](kernel, squashfs), None)
+
+
+def find_check_obstacle(kernel: SourceKernel) -> Obstacle | None:
+    """Return why this kernel's initramfs cannot check a root as it is, with the remedy."""
+    initramfs, reason, hint = kernel.initramfs, None, "leave pxeboot/verify_root out"
+    if initramfs.generator is Generator.GENKERNEL:
+        if not initramfs.splash:
+            reason = (
+                f"genkernel {initramfs.version} made it with a splash, whose place the check would"
+                " take, or is older than 4.1"
+            )
+    elif "dmsquash-live" not in initramfs.modules:
+        reason = "it has no dmsquash-live, in whose place the check runs"
+    elif initramfs.hooks is None:
+        reason = "it has no folder of dracut's hooks that is known here"
+    elif not initramfs.hasher:
+        reason = "it has no sha256sum"
+        hint = f"add `-I sha256sum` to {_key(kernel)}/dracut_args of the livecd-stage2 spec"
+    return Obstacle(kernel.iso.initramfs, reason, hint) if reason else None
 
 
 def _embedded(kernel: SourceKernel, squashfs: Squashfs) -> Iterator[Obstacle]:

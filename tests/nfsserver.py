@@ -1,7 +1,7 @@
 """A read-only NFS server for boot tests, in user space: NFS 3 over TCP, and nothing else.
 
     with serve_nfs(folder) as server:
-        f"{address}:{server.export},{server.options}"
+        f"{address}:{EXPORT},{server.options}"
 
 Formats: XDR (RFC 4506), RPC (RFC 5531), NFS and MOUNT version 3 (RFC 1813), and as much of the port
 mapper (RFC 1833) as says where the two are. Servers of a distribution want more than a bare

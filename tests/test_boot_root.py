@@ -15,7 +15,7 @@ from pathlib import Path
 
 import liveimage
 import pytest
-from nfsserver import NfsServer, serve_nfs
+from nfsserver import EXPORT, NfsServer, serve_nfs
 from test_boot import IPXE_BIOS, IPXE_EFI, TIMEOUT, boot, changed, make_tree
 
 from catalyst_pxeboot.lab.boot import BootResult, Verdict, watch_machine
@@ -74,7 +74,7 @@ def nfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NfsServer]:
 def make_nfs_tree(nfs: NfsServer, name: str, generator: str) -> Path:
     folder = nfs.root / name
     folder.mkdir()
-    export = f"{_HOST}:{nfs.export}/{name}/tree,{nfs.options}"
+    export = f"{_HOST}:{EXPORT}/{name}/tree,{nfs.options}"
     return make_tree(folder, generator, pxeboot__root="nfs", pxeboot__nfs_root=export)
 
 
@@ -112,31 +112,6 @@ def test_a_root_over_http_boots_by_grub(http_tree: Path) -> None:
     assert not any(name.startswith("tftp:") and SQUASHFS in name for name in result.fetched)
 
 
-def boot_without_dhcp(tree: Path, caller: str, folder: Path) -> Verdict:
-    """Boot iPXE with the script `caller` on a network where nobody answers DHCP.
-
-    The tree's web server is all there is on it.
-    """
-    if obstacle := why_no_network():
-        pytest.skip(obstacle)
-    kernel = next((name for name in _IPXE_KERNELS if Path(name).is_file()), None)
-    if kernel is None:
-        pytest.skip("ipxe.lkrn is missing: install ipxe")
-    script = folder / "caller.ipxe"
-    script.write_text(caller)
-    subnet = Subnet()
-    with make_network(subnet, other=False) as network:
-        opened = join_namespace(network.server, lambda: TreeServer(tree, 80, subnet.server))
-        with running_server(opened):
-            qemu = find_qemu()
-            argv = qemu_argv(BIOS, TapLink(TAP), qemu=qemu, accel=choose_accel(Accel.AUTO, qemu))
-            # The card's own iPXE would come first, and ask for an address.
-            words = [word.replace(",bootindex=0", ",romfile=") for word in argv]
-            words += ["-kernel", kernel, "-initrd", str(script)]
-            until = re.compile("^" + re.escape(liveimage.TOKEN))
-            return watch_machine(network.inside(words), until=until, timeout=TIMEOUT)
-
-
 STATIC = f"""\
 #!ipxe
 set net0/ip 192.0.2.50
@@ -149,8 +124,34 @@ chain ${{base-url}}/boot.ipxe
 """
 
 
+def boot_without_dhcp(tree: Path, folder: Path) -> Verdict:
+    """Boot iPXE with the script `STATIC` on a network where nobody answers DHCP.
+
+    All there is on it are the tree's web server and its NFS server.
+    """
+    if obstacle := why_no_network():
+        pytest.skip(obstacle)
+    kernel = next((name for name in _IPXE_KERNELS if Path(name).is_file()), None)
+    if kernel is None:
+        pytest.skip("ipxe.lkrn is missing: install ipxe")
+    script = folder / "caller.ipxe"
+    script.write_text(STATIC)
+    subnet = Subnet()
+    with make_network(subnet, other=False) as network:
+        opened = join_namespace(network.server, lambda: TreeServer(tree, 80, subnet.server))
+        exported = serve_nfs(tree, address=subnet.server, namespace=network.server, portmap=True)
+        with running_server(opened), exported:
+            qemu = find_qemu()
+            argv = qemu_argv(BIOS, TapLink(TAP), qemu=qemu, accel=choose_accel(Accel.AUTO, qemu))
+            # The card's own iPXE would come first, and ask for an address.
+            words = [word.replace(",bootindex=0", ",romfile=") for word in argv]
+            words += ["-kernel", kernel, "-initrd", str(script)]
+            until = re.compile("^" + re.escape(liveimage.TOKEN))
+            return watch_machine(network.inside(words), until=until, timeout=TIMEOUT)
+
+
 def test_an_address_given_to_ipxe_is_handed_on(http_tree: Path, tmp_path: Path) -> None:
-    result = boot_without_dhcp(http_tree, STATIC, tmp_path)
+    result = boot_without_dhcp(http_tree, tmp_path)
     assert result.passed, told(result)
     server = Subnet().server
     assert f" root=live:http://{server}/{SQUASHFS} " in result.reason
@@ -171,6 +172,21 @@ def test_a_root_over_nfs_boots(nfs: NfsServer, generator: str) -> None:
     assert result.passed, told(result)
     assert nfs.sent[f"{generator}/tree/{SQUASHFS}"] >= (tree / SQUASHFS).stat().st_size // 2
     assert f"/{SQUASHFS}" not in result.fetched
+
+
+@pytest.mark.parametrize(
+    "generator", ["genkernel-like", pytest.param("genkernel", marks=genkernel)]
+)
+def test_an_address_given_to_ipxe_is_handed_on_to_genkernel(tmp_path: Path, generator: str) -> None:
+    """genkernel leaves an `ip=` with colons to the kernel, which has no network so early."""
+    server = Subnet().server
+    tree = make_tree(
+        tmp_path, generator, pxeboot__root="nfs", pxeboot__nfs_root=f"{server}:{EXPORT}"
+    )
+    result = boot_without_dhcp(tree, tmp_path)
+    assert result.passed, told(result)
+    assert f" nfsroot={server}:{EXPORT} " in result.reason
+    assert f" ip=192.0.2.50/255.255.255.0 gk.net.gw={server} " in result.reason
 
 
 # --- what must fail, soon and with the reason -----------------------------------------------------

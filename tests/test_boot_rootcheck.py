@@ -20,7 +20,7 @@ from nfsserver import NfsServer, serve_nfs
 from test_boot import IPXE_BIOS, boot, changed, make_tree
 
 from catalyst_pxeboot.lab.boot import BootResult
-from catalyst_pxeboot.rootcheck import ROOT_CHECK
+from catalyst_pxeboot.roots import ROOT_CHECK
 from catalyst_pxeboot.verify import verify_tree
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
@@ -170,7 +170,10 @@ def test_a_flipped_byte_over_nfs_stops(nfs: NfsTree) -> None:
 
 
 @pytest.mark.parametrize(
-    "nfs", [pytest.param(("genkernel", GENKERNEL_END), marks=genkernel)], indirect=True, ids=[""]
+    "nfs",
+    [pytest.param(("genkernel", GENKERNEL_END), marks=genkernel)],
+    indirect=True,
+    ids=["genkernel"],
 )
 def test_what_lies_beside_the_root_is_not_run(nfs: NfsTree) -> None:
     """genkernel unpacks add/*.tar.gz and runs cdupdate.sh of the server's folder, unchecked."""

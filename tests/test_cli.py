@@ -112,6 +112,9 @@ entry   *Boot LiveCD (kernel: gentoo)
          boot/gentoo root=live:/image.squashfs.img rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp
 entry    Boot LiveCD (kernel: gentoo) (accessibility)
          boot/gentoo root=live:/image.squashfs.img rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup
+limits   kernel  root      loader  memory, BIOS  memory, UEFI  over the wire
+limits   gentoo  embedded  ipxe    73 MiB        177 MiB       80.4 KiB
+note     no root over HTTP: boot/gentoo.igz: dracut 059 made it without livenet, which gets the live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the livecd-stage2 spec
 left out Memtest86+ 64bit BIOS: its file is not in the image
 left out Memtest86+ 64bit UEFI: its file is not in the image
 missing  ipxe.efi  of sys-boot/ipxe (Debian: ipxe)
@@ -132,6 +135,9 @@ squashfs     image.squashfs: 64.0 KiB, xz, version 4.0, blocks of 1.0 MiB
 kernel       boot/gentoo: Linux 6.1.0-test, x86_64, bzImage, 16.0 KiB, with EFI stub
 initramfs    boot/gentoo.igz: dracut 059, xz, 304 B, 110 B unpacked
   modules    base dmsquash-live
+  root       embedded: yes
+  root       http: no; boot/gentoo.igz: dracut 059 made it without livenet, which gets the live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the livecd-stage2 spec
+  root       nfs: no; boot/gentoo.igz: dracut 059 made it without livenet, which gets the live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the livecd-stage2 spec
   config     not in the image
   arguments  dokeymap nodhcp
   entry      Boot LiveCD (kernel: gentoo)
@@ -155,12 +161,40 @@ def test_inspect_as_json(storedir: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert data["timeout"] == 10
 
 
+def test_inspect_a_tree(storedir: Path, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = str(spec.parent / "catalyst.conf")
+    keys = ["--set", "pxeboot/loaders=ipxe pxelinux"]
+    cli.main(["build", "-q", "-f", str(spec), "-c", conf, *keys])
+    capsys.readouterr()
+    tree = output_of(storedir)
+    assert cli.main(["inspect", str(tree)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(
+        f"""\
+netboot tree {tree}
+title        Gentoo Linux amd64 {STAMP}
+made for     amd64, at 2026-11-22T17:00:00Z
+squashfs     image.squashfs: 64.0 KiB
+files        10
+entry       *Boot LiveCD (kernel: gentoo)  root: embedded
+entry        Boot LiveCD (kernel: gentoo) (accessibility)  root: embedded
+
+kernel  root      loader    memory, BIOS  memory, UEFI  over the wire
+gentoo  embedded  ipxe      73 MiB        177 MiB       80.4 KiB
+gentoo  embedded  pxelinux  73 MiB        -             80.4 KiB
+
+missing      ipxe: """
+    )
+    assert cli.main(["inspect", "--json", str(tree)]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tree / "manifest.json").read_text())
+
+
 def test_verify(storedir: Path, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["build", "-q", "-f", str(spec), "-c", str(spec.parent / "catalyst.conf")])
     output = output_of(storedir)
     capsys.readouterr()
     assert cli.main(["verify", str(output)]) == 0
-    assert capsys.readouterr().out == f"{output}: 13 files as its manifest says\n"
+    assert capsys.readouterr().out == f"{output}: 14 files as its manifest says\n"
     (output / "boot.ipxe").write_text("#!ipxe\n")
     (output / "boot/extra").touch()
     assert cli.main(["verify", str(output)]) == 1

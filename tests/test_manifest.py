@@ -30,7 +30,10 @@ def tree(storedir: Path) -> Path:
     return build(parse_settings(release_settings(storedir)), report=lambda _line: None).output
 
 
-@pytest.mark.parametrize("case", sorted(path.parent.name for path in GOLDEN.glob("*/manifest.json")))
+CASES = sorted(path.parent.name for path in GOLDEN.glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_schema_describes_every_golden_manifest(case: str) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(json.loads((GOLDEN / case / "manifest.json").read_text()), SCHEMA)

@@ -407,7 +407,7 @@ def test_a_root_over_nfs_has_its_address(
         return  # the plan offers no such entry
     where = server or boot_server
     for generator, expected in (
-        (Generator.DRACUT, f"root=live:nfs://{where}/srv/live/image.squashfs:vers=3"),
+        (Generator.DRACUT, f"root=live:nfs:vers=3:{where}:/srv/live/image.squashfs"),
         (Generator.GENKERNEL, f"nfsroot={where}:/srv/live,vers=3"),
     ):
         entry = replace(LIVE, root=RootMode.NFS, generator=generator)

@@ -16,7 +16,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Generator
 from enum import StrEnum
-from typing import Final, Protocol, Self
+from typing import IO, Final, Protocol, Self
 
 import lz4.block
 import zstandard
@@ -55,7 +55,10 @@ _MAGIC: Final = {compression: magic for magic, compression in _FIRST_BYTES}
 
 _INPUT = 64 << 10
 _OUTPUT = 256 << 10
-_MEMORY = 256 << 20  # for a decompressor's dictionary; dracut's and genkernel's need 64 MiB
+#: What a decompressor may keep at hand of what it unpacked: the kernel's own limit for zstd.
+#: dracut's and genkernel's need 64 MiB.
+_WINDOW = 128 << 20
+_MEMORY = _WINDOW + (1 << 20)
 # zstd gives all that its input holds at once, and four bytes can hold 128 KiB: input in pieces
 # this small keeps that at 8 MiB.
 _ZSTD_INPUT = 256
@@ -208,7 +211,7 @@ class _Zstd:
     """Adapts zstandard, which gives all output at once."""
 
     def __init__(self) -> None:
-        self._it = zstandard.ZstdDecompressor(max_window_size=_MEMORY // 2).decompressobj()
+        self._it = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
         self._rest = b""
 
     @property
@@ -305,16 +308,7 @@ def _unpack_lzo(stream: Readable, where: str, max_bytes: int) -> _Chunks:
     # Files, not pipes, for what lzop reads and complains of: only one pipe is left, so neither
     # side can wait for the other. The stream may not be a file or not stand at its beginning.
     with tempfile.TemporaryFile() as packed, tempfile.TemporaryFile() as complaints:
-        size = 0
-        while data := stream.read(_OUTPUT):
-            size += len(data)
-            if size > max_bytes:
-                raise FormatError(
-                    f"{where}: unpacks to more than {max_bytes} bytes",
-                    hint="the file is damaged or made to exhaust memory; build it anew",
-                )
-            packed.write(data)
-        packed.seek(0)
+        _spool(stream, packed, where, max_bytes)
         with subprocess.Popen(
             [program, "-dc"],
             stdin=packed,
@@ -335,6 +329,27 @@ def _unpack_lzo(stream: Readable, where: str, max_bytes: int) -> _Chunks:
             lines = complaints.read(4096).decode(errors="replace").strip().splitlines()
             last = one_line(lines[-1]) if lines else f"lzop failed with exit code {code}"
             raise _damaged(where, Compression.LZO, last)
+
+
+def _spool(stream: Readable, into: IO[bytes], where: str, max_bytes: int) -> None:
+    """Copy `stream` to the temporary file `into` and stand at its start."""
+    size = 0
+    while data := stream.read(_OUTPUT):
+        size += len(data)
+        if size > max_bytes:
+            raise FormatError(
+                f"{where}: unpacks to more than {max_bytes} bytes",
+                hint="the file is damaged or made to exhaust memory; build it anew",
+            )
+        try:
+            into.write(data)
+            into.flush()
+        except OSError as error:
+            raise FormatError(
+                f"{where}: no room for its lzo data in {tempfile.gettempdir()}: {error.strerror}",
+                hint="free space there, or name another folder in TMPDIR",
+            ) from error
+    into.seek(0)
 
 
 def _read_up_to(stream: Readable, size: int) -> bytes:

@@ -129,7 +129,7 @@ def read_members(
     where: str,
     wanted: Callable[[str], bool] = _every,
     limit: int = 1 << 20,
-    max_members: int = 1_000_000,
+    max_members: int = 250_000,
 ) -> Iterator[Member]:
     """Yield the members of the archive that `stream` stands at, up to its trailer.
 

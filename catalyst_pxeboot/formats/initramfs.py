@@ -24,8 +24,13 @@ from catalyst_pxeboot.formats.compression import (
 )
 from catalyst_pxeboot.formats.cpio import Member, Readable, read_members
 
-#: The most bytes an initramfs may unpack to.
+#: The most bytes an initramfs may unpack to. All of linux-firmware, unpacked, is below 2 GiB.
 MAX_UNPACKED: Final = 4 << 30
+
+#: How many times its own size it may unpack to, beyond what any may. Real ones unpack to 2 to 6
+#: times; what unpacks to much more is made to cost time.
+_MAX_RATIO: Final = 32
+_ANY_UNPACKED: Final = 256 << 20
 
 _BUILD_ID = "etc/build_id"
 _RELEASES = ("etc/initrd-release", "usr/lib/initrd-release", "lib/initrd-release")
@@ -38,6 +43,10 @@ _SPLASH = "etc/initrd.splash"
 _SPLASH_CALLS = (b"/etc/initrd.splash", b"cache_cd_contents", b"cdupdate", b"run_emergency_shell")
 _CURL = frozenset({"usr/bin/curl", "bin/curl"})
 _SHA256SUM = frozenset({"usr/bin/sha256sum", "bin/sha256sum", "usr/sbin/sha256sum"})
+#: Its programs are not to be seen among the members, but named in it; release specs bring it.
+_BUSYBOX = frozenset({"usr/bin/busybox", "bin/busybox", "usr/sbin/busybox", "sbin/busybox"})
+_BUSYBOX_SHA256SUM = "busybox sha256sum"
+_MAX_READ = 4 << 20  # bytes of a member that is looked into; busybox has one to two MiB
 _NAMED = _CURL | _SHA256SUM | {_SPLASH, "etc/initrd.scripts", "linuxrc"}
 #: Where dracut looks for hooks, the first first. Which of them it was is known by their folder.
 _HOOKS = ("var/lib/dracut/hooks", "usr/lib/dracut/hooks", "lib/dracut/hooks")
@@ -47,8 +56,10 @@ _DRACUT_RELEASE = re.compile(r"\bdracut-(\d[^\s\"';]*)")
 _GENKERNEL_BUILD = re.compile(r"Genkernel\s+(\S+)")
 _GENKERNEL_ID = re.compile(r"^ID=([\"']?)genkernel\1\s*$", re.MULTILINE)
 _GENKERNEL_VERSION = re.compile(r"^VERSION_ID=[\"']?([^\"'\s]+)", re.MULTILINE)
-_KERNEL = re.compile(r"(?:usr/)?lib/modules/([^/]+)(?:/|$)")
-_DRIVER = re.compile(r"([^/]+)\.ko(?:\.(?:gz|xz|zst|bz2|lzma))?$")
+# No longer than the kernel takes them (64 bytes of uts_namelen, 56 of a module's name), as a
+# hostile archive can name a million.
+_KERNEL = re.compile(r"(?:usr/)?lib/modules/([^/]{1,64})(?:/|$)")
+_DRIVER = re.compile(r"(?:^|/)([^/]{1,56})\.ko(?:\.(?:gz|xz|zst|bz2|lzma))?$")
 _ALIGNMENT = 4
 _BLOCK = 1 << 20
 
@@ -86,12 +97,14 @@ def read_initramfs(path: Path) -> Initramfs:
 
     Archives before the last one count among its members, as they do for the kernel. Raises
     `FormatError` where the file is empty, no archive, damaged, ends early, unpacks to more than
-    `MAX_UNPACKED` bytes or comes from neither dracut nor genkernel; `OSError` where it cannot
-    be read.
+    `MAX_UNPACKED` bytes or by more than real ones do, or comes from neither dracut nor
+    genkernel; `OSError` where it cannot be read.
     """
     found = _Found()
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
+        if size > MAX_UNPACKED:  # a hole, perhaps: it takes no disk, but time to read
+            raise _too_much(path)
         reader = _Rewindable(file)
         head = reader.next_archive()
         if not size or not head:
@@ -109,12 +122,15 @@ def read_initramfs(path: Path) -> Initramfs:
             archives += 1
             last = compression
             if compression is Compression.NONE:
-                found.add(read_members(reader, where=str(path), wanted=_KEPT.__contains__), path)
+                found.add(
+                    read_members(reader, where=str(path), wanted=_wanted, limit=_MAX_READ), path
+                )
             else:
                 # What lies behind a compressed archive is left alone: no generator puts
                 # anything there, and padding is not worth looking at.
+                most = min(MAX_UNPACKED, max(_ANY_UNPACKED, size * _MAX_RATIO))
                 with open_decompressed(
-                    reader, compression, where=str(path), max_bytes=MAX_UNPACKED
+                    reader, compression, where=str(path), max_bytes=most
                 ) as unpacked:
                     _add_archives(found, unpacked, path)
                 break
@@ -133,7 +149,7 @@ def read_initramfs(path: Path) -> Initramfs:
         loop_wo_mount=generator is Generator.GENKERNEL
         and b"got_loop_wo_mount" in found.content.get("init", b""),
         fetcher=not found.names.isdisjoint(_CURL),
-        hasher=not found.names.isdisjoint(_SHA256SUM),
+        hasher=not found.names.isdisjoint(_SHA256SUM | {_BUSYBOX_SHA256SUM}),
         hooks=found.hooks() if generator is Generator.DRACUT else None,
         splash=generator is Generator.GENKERNEL
         and _SPLASH not in found.names
@@ -181,6 +197,10 @@ class _Rewindable:
         return data[:6]
 
 
+def _wanted(name: str) -> bool:
+    return name in _KEPT or name in _BUSYBOX
+
+
 class _Found:
     """What was seen of the members so far."""
 
@@ -198,10 +218,7 @@ class _Found:
             name = member.name
             self.unpacked += member.size
             if self.unpacked > MAX_UNPACKED:
-                raise FormatError(
-                    f"{path}: unpacks to more than {MAX_UNPACKED} bytes",
-                    hint="check that the file is an initramfs; build it anew",
-                )
+                raise _too_much(path)
             if name in _KEPT:
                 self.names.add(name)
                 # A link's target is no content to look into.
@@ -211,8 +228,11 @@ class _Found:
             elif "lib/dracut/" in name:
                 if match := _DRACUT_NAME.fullmatch(name):
                     self.dracut_version = match[1]
-                elif name.endswith("/hooks/cmdline"):
+                elif name.removesuffix("/cmdline") in _HOOKS:
                     self.names.add(name)
+            elif name in _BUSYBOX:
+                if b"sha256sum" in (member.content or b""):
+                    self.names.add(_BUSYBOX_SHA256SUM)
             elif name in _NAMED:
                 self.names.add(name)
 
@@ -252,7 +272,7 @@ def _add_archives(found: _Found, unpacked: Decompressed, path: Path) -> None:
                 f"found {head.hex(' ')}",
                 hint="give the initramfs that belongs to the kernel",
             )
-        found.add(read_members(reader, where=str(path), wanted=_KEPT.__contains__), path)
+        found.add(read_members(reader, where=str(path), wanted=_wanted, limit=_MAX_READ), path)
         head = reader.next_archive()
 
 
@@ -273,6 +293,13 @@ def _tell_generator(found: _Found, path: Path) -> tuple[Generator, str]:
         "etc/build_id and etc/initrd.scripts (genkernel) nor usr/lib/dracut/modules.txt (dracut)",
         hint="set boot/kernel/NAME/distkernel to yes in the stage2 spec for dracut, or let "
         "genkernel make it",
+    )
+
+
+def _too_much(path: Path) -> FormatError:
+    return FormatError(
+        f"{path}: unpacks to more than {MAX_UNPACKED} bytes",
+        hint="check that the file is an initramfs; build it anew",
     )
 
 
