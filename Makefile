@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint unit test-boot bench clean
+.PHONY: run test lint unit test-boot bench fuzz clean
 
 # Build a small live image, its netboot tree, verify it and boot it once.
 run: setup
@@ -15,10 +15,12 @@ test: setup lint
 	$(PYTEST)
 
 # The whole table of boot paths, with real servers on a network of its own; needs root. Then
-# each path's negative case, which must fail with a message that helps.
+# each path's negative case, which must fail with a message that helps; then the boots that
+# `make test` leaves out.
 test-boot: setup
 	$(BIN)/python tests/boottable.py --logs .cache/boot-logs --junit .cache/boot-table.xml
 	$(BIN)/python tests/boottable.py --broken --timeout 150 --junit .cache/boot-broken.xml
+	$(PYTEST) -m more
 
 # All but what needs QEMU.
 unit: setup
@@ -32,6 +34,12 @@ lint: setup
 bench: setup
 	$(BIN)/python tests/bench/bench.py
 	$(BIN)/python tests/bench/menu.py
+	$(BIN)/python tests/bench/memory.py
+
+# 100,000 inputs to each parser, and the whole fault-injection suite.
+fuzz: setup
+	$(BIN)/python tests/fuzz.py --runs 100000
+	$(BIN)/python tests/faults.py
 
 .PHONY: setup
 setup: $(VENV)/.complete

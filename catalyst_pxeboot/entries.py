@@ -12,7 +12,7 @@ from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
 from catalyst_pxeboot.formats.kernel import KernelImage
 from catalyst_pxeboot.isomenu import IsoEntry, without_root
-from catalyst_pxeboot.limits import find_warnings, fits_bios, least_memory
+from catalyst_pxeboot.limits import least_memory
 from catalyst_pxeboot.model import ROOT_MEMBER, Firmware, Limits, LiveEntry, Loader, RootMode
 from catalyst_pxeboot.roots import (
     ROOT_ARGUMENTS,
@@ -23,6 +23,7 @@ from catalyst_pxeboot.roots import (
 )
 from catalyst_pxeboot.source import Source, SourceKernel
 from catalyst_pxeboot.spec import Spec
+from catalyst_pxeboot.transport import find_warnings, fits_bios
 from catalyst_pxeboot.words import size
 
 ROOT_HEADER = "boot/root.cpio-header"
@@ -96,7 +97,7 @@ def plan_live(spec: Spec, source: Source) -> LivePlan:
                     _plan_entry(spec, kernel, entry, source, taken, mode, offered, check=check)
                 )
     for loader in spec.loaders:
-        if not any(loader in entry.offered for entry in entries):
+        if not any(loader in _offered(entry.root, spec) for entry in entries):
             raise PxebootError(
                 f"pxeboot/root: {loader} knows no server, so it can offer none of the roots",
                 hint="name the server in pxeboot/base_url or pxeboot/nfs_root, add embedded, or"

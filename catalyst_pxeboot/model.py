@@ -250,6 +250,10 @@ class Menu:
     ipxe_signed: bool = False  # each file has a CMS signature beside it
     ipxe_always: bool = False  # iPXE checks it whoever calls
 
+    def offers(self, loader: Loader) -> bool:
+        """Say whether `loader` has a live entry to show; without one it gets no menu."""
+        return any(loader in entry.offered for entry in self.live)
+
     def live_for(self, loader: Loader) -> tuple[LiveEntry, ...]:
         """Return the live entries that `loader` offers, its default first."""
         return tuple(entry for entry in self.live if loader in entry.offered)

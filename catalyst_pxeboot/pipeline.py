@@ -80,7 +80,7 @@ def build(spec: Spec, *, report: Report) -> Built:
     report(f"Reading {spec.source}")
     plan = make_plan(spec)
     time = tree_time(plan)
-    for loader in spec.loaders:
+    for loader in filter(plan.menu.offers, spec.loaders):
         view_menu(loader, plan.menu)  # what no loader could take is told before any work
     digests = algorithms(spec.digests)
     signers = find_signers(spec.signing, spec.loaders)
@@ -160,7 +160,8 @@ def tree_time(plan: Plan) -> int:
 def _make_files(plan: Plan, signers: Signers) -> list[MadeFile]:
     """Render every text of the tree, and read or make its loader binaries."""
     spec = plan.spec
-    configs = render_configs(plan.menu, loaders=spec.loaders, templates=spec.templates)
+    shown = tuple(filter(plan.menu.offers, spec.loaders))
+    configs = render_configs(plan.menu, loaders=shown, templates=spec.templates)
     names = {loader.path for loader in plan.loaders.found} | {file.path for file in configs}
     if Loader.UBOOT in spec.loaders:
         names.add(MANIFEST)  # for its folder, which is the tree's
@@ -184,7 +185,7 @@ def _render_readme(plan: Plan) -> MadeFile:
     values = {
         "title": plan.menu.title,
         "arch": plan.spec.arch.name,
-        "loaders": tuple(map(str, plan.spec.loaders)),
+        "loaders": tuple(map(str, filter(plan.menu.offers, plan.spec.loaders))),
         "modes": tuple(dict.fromkeys(str(entry.root) for entry in plan.menu.live)),
         "limits": limit_lines(entries),
         "warnings": tuple(limit_warnings(entries)),

@@ -209,6 +209,7 @@ def bzimage(
     init_size: int = 0x0300_0000,
     relocatable: bool = True,
     command_line_size: int = 2047,
+    initrd_addr_max: int = 0x7FFF_FFFF,
     size: int = 16384,
 ) -> bytes:
     """Return the head of an x86 bzImage: its setup header and, with `efi_stub`, a PE header."""
@@ -230,6 +231,7 @@ def bzimage(
     struct.pack_into("<H", image, 0x206, protocol)
     struct.pack_into("<H", image, 0x20E, 0x300)  # counted from 0x200
     image[0x211] = 1  # loaded high
+    struct.pack_into("<I", image, 0x22C, initrd_addr_max)
     image[0x234] = int(relocatable)
     struct.pack_into("<HI", image, 0x236, xloadflags, command_line_size)
     struct.pack_into("<I", image, 0x260, init_size)

@@ -132,6 +132,7 @@ def test_a_flipped_byte_over_http_stops(http_tree: Path, tmp_path: Path) -> None
     assert any(SQUASHFS in fault.message for fault in verify_tree(tree).faults)
 
 
+@pytest.mark.more
 def test_without_the_check_nobody_notices(tmp_path: Path) -> None:
     tree = make_tree(
         tmp_path, "dracut-net", pxeboot__root="http embedded", pxeboot__verify_root="no"
@@ -143,6 +144,7 @@ def test_without_the_check_nobody_notices(tmp_path: Path) -> None:
     assert "root check:" not in told(result)
 
 
+@pytest.mark.more
 def test_an_unattended_client_stops_for_good(tmp_path: Path) -> None:
     tree = make_tree(
         tmp_path,
@@ -155,6 +157,7 @@ def test_an_unattended_client_stops_for_good(tmp_path: Path) -> None:
     assert_stopped(result, "the console shows 'dracut Warning: Boot has failed'", digests)
 
 
+@pytest.mark.more
 def test_the_right_root_over_nfs_boots(nfs: NfsTree) -> None:
     result = boot(nfs.tree, IPXE_BIOS)
     assert result.passed, told(result)
@@ -164,11 +167,13 @@ def test_the_right_root_over_nfs_boots(nfs: NfsTree) -> None:
     assert nfs.sent == (nfs.tree / SQUASHFS).stat().st_size
 
 
+@pytest.mark.more
 def test_a_flipped_byte_over_nfs_stops(nfs: NfsTree) -> None:
     digests = flip(nfs.tree)
     assert_stopped(boot(nfs.tree, IPXE_BIOS), nfs.end, digests)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize(
     "nfs",
     [pytest.param(("genkernel", GENKERNEL_END), marks=genkernel)],

@@ -60,6 +60,7 @@ def test_a_flipped_byte_is_refused(signed_tree: Path, tmp_path: Path) -> None:
     assert "bad signature" in "\n".join(result.console_tail), result.console_tail
 
 
+@pytest.mark.more
 def test_a_changed_menu_is_not_shown(signed_tree: Path, tmp_path: Path) -> None:
     """GRUB says nothing of it and shows its prompt, which opens signed files only."""
     tree = flipped(signed_tree, tmp_path / "tree", "boot/grub/grub.cfg")
@@ -68,6 +69,7 @@ def test_a_changed_menu_is_not_shown(signed_tree: Path, tmp_path: Path) -> None:
     assert result.reason == "the console shows 'grub> '"
 
 
+@pytest.mark.more
 def test_a_missing_signature_is_refused(signed_tree: Path, tmp_path: Path) -> None:
     tree = changed(signed_tree, tmp_path / "tree")
     (tree / "boot/gentoo.sig").unlink()

@@ -175,7 +175,7 @@ netboot tree {tree}
 title        Gentoo Linux amd64 {STAMP}
 made for     amd64, at 2026-11-22T17:00:00Z
 squashfs     image.squashfs: 64.0 KiB
-files        10
+files        11
 entry       *Boot LiveCD (kernel: gentoo)  root: embedded
 entry        Boot LiveCD (kernel: gentoo) (accessibility)  root: embedded
 

@@ -54,6 +54,7 @@ def test_bzimage(write: Write) -> None:
         boot_protocol=(2, 15),
         init_size=0x0300_0000,
         command_line_size=2047,
+        initrd_addr_max=0x7FFF_FFFF,
     )
 
 
@@ -76,21 +77,23 @@ def test_bzimage_in_mixed_mode(write: Write) -> None:
 @pytest.mark.parametrize(
     ("protocol", "expected"),
     [
-        (0x020F, ("x86_64", True, 0x0300_0000, 2047, (2, 15))),
-        (0x020B, ("i386", True, 0x0300_0000, 2047, (2, 11))),
-        (0x0209, ("i386", True, None, 2047, (2, 9))),
-        (0x0204, ("i386", False, None, None, (2, 4))),
+        (0x020F, ("x86_64", True, 0x0300_0000, 2047, 0x37FF_FFFF, (2, 15))),
+        (0x020B, ("i386", True, 0x0300_0000, 2047, 0x37FF_FFFF, (2, 11))),
+        (0x0209, ("i386", True, None, 2047, 0x37FF_FFFF, (2, 9))),
+        (0x0204, ("i386", False, None, None, 0x37FF_FFFF, (2, 4))),
+        (0x0202, ("i386", False, None, None, None, (2, 2))),
     ],
 )
 def test_bzimage_fields_by_protocol(
     write: Write, protocol: int, expected: tuple[object, ...]
 ) -> None:
-    found = read_kernel(write(bzimage(protocol=protocol)))
+    found = read_kernel(write(bzimage(protocol=protocol, initrd_addr_max=0x37FF_FFFF)))
     assert expected == (
         found.machine,
         found.relocatable,
         found.init_size,
         found.command_line_size,
+        found.initrd_addr_max,
         found.boot_protocol,
     )
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,12 +15,13 @@ import pytest
 from conftest import TIME, release_settings
 
 import catalyst_pxeboot
+from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.errors import VerifyError
 from catalyst_pxeboot.model import Loader, Role
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.spec import parse_settings
-from catalyst_pxeboot.verify import verify_tree
+from catalyst_pxeboot.verify import LOADER_OF, verify_tree
 
 GOLDEN = Path(__file__).parent / "golden"
 SCHEMA = json.loads(Path(catalyst_pxeboot.__file__).with_name("manifest.schema.json").read_text())
@@ -120,7 +122,7 @@ def test_same_input_same_tree(storedir: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_verify_finds_any_changed_byte(tree: Path) -> None:
     choose = random.Random(69)
     names = list_files(tree)
-    for _ in range(300):
+    for _ in range(400):
         path = tree / choose.choice(names)
         content = path.read_bytes()
         position = choose.randrange(len(content))
@@ -172,6 +174,34 @@ def rewrite(tree: Path, name: str, content: bytes) -> None:
     (tree / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     for sums in manifest["sums"]:
         (tree / sums).unlink(missing_ok=True)
+
+
+def test_verify_finds_any_changed_name(tree: Path) -> None:
+    """One letter of a file's name in a configuration; digests and manifest agree with it."""
+    choose = random.Random(70)
+    whole = {name: (tree / name).read_bytes() for name in list_files(tree)}
+    configs = {"boot.ipxe", "boot/grub/grub.cfg", "pxelinux.cfg/default"}
+    places = []
+    for name in sorted(configs):
+        text = whole[name].decode()
+        files = check_config(LOADER_OF[name], text).files
+        for file in files:
+            # Where it is loaded, not where a comment tells of it.
+            name_there = rf"(?<![\w/.-]){re.escape(file)}(?![\w/.-])"
+            for found in re.finditer(rf"(?m)^(?!\s*(?:#|echo\b)).*?{name_there}", text):
+                places.append((name, found.end() - len(file), len(file)))
+    assert len(places) > 20
+    for _ in range(100):
+        name, start, length = choose.choice(places)
+        content = bytearray(whole[name])
+        position = start + choose.randrange(length)
+        content[position] = choose.choice([c for c in b"abcxyz" if c != content[position]])
+        rewrite(tree, name, bytes(content))
+        found = [fault for fault in faults(tree) if fault.startswith(f"{name}: ")]
+        assert found, (name, content[start : start + length])
+        for path in (name, "manifest.json", "SHA256SUMS", "DIGESTS"):
+            (tree / path).write_bytes(whole[path])
+    assert verify_tree(tree).faults == ()
 
 
 def test_verify_reads_header_and_configurations_not_only_digests(tree: Path) -> None:

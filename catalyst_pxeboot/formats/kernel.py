@@ -103,6 +103,7 @@ class Kernel:
     boot_protocol: tuple[int, int] | None = None  # x86
     init_size: int | None = None  # x86: memory the kernel needs while it unpacks itself
     command_line_size: int | None = None  # x86: longest command line
+    initrd_addr_max: int | None = None  # x86: highest address that an initrd may have
     packed: Compression | None = None  # of an Image.gz or EFI zboot, where it can be unpacked here
 
 
@@ -225,6 +226,7 @@ def _read_bzimage(head: bytes, base: Kernel, sections: tuple[bytes, ...]) -> Ker
     (protocol,) = struct.unpack_from("<H", head, 0x206)
     xloadflags, command_line_size = struct.unpack_from("<HI", head, 0x236)
     (init_size,) = struct.unpack_from("<I", head, 0x260)
+    (initrd_addr_max,) = struct.unpack_from("<I", head, 0x22C)
     loaded_high = bool(head[0x211] & 1)
     if protocol < 0x020C:
         xloadflags = 0
@@ -239,6 +241,7 @@ def _read_bzimage(head: bytes, base: Kernel, sections: tuple[bytes, ...]) -> Ker
         boot_protocol=(protocol >> 8, protocol & 0xFF),
         init_size=init_size if protocol >= 0x020A else None,
         command_line_size=command_line_size if protocol >= 0x0206 else None,
+        initrd_addr_max=initrd_addr_max if protocol >= 0x0203 else None,
     )
 
 
