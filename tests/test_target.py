@@ -12,11 +12,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
-from conftest import SPEC, STAMP, release_settings, storedir_stage2
+from conftest import SPEC, STAMP, release_settings, storedir_stage2, write_stage2
 from test_bad_input import snapshot
+from test_golden import NETWORK
 
 from catalyst_pxeboot.publish import list_files
+from catalyst_pxeboot.verify import verify_tree
 
 ROOT = Path(__file__).parents[1]
 CONF_KEYS = ("storedir", "digests", "digest_format", "options")
@@ -191,6 +194,42 @@ def test_real_catalyst_with_a_release_builders_options(installed: Path, storedir
         done = catalyst(installed, storedir, SPEC, option)
         assert done.returncode == 0, done.stdout + done.stderr
         assert snapshot(storedir) == before
+
+
+@pytest.mark.catalyst
+@needs_catalyst
+def test_real_catalyst_takes_every_key_through_a_release(installed: Path, tmp_path: Path) -> None:
+    """Two architectures on one storedir, built, "uploaded" and purged as a release builder does."""
+    store = tmp_path / "store"
+    keys = (
+        "pxeboot/root: http embedded nfs\n"
+        "pxeboot/base_url: http://192.168.7.1:8080/gentoo\n"
+        "pxeboot/nfs_root: 192.168.7.2:/srv/gentoo,vers=3\n"
+        "pxeboot/verify_root: yes\n"
+    )
+    initramfs = builders.initramfs(NETWORK)
+    write_stage2(storedir_stage2(store), initramfs=initramfs)
+    write_stage2(
+        storedir_stage2(store, subarch="arm64"),
+        initramfs=initramfs, grub_cfg="arm64-dracut.cfg", kernel=builders.arm64_image(),
+    )  # fmt: skip
+    trees = {}
+    for arch in ("amd64", "arm64"):
+        spec = f"{SPEC.replace('amd64', arch)}{keys}pxeboot/release: {arch}-minimal-{STAMP}\n"
+        done = catalyst(installed, store, spec, "-a")
+        assert done.returncode == 0, done.stdout + done.stderr
+        trees[arch] = spec
+    folder = store / "builds/23.0-default"
+    for arch in trees:
+        assert verify_tree(folder / f"pxeboot-{arch}-{STAMP}").faults == ()
+        assert (folder / f"netboot-root-{arch}-minimal-{STAMP}.squashfs").is_file()
+    script = (folder / f"pxeboot-amd64-{STAMP}/pxelinux.cfg/default").read_text()
+    assert "root=live:http://192.168.7.1:8080/gentoo/image.squashfs" in script
+    before = snapshot(store)
+    for spec in trees.values():
+        done = catalyst(installed, store, spec, "--purgetmponly")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert snapshot(store) == before
 
 
 @pytest.mark.catalyst
