@@ -40,9 +40,7 @@ def least_memory(
     most = max(loaded + unpacked, running)
     most += most // 100 + system
     numerator, denominator = _PAGE_TABLE
-    needed = max(
-        most * numerator // denominator, _loader_memory(loader, firmware, kernel, loaded)
-    )
+    needed = max(most * numerator // denominator, _loader_memory(loader, firmware, kernel, loaded))
     return -(-needed // _MIB) * _MIB
 
 

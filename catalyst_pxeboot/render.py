@@ -67,6 +67,8 @@ class LiveView:
     initrds: tuple[str, ...]  # all that the loader loads behind the kernel, in order
     arguments: str
     memory: int  # MiB, the least on any firmware of the loader; 0 where it is not known
+    memory_bios: int  # the same on a BIOS and under UEFI; 0 where the loader is not started by it
+    memory_efi: int
     dracut: bool
     genkernel: bool
     joined: str  # U-Boot's only initrd; empty for other loaders
@@ -207,6 +209,8 @@ def _view_live(loader: Loader, entry: LiveEntry, menu: Menu) -> LiveView:
         initrds=tuple(map(path, entry.initrds_for(loader))),
         arguments=quoting.quote_arguments(loader, entry.arguments),
         memory=mebibytes(entry.limits[loader].least_memory) if loader in entry.limits else 0,
+        memory_bios=_memory(entry, loader, Firmware.BIOS),
+        memory_efi=_memory(entry, loader, Firmware.EFI),
         dracut=entry.generator is Generator.DRACUT,
         genkernel=entry.generator is Generator.GENKERNEL,
         joined=path(entry.joined) if entry.joined and loader is Loader.UBOOT else "",
@@ -215,6 +219,11 @@ def _view_live(loader: Loader, entry: LiveEntry, menu: Menu) -> LiveView:
     if loader is Loader.PXELINUX:
         _check_pxelinux_line(view, menu)
     return view
+
+
+def _memory(entry: LiveEntry, loader: Loader, firmware: Firmware) -> int:
+    limits = entry.limits.get(loader)
+    return mebibytes(limits.memory.get(firmware, 0)) if limits else 0
 
 
 def _check_pxelinux_line(view: LiveView, menu: Menu) -> None:

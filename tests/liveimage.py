@@ -332,7 +332,8 @@ def _pack_squashfs(target: Path, token: str, mib: int, filler: int) -> None:
         sums = [("/bin/busybox", binary), ("/sbin/init", init)]
         add("/etc/filler", 0o644, random.Random(0).randbytes(filler))
         if mib:
-            padding = random.Random(mib).randbytes(mib << 20)
+            source = random.Random(mib)  # one call gives less than 256 MiB
+            padding = b"".join(source.randbytes(1 << 20) for _ in range(mib))
             add("/usr/share/padding", 0o644, padding)
             sums.append(("/usr/share/padding", padding))
         listed = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sums)

@@ -231,6 +231,7 @@ def test_a_root_cut_short_on_the_web_server(
     assert complaint in told(result)
 
 
+@pytest.mark.more
 def test_a_root_that_the_nfs_server_lacks(nfs: NfsServer) -> None:
     tree = make_nfs_tree(nfs, "lacking", "genkernel-like")
     (tree / SQUASHFS).unlink()
@@ -241,6 +242,7 @@ def test_a_root_that_the_nfs_server_lacks(nfs: NfsServer) -> None:
     assert " boot.ipxe " in told(result)
 
 
+@pytest.mark.more
 def test_a_root_cut_short_on_the_nfs_server(nfs: NfsServer) -> None:
     tree = make_nfs_tree(nfs, "short", "genkernel-like")
     os.truncate(tree / SQUASHFS, (tree / SQUASHFS).stat().st_size // 2)
