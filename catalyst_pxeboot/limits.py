@@ -1,8 +1,8 @@
-"""How much memory a way to boot asks of a client.
+"""The least memory of a client: an estimate from the parts. Pure.
 
-Nothing here reads a file. Figures said to be measured come from clients in QEMU 7.2 (SeaBIOS or
-OVMF, one processor), a Linux 6.1 and squashfs images of 32 to 320 MiB: the least `-m` at which the
-live root was reached. tests/bench/memory.py measures again and compares.
+Figures said to be measured come from clients in QEMU 7.2 (SeaBIOS or OVMF, one processor), a Linux
+6.1 and squashfs images of 32 to 320 MiB: the least `-m` at which the live root was reached.
+tests/bench/memory.py measures again and compares; tests/test_needs.py keeps the figures.
 """
 
 from __future__ import annotations
@@ -15,10 +15,22 @@ from catalyst_pxeboot.model import Firmware, Loader, RootMode
 
 _MIB: Final = 1 << 20
 
-# The kernel keeps 64 bytes (struct page) for each page of 4096.
+#: The kernel keeps 64 bytes (struct page) for each page of 4096: 64 / 63 of what is used.
 _PAGE_TABLE: Final = (64, 63)
+
+#: What runs before the live root's first process, beside the kernel and the files: slabs, page
+#: tables, the initramfs's own processes. Measured: 20 to 30 MiB.
 _SYSTEM: Final = 32 * _MIB
+#: What UEFI's tables and runtime services keep of that (OVMF).
 _EFI_SYSTEM: Final = 12 * _MIB
+#: What a root over the network costs beside its own size. NFS: modules, a DHCP client, buffers.
+#: HTTP: also what dracut's network brings along, and room to read the fetched file through its loop
+#: device; with less, 128 MiB of squashfs were read so slowly that 220 s did not suffice.
+_NETWORK: Final = {
+    RootMode.EMBEDDED: 0,
+    RootMode.NFS: 24 * _MIB,
+    RootMode.HTTP: 84 * _MIB,
+}
 
 
 def least_memory(
@@ -30,30 +42,43 @@ def least_memory(
     initramfs: Initramfs,
     squashfs: int,
 ) -> int:
-    """Return the bytes of memory, whole MiB, with which a client reaches its live root."""
-    loaded = initramfs.bytes + (squashfs if mode is RootMode.EMBEDDED else 0)
-    unpacked = initramfs.unpacked_bytes + (squashfs if mode is RootMode.EMBEDDED else 0)
-    running = initramfs.unpacked_bytes + (squashfs if mode is not RootMode.NFS else 0)
+    """Return the bytes of memory, whole MiB, with which a client reaches its live root.
+
+    `squashfs` is its size in bytes. The running system needs more. The estimate is the larger of
+    two moments: the loader holds all that it fetched; the kernel unpacks it, or the initramfs
+    fetches the root.
+    """
+    embedded = squashfs if mode is RootMode.EMBEDDED else 0
+    loaded = initramfs.bytes + embedded  # freed by the kernel when all of it is unpacked
+    unpacked = initramfs.unpacked_bytes + embedded
+    running = initramfs.unpacked_bytes + (0 if mode is RootMode.NFS else squashfs)
     system = _kernel_memory(kernel) + _SYSTEM
     if firmware is Firmware.EFI:
         system += _EFI_SYSTEM
+    system += _NETWORK[mode]
     most = max(loaded + unpacked, running)
-    most += most // 100 + system
+    most += most // 100 + system  # a hundredth: the last page of each file, radix trees, folders
     numerator, denominator = _PAGE_TABLE
     needed = max(most * numerator // denominator, _loader_memory(loader, firmware, kernel, loaded))
     return -(-needed // _MIB) * _MIB
 
 
 def _loader_memory(loader: Loader, firmware: Firmware, kernel: Kernel, loaded: int) -> int:
+    """Return what is taken when the loader is done, its firmware included."""
     resident = _kernel_memory(kernel)
     if firmware is not Firmware.EFI:
         return loaded + kernel.bytes + resident + 16 * _MIB
     if loader is Loader.GRUB:
+        # OVMF keeps 108 MiB or so; GRUB's own pool is a quarter of what is free, so that small
+        # machines fail below a fixed size.
         return max(2 * loaded + resident + 108 * _MIB, resident + 202 * _MIB)
+    # iPXE keeps what it has fetched while the kernel's EFI stub makes a copy, each in one piece, so
+    # that what lies between is lost. Measured as the slope over the size of the squashfs: 2.57.
     return loaded * 257 // 100 + kernel.bytes + 2 * resident + 36 * _MIB
 
 
 def _kernel_memory(kernel: Kernel) -> int:
+    """Return what the kernel itself takes: init_size of its header, or a guess from its file."""
     if kernel.init_size is not None:
         return kernel.init_size
     packed = kernel.image not in (KernelImage.IMAGE, KernelImage.VMLINUX)

@@ -188,8 +188,8 @@ def test_verify_finds_any_changed_name(tree: Path) -> None:
         for file in files:
             # Where it is loaded, not where a comment tells of it.
             name_there = rf"(?<![\w/.-]){re.escape(file)}(?![\w/.-])"
-            for found in re.finditer(rf"(?m)^(?!\s*(?:#|echo\b)).*?{name_there}", text):
-                places.append((name, found.end() - len(file), len(file)))
+            for there in re.finditer(rf"(?m)^(?!\s*(?:#|echo\b)).*?{name_there}", text):
+                places.append((name, there.end() - len(file), len(file)))
     assert len(places) > 20
     for _ in range(100):
         name, start, length = choose.choice(places)
