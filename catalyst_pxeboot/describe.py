@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from catalyst_pxeboot.errors import VerifyError
 from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
 from catalyst_pxeboot.manifest import menu_entries, sum_files
 from catalyst_pxeboot.model import Role, RootMode
@@ -161,8 +162,18 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"warning  {line}"
 
 
-def tree_lines(tree: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Say what a netboot tree offers, by its manifest."""
+def tree_lines(tree: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Say what a netboot tree offers, by its manifest; raises `VerifyError` if that is damaged."""
+    try:
+        return list(_tree_lines(tree, manifest))
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise VerifyError(
+            f"{tree / MANIFEST}: not a manifest of this program ({error!r})",
+            hint="build the tree again",
+        ) from error
+
+
+def _tree_lines(tree: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
     release, menu = manifest["release"], manifest["menu"]
     yield f"netboot tree {tree}"
     yield f"title        {release['title']}"

@@ -100,9 +100,10 @@ def read_iso_menu(config: GrubConfig) -> IsoMenu:
 def _kernel(path: str, entries: Sequence[GrubEntry]) -> IsoKernel:
     main = entries[0]
     arguments = without_root(main.arguments)
+    known = frozenset(arguments)
     kept: dict[tuple[str, ...], IsoEntry] = {}
     for entry in entries:
-        extra = tuple(word for word in without_root(entry.arguments) if word not in arguments)
+        extra = tuple(word for word in without_root(entry.arguments) if word not in known)
         kept.setdefault(extra, IsoEntry(title=entry.title, extra=extra))
     return IsoKernel(
         name=PurePosixPath(path).name,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from catalyst_pxeboot.errors import CommandError
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.resources import read_table
 from catalyst_pxeboot.run import find_program, run
+from catalyst_pxeboot.scratch import scratch_folder
 
 #: Bytes of a loader binary that are searched for its version.
 VERSION_BYTES = 8 * 1024 * 1024
@@ -107,8 +107,7 @@ def make_grub_image(
             "grub-mkimage is missing", hint="install sys-boot/grub (Debian: grub-common)"
         )
     modules = grub_modules(platform, _module_names(modules_folder), signed=key is not None)
-    with tempfile.TemporaryDirectory(prefix="pxeboot-grub-") as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         config, image = folder / "early.cfg", folder / "image"
         config.write_text(early_config, "utf-8")
         argv = grub_argv(program, platform, modules_folder, config, image, modules)

@@ -44,6 +44,7 @@ from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import Spec
 from catalyst_pxeboot.tree import (
     TreeFile,
+    check_links,
     seal_folders,
     stage_joined_files,
     stage_made_files,
@@ -132,6 +133,7 @@ def build(spec: Spec, *, report: Report) -> Built:
                 signers=signers,
                 time=time,
             )
+        check_links(files, staging)
         publication.commit()
         if flat_publication:
             flat_publication.commit()

@@ -14,15 +14,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from catalyst_pxeboot.errors import PublishError, from_os_error
+from catalyst_pxeboot.reading import read_regular
 
 GENERATOR = "catalyst-pxeboot"
 MANIFEST = "manifest.json"
-_MAX_MANIFEST = 16 * 1024 * 1024  # bytes
+MAX_MANIFEST = 16 * 1024 * 1024  # bytes
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # renameat2(2): both names stay, their folders change places
@@ -63,11 +65,21 @@ class Publication:
         error: BaseException | None,
         _tb: TracebackType | None,
     ) -> None:
-        # An interrupt during this clean-up leaves only what the next run removes.
-        remove_tree(self.staging)
+        # An interrupt or a fault during this clean-up leaves only what the next run removes.
+        left = None
+        try:
+            remove_tree(self.staging)
+        except OSError as fault:
+            left = fault
         self._leave()
         if isinstance(error, OSError):
             raise self._os_error(error) from error
+        if left and error is None:
+            raise from_os_error(
+                left,
+                f"{self.target}: published, but {self.staging} cannot be removed",
+                hint="remove it, or build again",
+            ) from left
 
     def commit(self) -> None:
         """Put the staged tree in the target's place. It must be complete and synced."""
@@ -103,7 +115,9 @@ class Publication:
 
     def _leave(self) -> None:
         if self._lock is not None:
-            self._lock_path.unlink(missing_ok=True)
+            # A lock file that nobody holds is no lock; the next run takes it over.
+            with suppress(OSError):
+                self._lock_path.unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = None
         while self._made_folders:
@@ -215,9 +229,9 @@ def own_flat_names(target: Path) -> frozenset[str]:
 
 def _own_manifest(target: Path) -> Mapping[str, Any]:
     path = target / MANIFEST
-    if path.is_symlink() or path.stat().st_size > _MAX_MANIFEST:
+    if path.is_symlink() or path.stat().st_size > MAX_MANIFEST:
         raise ValueError(f"{path} is no manifest")
-    manifest = json.loads(path.read_bytes())
+    manifest = json.loads(read_regular(path, limit=MAX_MANIFEST))
     if manifest["generator"]["name"] != GENERATOR:
         raise ValueError(f"{path} is not a manifest of this program")
     return dict(manifest)
@@ -234,10 +248,10 @@ def list_files(folder: Path) -> list[str]:
 
 def remove_tree(folder: Path) -> None:
     """Remove `folder` if it is there. What was hard-linked into it keeps its other names."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    elif folder.exists():
+    if folder.is_dir() and not folder.is_symlink():
         shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
 
 
 def _exchange(one: Path, other: Path) -> None:

@@ -28,6 +28,7 @@ from catalyst_pxeboot.model import (
     Serial,
     Server,
 )
+from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.resources import templates_folder
 from catalyst_pxeboot.words import mebibytes
 
@@ -49,6 +50,8 @@ GRUB_EARLY = "boot/grub/early.cfg"
 
 #: menu.c32 and the loader's core cut a command line at this many bytes (its final zero included).
 PXELINUX_LINE = 2048
+
+_MAX_TEMPLATE = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +340,7 @@ def _folder_loader(folder: Path) -> jinja2.BaseLoader:
                 f"template {file}: leads out of {folder}",
                 hint="put a copy into the folder instead of a link",
             )
-        return file.read_text("utf-8"), str(file), lambda: True
+        return read_regular(file, limit=_MAX_TEMPLATE).decode(), str(file), lambda: True
 
     return jinja2.FunctionLoader(load)
 

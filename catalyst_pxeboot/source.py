@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
 from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
 from catalyst_pxeboot.isomenu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
+from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.words import nearest
 
 SQUASHFS = "image.squashfs"
 GRUB_CFG = "boot/grub/grub.cfg"
-MAX_GRUB_CFG = 4 * 1024 * 1024  # bytes; a real one has 2 KiB
+MAX_GRUB_CFG = 512 * 1024  # bytes; a real one has 2 KiB
 DEFAULT_TIMEOUT = 10  # seconds, as catalyst's ISO script writes it
 
 _RERUN = "build livecd-stage2 again"
@@ -74,7 +76,10 @@ def read_source(root: Path, *, names: Sequence[str] = ()) -> Source:
     live image, `FormatError` if a file of it is damaged.
     """
     _check_root(root)
-    squashfs = read_squashfs(_regular(root, SQUASHFS, "the live root"))
+    path = _regular(root, SQUASHFS, "the live root")
+    with _reading(path):
+        squashfs = read_squashfs(path)
+        time = int(path.stat().st_mtime)
     menu = _read_menu(root)
     kernels = tuple(_read_kernel(root, iso) for iso in _choose_kernels(root, menu, names))
     memtests = tuple(
@@ -90,7 +95,7 @@ def read_source(root: Path, *, names: Sequence[str] = ()) -> Source:
         squashfs=squashfs,
         memtests=memtests,
         timeout=menu.timeout,
-        time=int(squashfs.path.stat().st_mtime),
+        time=time,
         left_out=(
             *(f"{title}: neither a live kernel nor memtest" for title in menu.left_out),
             *(f"{title}: its file is not in the image" for title in lost),
@@ -171,6 +176,18 @@ def _regular(root: Path, name: str, what: str) -> Path:
     return path
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file in what the disk says while it is read."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(
+            f"{path}: it cannot be read to its end: {error.strerror}",
+            hint="check the disk it lies on",
+        ) from error
+
+
 def _read_menu(root: Path) -> IsoMenu:
     path = root / GRUB_CFG
     if not path.exists() and not path.is_symlink():
@@ -180,9 +197,9 @@ def _read_menu(root: Path) -> IsoMenu:
         raise FormatError(
             f"{path}: {path.stat().st_size} bytes are no GRUB menu", hint="restore the file"
         )
-    menu = read_iso_menu(
-        parse_grub_cfg(path.read_text(encoding="utf-8", errors="replace"), where=str(path))
-    )
+    with _reading(path):
+        text = read_regular(path, limit=MAX_GRUB_CFG).decode(errors="replace")
+    menu = read_iso_menu(parse_grub_cfg(text, where=str(path)))
     if not menu.kernels:
         raise SourceError(
             f"{path}: no entry in it boots a kernel with an initramfs",
@@ -227,12 +244,18 @@ def _unlisted_kernel(menu: IsoMenu, name: str) -> IsoKernel:
 
 
 def _read_kernel(root: Path, iso: IsoKernel) -> SourceKernel:
-    kernel = read_kernel(_regular(root, iso.path, "the kernel"))
-    initramfs = read_initramfs(_regular(root, iso.initramfs, "the initramfs"))
+    path = _regular(root, iso.path, "the kernel")
+    with _reading(path):
+        kernel = read_kernel(path)
+    path = _regular(root, iso.initramfs, "the initramfs")
+    with _reading(path):
+        initramfs = read_initramfs(path)
     config_name = f"{iso.path}-config"
     config = None
     if (root / config_name).exists() or (root / config_name).is_symlink():
-        config = read_kconfig(_regular(root, config_name, "the kernel's config"))
+        path = _regular(root, config_name, "the kernel's config")
+        with _reading(path):
+            config = read_kconfig(path)
     return SourceKernel(
         iso=iso,
         kernel=kernel,

@@ -25,7 +25,11 @@ DEFAULT_DIGESTS = ("blake2b", "sha512")
 
 DEFAULT_CONF = Path("/etc/catalyst/catalyst.conf")
 
-_COMMENT = re.compile(r"\s*#.*$")
+#: Real files have some KiB.
+_MAX_FILE = 64 * 1024  # bytes
+_MAX_VALUE = 64 * 1024  # characters of a value once others stand in it
+
+_WIDTHS = re.compile(r"[#0 +-]*(\d*)\.?(\d*)")
 
 
 def parse_spec(text: str, *, where: str) -> dict[str, str | list[str] | None]:
@@ -39,17 +43,18 @@ def parse_spec(text: str, *, where: str) -> dict[str, str | list[str] | None]:
     values: dict[str, str | list[str]] = {}
     words: list[str] = []
     for number, raw in enumerate(text.split("\n"), start=1):
-        line = _COMMENT.sub("", raw.strip())
+        line = raw.strip().partition("#")[0].rstrip()
         if not line:
             continue
         key, colon, rest = line.partition(":")
         if colon:
+            _note(words, values)
             words = [key]
             if rest := rest.strip().strip('"'):
                 words += _substitute(rest, values, where=f"{where}, line {number}").split()
         else:
-            words = [*words, *line.split()]
-        values[words[0]] = words[1] if len(words) == 2 else words[1:]
+            words += line.split()
+    _note(words, values)
     return {
         key: None if isinstance(value, str) and value.lower() == "none" else value
         for key, value in values.items()
@@ -57,14 +62,41 @@ def parse_spec(text: str, *, where: str) -> dict[str, str | list[str] | None]:
     }
 
 
+def _note(words: list[str], values: dict[str, str | list[str]]) -> None:
+    """Set the key that is the first of `words` to the rest of them."""
+    if words:
+        values[words[0]] = words[1] if len(words) == 2 else words[1:]
+
+
 def _substitute(text: str, values: Mapping[str, object], *, where: str) -> str:
     try:
+        if _longest(text, values) > _MAX_VALUE:
+            raise ValueError(f"more than {_MAX_VALUE} characters")
         return text % values
     except (ValueError, TypeError, KeyError) as error:
         raise PxebootError(
             f"{where}: {text!r} cannot be expanded ({error})",
             hint="write %% for a percent sign; %(key)s takes a key set further up",
         ) from error
+
+
+def _longest(text: str, values: Mapping[str, object]) -> int:
+    """Return how many characters `text` has at most once its conversions are made."""
+    longest = len(text)
+    for sign in re.finditer("%", text):
+        at, depth = sign.end(), 0
+        # As Python does, which pairs the parentheses around a key.
+        while at < len(text) and (depth or text[at] == "("):
+            depth += {"(": 1, ")": -1}.get(text[at], 0)
+            at += 1
+            if not depth:
+                break
+        longest += len(str(values.get(text[sign.end() + 1 : at - 1], "")))
+        if found := _WIDTHS.match(text, at):
+            longest += sum(int(number[:18] or 0) for number in found.groups())
+        if longest > _MAX_VALUE:
+            break
+    return longest
 
 
 def read_spec(path: Path) -> dict[str, str | list[str] | None]:
@@ -85,7 +117,7 @@ def read_conf(path: Path | None) -> dict[str, object]:
     path = path or DEFAULT_CONF
     try:
         settings.update(tomllib.loads(_read_text(path, "catalyst.conf")))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise PxebootError(
             f"{path}: not valid TOML: {error}", hint="catalyst.conf is TOML since catalyst 4"
         ) from error
@@ -97,7 +129,15 @@ def read_conf(path: Path | None) -> dict[str, object]:
 
 def _read_text(path: Path, what: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        # Not only a regular file: a shell gives what a command prints as a pipe.
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE + 1)
+        if len(content) > _MAX_FILE:
+            raise PxebootError(
+                f"{path}: the {what} has more than {_MAX_FILE} bytes",
+                hint="check that it is the right file",
+            )
+        return content.decode()
     except OSError as error:
         raise PxebootError(
             f"{path}: the {what} cannot be read: {error.strerror}", hint="check the path given"

@@ -51,6 +51,7 @@ class TreeFile:
     digests: Mapping[str, str]
     origin: str
     written: int  # bytes of it that were written; 0 for a link or clone
+    linked: int = 0  # for a link: the time of the source's file, in nanoseconds
 
 
 def stage_source_files(
@@ -112,6 +113,14 @@ def write_file(path: Path, content: bytes, *, time: int) -> None:
         os.close(fd)
 
 
+def check_links(files: Iterable[TreeFile], staging: Path) -> None:
+    """Raise `SourceError` if what was linked from the source has changed since it was read."""
+    for file in files:
+        info = (staging / file.path).lstat()
+        if file.linked and (info.st_mtime_ns, info.st_size) != (file.linked, file.bytes):
+            raise _changed(Path(file.path), file.bytes)
+
+
 def seal_folders(staging: Path, *, time: int) -> None:
     """Give every folder of the tree its mode and time and make all of it durable."""
     folders = [Path(root) for root, _, _ in os.walk(staging)]
@@ -133,8 +142,7 @@ def _make_place(staging: Path, path: str) -> Path:
 
 def _stage(file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence[str]) -> TreeFile:
     target = _make_place(staging, file.path)
-    # O_NONBLOCK: what was a file a moment ago may be a FIFO now, and must not hang the build.
-    source = os.open(file.origin, os.O_RDONLY | os.O_NONBLOCK)
+    source = _open_source(file.origin)
     try:
         info = os.fstat(source)
         if not stat.S_ISREG(info.st_mode) or info.st_size != file.bytes:
@@ -150,15 +158,30 @@ def _stage(file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence
                 os.close(copy)
         else:
             digests = digest_file(source, algorithms, where=str(file.origin))
+            # A clone may be of what was there before.
+            if os.fstat(source).st_mtime_ns != info.st_mtime_ns:
+                raise _changed(file.origin, file.bytes)
     finally:
         os.close(source)
-    return TreeFile(file.path, file.bytes, file.role, digests, "", written)
+    there = target.stat()
+    linked = info.st_mtime_ns if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino) else 0
+    return TreeFile(file.path, file.bytes, file.role, digests, "", written, linked)
+
+
+def _open_source(path: Path) -> int:
+    # O_NONBLOCK: what was a file a moment ago may be a FIFO now, and must not hang the build.
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        raise SourceError(
+            f"{path}: it can no longer be opened: {error.strerror}",
+            hint="wait until livecd-stage2 has ended, then build again",
+        ) from error
 
 
 def _unpack(file: UnpackedFile, staging: Path, algorithms: Sequence[str], time: int) -> TreeFile:
     kernel = file.origin
-    # O_NONBLOCK as in _stage.
-    fd = os.open(kernel.path, os.O_RDONLY | os.O_NONBLOCK)
+    fd = _open_source(kernel.path)
     with os.fdopen(fd, "rb") as stream:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode) or info.st_size != kernel.bytes:
@@ -235,7 +258,9 @@ def _link_or_clone(
             # The real file: a hard link to a symlink would be a second symlink.
             os.link(file.origin.resolve(strict=True), target)
         except OSError as error:
-            if error.errno not in _CANNOT or link is LinkMode.HARDLINK:
+            if error.errno not in _CANNOT:
+                raise  # the disk is at fault, not the link
+            if link is LinkMode.HARDLINK:
                 raise _cannot(file, link, error) from error
         else:
             linked = target.lstat()
@@ -264,8 +289,10 @@ def _clone(
         fcntl.ioctl(copy, _FICLONE, source)
         _finish_like(copy, info)
     except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
         target.unlink()
-        if error.errno not in _CANNOT or link is LinkMode.REFLINK:
+        if link is LinkMode.REFLINK:
             raise _cannot(file, link, error) from error
         return False
     finally:

@@ -16,14 +16,15 @@ from catalyst_pxeboot.errors import FormatError, PxebootError, VerifyError
 from catalyst_pxeboot.formats.cpio import parse_member_header
 from catalyst_pxeboot.manifest import ALWAYS, FORMAT, render_sums
 from catalyst_pxeboot.model import Role
-from catalyst_pxeboot.publish import GENERATOR, MANIFEST, list_files
+from catalyst_pxeboot.publish import GENERATOR, MANIFEST, MAX_MANIFEST, list_files
+from catalyst_pxeboot.reading import open_regular, read_regular
 from catalyst_pxeboot.render import CONFIGS
 from catalyst_pxeboot.verifysigned import find_signature_faults
 
 #: Which loader reads which configuration.
 LOADER_OF = {name: loader for loader, names in CONFIGS.items() for name in names}
 
-_MAX_CONFIG = 4 * 1024 * 1024  # bytes
+_MAX_CONFIG = 512 * 1024  # bytes; real ones have some KiB
 _REBUILD = "build the tree again"
 
 
@@ -50,7 +51,7 @@ def verify_tree(
             *find_signature_faults(tree, manifest, keyring=keyring, certificates=certificates),
         )
         return Verified(len(manifest["files"]), faults)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise VerifyError(
             f"{tree / MANIFEST}: not a manifest of this program ({error!r})", hint=_REBUILD
         ) from error
@@ -60,7 +61,7 @@ def read_manifest(tree: Path) -> tuple[bytes, Mapping[str, Any]]:
     """Return a tree's manifest as it stands and as data, or raise `VerifyError`."""
     path = tree / MANIFEST
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, limit=MAX_MANIFEST)
         manifest = json.loads(raw)
         if manifest["generator"]["name"] != GENERATOR or manifest["format"] != FORMAT:
             raise KeyError("generator or format")
@@ -149,7 +150,7 @@ def _sum_faults(
     forms = [render_sums(by_path, manifest["sums"], form) for form in ("linux", "bsd")]
     for name in manifest["sums"]:
         try:
-            found = (tree / name).read_bytes()
+            found = read_regular(tree / name, limit=MAX_MANIFEST)
         except OSError as error:
             yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
             continue
@@ -165,7 +166,7 @@ def _header_faults(
         if file["role"] != Role.ROOT_HEADER:
             continue
         try:
-            with (tree / name).open("rb") as stream:
+            with open_regular(tree / name) as stream:
                 member, count = parse_member_header(stream.read(4096))
         except OSError:
             continue  # told already
@@ -188,7 +189,8 @@ def _check_faults(
         if file["role"] != Role.ROOT_CHECK:
             continue
         try:
-            content = (tree / name).read_bytes()
+            with open_regular(tree / name) as stream:
+                content = stream.read(_MAX_CONFIG)
         except OSError:
             continue  # told already
         if digest.encode() not in content:
@@ -201,13 +203,14 @@ def _check_faults(
 def _config_faults(tree: Path, name: str, there: set[str]) -> Iterator[VerifyError]:
     path = tree / name
     try:
-        if path.stat().st_size > _MAX_CONFIG:
-            yield VerifyError(f"{name}: too large for a configuration", hint=_REBUILD)
-            return
-        config = check_config(LOADER_OF[name], path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_regular(path, limit=_MAX_CONFIG).decode()
+    except OSError as error:
+        yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
+        return
+    except UnicodeDecodeError as error:
         yield VerifyError(f"{name}: cannot be read as text: {error}", hint=_REBUILD)
         return
+    config = check_config(LOADER_OF[name], text)
     for problem in config.problems:
         yield VerifyError(f"{name}: {problem}", hint="correct the template")
     for file in config.files:

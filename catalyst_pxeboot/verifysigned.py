@@ -10,6 +10,8 @@ from typing import Any
 from catalyst_pxeboot.errors import PxebootError, VerifyError
 from catalyst_pxeboot.manifest import ALWAYS
 from catalyst_pxeboot.model import Role
+from catalyst_pxeboot.publish import MAX_MANIFEST
+from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.signatures import CLEARSIGNED, GRUB_ENDING, IPXE_ENDING
 
 _REBUILD = "build the tree again"
@@ -60,8 +62,8 @@ def _clearsigned_faults(
         )
     for name in names:
         try:
-            text = (tree / name).read_bytes()
-            plain = (tree / name.removesuffix(CLEARSIGNED)).read_bytes()
+            text = read_regular(tree / name, limit=MAX_MANIFEST)
+            plain = read_regular(tree / name.removesuffix(CLEARSIGNED), limit=MAX_MANIFEST)
         except OSError as error:
             yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
             continue
@@ -114,7 +116,8 @@ def _cms_faults(
             if path not in files:
                 continue
             digest = bytes.fromhex(files[path]["digests"][ALWAYS])
-            verify_digest((tree / name).read_bytes(), digest, trusted=roots, time=int(clock.time()))
+            content = read_regular(tree / name, limit=MAX_MANIFEST)
+            verify_digest(content, digest, trusted=roots, time=int(clock.time()))
         except OSError as error:
             yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
         except PxebootError as error:

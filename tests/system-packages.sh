@@ -8,7 +8,7 @@ debian='qemu-system-x86 qemu-system-arm ovmf ovmf-ia32 qemu-efi-aarch64 qemu-efi
 ipxe pxelinux syslinux-common grub-common grub-pc-bin grub-efi-amd64-bin grub-efi-ia32-bin
 dracut-core dracut-live dracut-network nfs-common curl dmsetup kmod zstd squashfs-tools-ng
 busybox-static
-cpio lz4 lzop bzip2 xz-utils openssl iproute2 dnsmasq-base nginx-light'
+gpg gpg-agent gpgconf cpio lz4 lzop bzip2 xz-utils openssl iproute2 dnsmasq-base nginx-light'
 
 missing=
 if command -v dpkg-query >/dev/null 2>&1; then

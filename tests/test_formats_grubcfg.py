@@ -298,10 +298,14 @@ def test_nesting_up_to_the_limit() -> None:
 
 
 def test_is_bounded() -> None:
-    parse(" " * (4 << 20))
+    parse(" " * (512 << 10))
     with pytest.raises(FormatError) as caught:
-        parse(" " * ((4 << 20) + 1))
-    assert caught.value.message == ("grub.cfg: expected a boot menu of at most 4194304 characters")
+        parse(" " * ((512 << 10) + 1))
+    assert caught.value.message == "grub.cfg: expected a boot menu of at most 524288 characters"
+    parse("menuentry a { linux /k; }\n" * 256)
+    with pytest.raises(FormatError) as caught:
+        parse("menuentry a { linux /k; }\n" * 257)
+    assert caught.value.message == "grub.cfg: line 257: has more than 256 menu entries"
 
 
 PIECES = st.sampled_from(

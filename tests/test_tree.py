@@ -240,7 +240,8 @@ def test_a_full_disk_is_no_reason_to_copy(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "link", full)
-    with pytest.raises(PublishError, match="No space left on device; use copy"):
+    # As it is: whoever publishes tells it, with the way out.
+    with pytest.raises(OSError, match="No space left on device"):
         stage(payload(tmp_path), tmp_path / "tree", LinkMode.AUTO)
 
 
@@ -253,7 +254,7 @@ def test_a_file_that_is_not_what_was_planned(tmp_path: Path, bend: str) -> None:
         file.origin.unlink()
         if bend == "fifo":
             os.mkfifo(file.origin)
-    with pytest.raises(FileNotFoundError if bend == "gone" else SourceError):
+    with pytest.raises(SourceError):
         stage(file, tmp_path / "tree", LinkMode.AUTO)
 
 

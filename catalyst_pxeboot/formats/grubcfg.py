@@ -12,8 +12,8 @@ from typing import Final
 
 from catalyst_pxeboot.errors import FormatError
 
-MAX_CHARACTERS: Final = 4 << 20
-#: Real menus have fewer than 50.
+#: Real menus have some KiB and fewer than 50 entries; these take 100 MiB of memory and a second.
+MAX_CHARACTERS: Final = 512 << 10
 MAX_ENTRIES: Final = 256
 MAX_NESTING: Final = 64
 

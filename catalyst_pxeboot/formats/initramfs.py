@@ -23,6 +23,7 @@ from catalyst_pxeboot.formats.compression import (
     open_decompressed,
 )
 from catalyst_pxeboot.formats.cpio import Member, Readable, read_members
+from catalyst_pxeboot.reading import open_regular
 
 #: The most bytes an initramfs may unpack to. All of linux-firmware, unpacked, is below 2 GiB.
 MAX_UNPACKED: Final = 4 << 30
@@ -101,7 +102,7 @@ def read_initramfs(path: Path) -> Initramfs:
     genkernel; `OSError` where it cannot be read.
     """
     found = _Found()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_UNPACKED:  # a hole, perhaps: it takes no disk, but time to read
             raise _too_much(path)

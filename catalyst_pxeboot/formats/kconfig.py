@@ -14,6 +14,7 @@ from typing import Final
 from snakeoil.bash import read_dict
 
 from catalyst_pxeboot.errors import FormatError
+from catalyst_pxeboot.reading import open_regular
 
 #: The most bytes a configuration may have; real ones have about 300 KiB.
 MAX_BYTES: Final = 4 << 20
@@ -30,7 +31,7 @@ def read_kconfig(path: Path) -> Mapping[str, str]:
     option that "is not set" is absent. Raises `FormatError` for anything but such a text and
     for more than `MAX_BYTES` bytes; `OSError` where the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise FormatError(

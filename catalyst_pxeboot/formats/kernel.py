@@ -26,6 +26,7 @@ from catalyst_pxeboot.formats.compression import (
     open_decompressed,
 )
 from catalyst_pxeboot.formats.cpio import Readable
+from catalyst_pxeboot.reading import open_regular
 
 #: The most bytes of a kernel that are searched for its version, once unpacked.
 MAX_SEARCHED: Final = 256 << 20
@@ -113,7 +114,7 @@ def read_kernel(path: Path) -> Kernel:
     At most `MAX_SEARCHED` bytes are read or unpacked. Raises `FormatError` where the file is
     no Linux kernel of a known kind; `OSError` where it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_HEAD)
         file.seek(0)

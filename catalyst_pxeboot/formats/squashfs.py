@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from catalyst_pxeboot.errors import FormatError
+from catalyst_pxeboot.reading import open_regular
 
 _SUPERBLOCK: Final = struct.Struct("<4sIIIIHHHHHHQQ")
 _SIZE: Final = 96  # bytes of the whole superblock; the rest are places of tables
@@ -39,7 +40,7 @@ def read_squashfs(path: Path) -> Squashfs:
     Raises `FormatError` where the file is no squashfs 4.0 or shorter than its superblock says;
     `OSError` where it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         head = file.read(_SIZE)
     if head[:4] != b"hsqs":

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from catalyst_pxeboot.errors import CommandError, PxebootError, VerifyError
 from catalyst_pxeboot.run import find_program, run
+from catalyst_pxeboot.scratch import scratch_folder
 
 KEY = "pxeboot/gpg_key"
 
@@ -75,7 +75,7 @@ class Signer:
         whole = lines and not end and b"\0" not in text
         if not whole or any(line != line.rstrip() or len(line) > _LONGEST for line in lines):
             raise ValueError("a clear-signed text is of whole lines without white space at the end")
-        with TemporaryDirectory() as folder:
+        with scratch_folder() as folder:
             file = Path(folder, "text")
             file.write_bytes(text)
             return self._sign("--clearsign", file, time)
@@ -207,7 +207,7 @@ def verify_clearsigned(
     signature is not a good one of an unexpired key of `keyring`.
     """
     _require_one_text(text, where)
-    with TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         file = Path(folder, "text")
         file.write_bytes(text)
         answer = _check(("--output", "-", "--verify", "--", file), keyring, _PATIENCE)
@@ -256,7 +256,7 @@ def _gpg(*words: str | Path, patience: float = _PATIENCE) -> _Answer:
 
     Raises `CommandError` only if gpg could not be started or did not end.
     """
-    with TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         status = Path(folder, "status")
         always = ("--batch", "--no-tty", "--pinentry-mode", "error", "--status-file", status)
         names = ("HOME", "GNUPGHOME")
@@ -346,7 +346,7 @@ def _check(words: tuple[str | Path, ...], keyring: Path, patience: float) -> _An
     """
     _require_readable(keyring)
     _require_gpg("checking a signature")
-    with TemporaryDirectory() as home:
+    with scratch_folder() as home:
         alone = (
             *("--homedir", home, "--no-options", "--no-autostart"),
             *("--disable-dirmngr", "--no-auto-key-retrieve", "--trust-model", "always"),
