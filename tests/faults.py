@@ -669,16 +669,16 @@ class _Syncs:
         self.before: tuple[str, ...] | None = None  # what was not, at the rename
 
     def __call__(self, call: Call) -> int:
-        if call.name in ("rename", "renameat", "renameat2"):
+        if call.name == "rename":
             self.before = tuple(sorted(self.unsynced))
             self.unsynced = {self._parent}
         elif call.name in ("fsync", "fdatasync"):
             self.unsynced.discard(call.path)
         elif self.before is None and call.writes and call.path.startswith(self._staging + "/"):
             # A new name is in its folder, too. What was linked has its content from before.
-            if call.name in ("openat", "mkdir", "link", "linkat", "unlink"):
+            if call.name in ("open", "mkdir", "link", "unlink"):
                 self.unsynced.add(str(Path(call.path).parent))
-            if call.name not in ("link", "linkat", "unlink"):
+            if call.name not in ("link", "unlink"):
                 self.unsynced.add(call.path)
         return GO_ON
 

@@ -273,7 +273,8 @@ def fuzz_apart(parser: str, runs: int, seed: int, *, atheris: bool) -> Figures:
         if done.returncode == -signal.SIGVTALRM:
             wrong = f"more than {PATIENCE:.0f} s in C code"
         last = next(Path(folder).rglob("current"), None)
-        kept = keep(last.read_bytes(), parser) if last else done.stderr.decode()[-2000:]
+        kept = keep(last.read_bytes() if last else b"", parser)
+        (ROOT / f"{kept}.log").write_bytes(done.stderr)
         figures.findings[wrong] = kept
         return figures
 

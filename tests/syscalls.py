@@ -20,6 +20,7 @@ import socket
 import struct
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,7 +63,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A system call: `path` is the file concerned, as the process knows it."""
+    """A system call: `path` is the file concerned, as the process knows it.
+
+    `name` says what is done, whichever of the calls for it is used: open, rename, unlink and so
+    on for openat, renameat2, unlinkat.
+    """
 
     name: str
     path: str
@@ -179,7 +184,7 @@ def run_both(
 def call_apart(work: Callable[[], T]) -> T:
     """Return what `work` returns in a child of this process, or raise what it raises."""
     into, out_of = os.pipe()
-    child = os.fork()
+    child = _fork()
     if child == 0:
         try:
             try:
@@ -202,12 +207,20 @@ def call_apart(work: Callable[[], T]) -> T:
 
 def _start(work: Callable[[], object], decide: Decide | None, calls: frozenset[str]) -> _Supervisor:
     ours, theirs = socket.socketpair()
-    child = os.fork()
+    child = _fork()
     if child == 0:
         ours.close()
         _be_child(work, theirs, None if decide is None else calls)
     theirs.close()
     return _Supervisor(child, ours, decide)
+
+
+def _fork() -> int:
+    """Fork; the child is this process's only thread there, whatever else runs here."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of threads; what the children do waits for none of ours.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _be_child(
@@ -373,7 +386,8 @@ def _describe(name: str, caller: int, arguments: list[int]) -> Call | None:
         path = _path(caller, entry, arguments)
     except OSError:
         return None  # dead by now, or its argument is no address
-    return Call(name, path, writes) if path.startswith("/") else None
+    kind = "open" if name == "creat" else name.removesuffix("2").removesuffix("at")
+    return Call(kind, path, writes) if path.startswith("/") else None
 
 
 def _path(caller: int, entry: _Entry, arguments: list[int]) -> str:

@@ -93,10 +93,11 @@ def test_whatever_breaks_the_old_tree_or_the_new_one_is_whole(folder: Path) -> N
         assert row.points > 0, row.name
         assert row.old + row.new + row.absent == row.points, row.name
         assert row.cleaned == row.points, row.name
-    killed = [row for row in rows if row.name.startswith("killed") and not row.skipped]
-    assert sum(row.points for row in killed) == FEW.kills or os.geteuid()
-    # The points are such that both ends are met, and that something was there to clean.
-    assert all(sum(getattr(row, state) for row in killed) for state in ("old", "new", "left"))
+    killed = [row for row in rows if row.name.startswith("killed")]
+    if not any(row.skipped for row in killed):
+        assert sum(row.points for row in killed) == FEW.kills
+        # Both ends are met, and something was there to clean.
+        assert all(sum(getattr(row, state) for row in killed) for state in ("old", "new", "left"))
     if why := [row.skipped for row in rows if row.skipped]:
         pytest.skip(why[0])
 
@@ -259,10 +260,10 @@ def test_calls_are_told_and_failed(stopping: Path) -> None:
     told = [(call.name, call.path.removeprefix(f"{stopping}/")) for call in calls if call.writes]
     assert told == [
         ("mkdir", "a"),
-        ("openat", "a/b"),
+        ("open", "a/b"),
         ("write", "a/b"),
-        ("renameat", "a/c"),
-        ("unlinkat", "a/c"),
+        ("rename", "a/c"),
+        ("unlink", "a/c"),
     ]
     (stopping / "a").rmdir()
 
