@@ -142,7 +142,7 @@ def _plan_unpacked(spec: Spec, source: Source) -> Iterator[UnpackedFile]:
                 f"{kernel.iso.path}: {' and '.join(unable)} cannot start this"
                 f" {kernel.kernel.image}, and its compression cannot be undone here",
                 hint="build the kernel with CONFIG_KERNEL_GZIP or CONFIG_KERNEL_ZSTD"
-                + (f", or set pxeboot/loaders: {' '.join(able)}" if able else ""),
+                + (f", or say pxeboot/loaders: {' '.join(able)}" if able else ""),
             )
         yield UnpackedFile(path=path, origin=kernel.kernel, role=Role.KERNEL)
 

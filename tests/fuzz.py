@@ -43,6 +43,7 @@ MAX_SECONDS: Final = 5.0  # of a processor, so that other work on the machine is
 PATIENCE: Final = 30.0
 MAX_INPUT: Final = 20 << 10
 FINDINGS: Final = ROOT / ".cache/fuzz"
+_INTERRUPTED: Final = 72  # libFuzzer's exit code after SIGINT or SIGTERM
 #: Where a parser's own process puts its scratch folder, for us to look into if it dies.
 _PLACE: Final = "FUZZ_FOLDER"
 
@@ -270,7 +271,9 @@ def fuzz_apart(parser: str, runs: int, seed: int, *, atheris: bool) -> Figures:
             return Figures(**json.loads(lines[-1]))
         figures = Figures(parser, "atheris" if atheris else "random")
         wrong = f"the process ended with {done.returncode}"
-        if done.returncode == -signal.SIGVTALRM:
+        if done.returncode == _INTERRUPTED:
+            wrong = "somebody ended the process"
+        elif done.returncode == -signal.SIGVTALRM:
             wrong = f"more than {PATIENCE:.0f} s in C code"
         last = next(Path(folder).rglob("current"), None)
         kept = keep(last.read_bytes() if last else b"", parser)

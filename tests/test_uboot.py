@@ -164,6 +164,9 @@ def test_the_plan_says_why(tmp_path: Path, no_loaders: None) -> None:
         "boot/gentoo.Image for uboot: boot/gentoo is an EFI zboot; it starts EFI programs by"
         " bootefi, not by pxe boot",
         "boot/gentoo.initrd for uboot: it loads one initrd only, here 64.4 KiB",
+        "no root over HTTP: boot/gentoo.igz: dracut 059 made it without livenet, which gets the"
+        " live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the"
+        " livecd-stage2 spec",
     )
     assert plan.notes == notes
     lines = list(plan_lines(plan))

@@ -14,10 +14,13 @@ from typing import Any
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.errors import PublishError
 from catalyst_pxeboot.publish import GENERATOR
+from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.releases.trees import Release, Stamp, TreeConfig, parse_count, parse_text
 
 INDEX = "releases.json"
 FORMAT = 1
+
+_MAX_INDEX = 64 * 1024 * 1024  # bytes
 
 #: The menu of each loader that has one. Its template has the same name in templates/menu/, and
 #: `.j2` behind it.
@@ -49,7 +52,7 @@ def read_index(path: Path) -> Index | None:
     try:
         if path.is_symlink():
             raise ValueError("a link")
-        index = json.loads(path.read_bytes())
+        index = json.loads(read_regular(path, limit=_MAX_INDEX))
         if index["generator"]["name"] != GENERATOR or index["format"] != FORMAT:
             raise ValueError("another program or format")
         return Index(
