@@ -162,6 +162,32 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"warning  {line}"
 
 
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """Return what `plan_lines` tells, as data for JSON."""
+    entries = menu_entries(plan)
+    copied = [(file.path, file.role, file.bytes) for file in plan.files]
+    made = [(file.path, file.role, len(file.content)) for file in plan.made]
+    joined = [(file.path, file.role, file.bytes) for file in plan.joined]
+    unpacked = [(file.path, file.role, None) for file in plan.unpacked]
+    loaders = [(file.path, Role.LOADER, None) for file in plan.loaders.found]
+    return {
+        "source": str(plan.spec.source),
+        "output": str(plan.spec.output),
+        "title": plan.menu.title,
+        "timeout": plan.menu.timeout,
+        "loaders": [str(loader) for loader in plan.spec.loaders],
+        "files": [
+            {"path": path, "role": str(role), "bytes": count}
+            for path, role, count in (*copied, *made, *joined, *unpacked, *loaders)
+        ],
+        "entries": entries,
+        "notes": list(plan.notes),
+        "left_out": list(plan.left_out),
+        "missing": [file.path for file in plan.loaders.missing],
+        "warned": [*plan.warnings, *limit_warnings(entries)],
+    }
+
+
 def tree_lines(tree: Path, manifest: Mapping[str, Any]) -> list[str]:
     """Say what a netboot tree offers, by its manifest; raises `VerifyError` if that is damaged."""
     try:
@@ -210,6 +236,26 @@ def built_lines(built: Built) -> Iterator[str]:
     )
     loaders = [file.path for file in built.files if file.role is Role.LOADER]
     yield f"Loaders: {' '.join(loaders) or 'none'}"
+
+
+def built_data(built: Built) -> dict[str, Any]:
+    """Return what a finished build came to, as data for JSON."""
+    return {
+        "output": str(built.output),
+        "seconds": round(built.seconds, 3),
+        "files": [
+            {
+                "path": file.path,
+                "role": str(file.role),
+                "bytes": file.bytes,
+                "written": file.written,
+                "origin": file.origin,
+            }
+            for file in built.files
+        ],
+        "left_out": list(built.left_out),
+        "missing": list(built.missing),
+    }
 
 
 def built_warnings(built: Built) -> Iterator[str]:

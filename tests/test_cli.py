@@ -151,7 +151,9 @@ left out     Memtest86+ 64bit UEFI: its file is not in the image
 
 def test_inspect_as_json(storedir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", "--json", str(storedir_stage2(storedir))]) == 0
-    data = json.loads(capsys.readouterr().out)
+    document = json.loads(capsys.readouterr().out)
+    assert (document["command"], document["ok"]) == ("inspect", True)
+    data = document["source"]
     assert data["squashfs"]["compression"] == "xz"
     assert data["kernels"][0]["initramfs"]["generator"] == "dracut"
     assert data["kernels"][0]["entries"][1] == {
@@ -186,7 +188,14 @@ gentoo  embedded  pxelinux  82 MiB        -             80.4 KiB
 missing      ipxe: """
     )
     assert cli.main(["inspect", "--json", str(tree)]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((tree / "manifest.json").read_text())
+    assert json.loads(capsys.readouterr().out) == {
+        "command": "inspect",
+        "ok": True,
+        "tree": str(tree),
+        "manifest": json.loads((tree / "manifest.json").read_text()),
+        "warnings": [],
+        "problems": [],
+    }
 
 
 def test_verify(storedir: Path, spec: Path, capsys: pytest.CaptureFixture[str]) -> None:

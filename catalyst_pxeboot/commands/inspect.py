@@ -1,0 +1,43 @@
+"""catalyst-pxeboot inspect: what is in a live image or a netboot tree."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from catalyst_pxeboot.console import Console
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "inspect",
+        help="say what is in an ISO, a livecd-stage2 folder or a netboot tree",
+        description="Say what is in an ISO or a livecd-stage2 folder, read from the files"
+        " themselves, or what a netboot tree offers and what each way to its live root asks of a"
+        " client.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "tree", type=Path, metavar="WHAT", help="ISO, livecd-stage2 folder or netboot tree"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Tell what is in it."""
+    from catalyst_pxeboot import describe
+    from catalyst_pxeboot.publish import MANIFEST
+    from catalyst_pxeboot.source import read_source
+    from catalyst_pxeboot.verify import read_manifest
+
+    if (arguments.tree / MANIFEST).exists():
+        _raw, manifest = read_manifest(arguments.tree)
+        lines = describe.tree_lines(arguments.tree, manifest)
+        console.result({"tree": str(arguments.tree), "manifest": manifest})
+    else:
+        source = read_source(arguments.tree)
+        lines = list(describe.source_lines(source))
+        console.result({"source": describe.source_data(source)})
+    for line in lines:
+        console.line(line)
