@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint unit test-boot bench fuzz clean
+.PHONY: run test lint unit test-boot manual bench fuzz clean
 
 # Build a small live image, its netboot tree, verify it and boot it once.
 run: setup
@@ -30,6 +30,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The manual pages, the completions and the README's table of keys.
+manual: setup
+	$(BIN)/python -m catalyst_pxeboot.manual
 
 bench: setup
 	$(BIN)/python tests/bench/bench.py

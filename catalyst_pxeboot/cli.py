@@ -27,6 +27,14 @@ EXIT_USAGE = 2
 #: 128 and the signal's number, as a shell has it.
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
 
+#: What --help and the manual say of them.
+EXIT_CODES: Final = {
+    EXIT_DONE: "done",
+    EXIT_FAILED: "failed",
+    EXIT_USAGE: "wrong usage",
+    EXIT_INTERRUPTED: "interrupted",
+}
+
 #: In the order in which --help and the manual name them.
 COMMANDS = (build, inspect, verify, menu, boot_test)
 
@@ -43,7 +51,7 @@ def _terminate(number: int, _frame: FrameType | None) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command with the arguments `argv` and return its exit code: 0, 1 or 2."""
+    """Run the command with the arguments `argv` and return its exit code, one of `EXIT_CODES`."""
     arguments = make_parser().parse_args(argv)
     console = Console(
         PROGRAM,
@@ -78,8 +86,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Make, check, serve and try trees that network-boot a catalyst live image.",
-        epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."
-        " catalyst-pxeboot COMMAND --help tells more of one.",
+        epilog=f"Exit codes: {', '.join(f'{code} {what}' for code, what in EXIT_CODES.items())}."
+        f" {PROGRAM} COMMAND --help tells more of one.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
