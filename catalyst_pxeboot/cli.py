@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         console.finish([error])
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted, nothing published", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain once more at exit.

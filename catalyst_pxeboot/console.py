@@ -112,7 +112,7 @@ class Console:
         """Show how far `what` is, of `total` bytes: a bar on a terminal, lines in a log."""
         if self.json or self._quiet or total < _WORTH_A_LINE:
             yield lambda _done: None
-        elif sys.stdout.isatty() and self._color is not Color.NEVER:
+        elif _is_terminal(sys.stdout):
             yield from self._bar(what, total)
         else:
             yield self._log(what, total)
@@ -136,7 +136,8 @@ class Console:
             TimeRemainingColumn(),
         )
         # Gone when it is done: the lines that stay are the same as in a log.
-        with Progress(*columns, console=Terminal(), transient=True) as bar:
+        terminal = Terminal(no_color=not self._colored(sys.stdout))
+        with Progress(*columns, console=terminal, transient=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda done: bar.update(task, completed=done)
 
@@ -162,5 +163,8 @@ class Console:
         if self._color is not Color.AUTO:
             return self._color is Color.ALWAYS
         # https://no-color.org: set and not empty
-        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb")
-        return stream.isatty() and not plain
+        return _is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
