@@ -73,6 +73,17 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
     for name in list_files(ROOT / "catalyst_pxeboot"):
         if "__pycache__" not in name:
             assert f"catalyst_pxeboot/{name}" in names
+    # Manual pages and completions, where a system's prefix has them; the ebuild goes by that.
+    (data,) = {name.split("/")[0] for name in names if name.split("/")[0].endswith(".data")}
+    assert {name for name in names if name.startswith(f"{data}/")} == {
+        f"{data}/data/share/{name}"
+        for name in (
+            "man/man1/catalyst-pxeboot.1",
+            "man/man5/pxeboot-spec.5",
+            "bash-completion/completions/catalyst-pxeboot",
+            "zsh/site-functions/_catalyst-pxeboot",
+        )
+    }
     assert not re.search(r"^Requires-Dist: catalyst\b", metadata, re.MULTILINE)
     # Installed, it finds its own templates and tables, not the checkout's.
     tree = write_stage2(tmp_path / "livecd-stage2-amd64-1")
@@ -83,6 +94,13 @@ def test_wheel_holds_everything(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out/boot.ipxe").read_text().startswith("#!ipxe\n")
+    done = subprocess.run(
+        [sys.executable, "-OO", "-m", "catalyst_pxeboot", "export", tmp_path / "out", "--format",
+         "netboot.xyz", "--base-url", "http://192.168.1.1"],
+        cwd=tmp_path / "site", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("#!ipxe\n")
 
 
 def test_readme_tells_every_key() -> None:

@@ -1,0 +1,1 @@
+"""What other provisioning systems load of a finished netboot tree, one room for each of them."""

@@ -1,0 +1,87 @@
+"""netboot.xyz: a menu of one's own, `custom.ipxe`.
+
+Source of the form: netboot.xyz's etc/netbootxyz/custom/README.md and its menu.ipxe.j2, which loads
+the file as `custom/custom.ipxe` of a self-hosted site, or from the folder in `custom_url`. A
+self-hosted site renders it with Jinja2 first, so nothing in it may look like Jinja2's own words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalyst_pxeboot import quoting
+from catalyst_pxeboot.errors import TemplateError
+from catalyst_pxeboot.exports.output import Exported
+from catalyst_pxeboot.exports.tree import Entry, Tree, located
+from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.releases.machines import all_machines
+from catalyst_pxeboot.render import CONFIGS, render_file
+
+NAME = "custom.ipxe"
+
+_JINJA = ("{{", "{%", "{#")
+
+
+@dataclass(frozen=True, slots=True)
+class InitrdView:
+    """An initrd as the template sees it; `member` is empty where it has no name inside."""
+
+    path: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """An entry as the template sees it: checked and quoted."""
+
+    name: str
+    title: str
+    kernel: str
+    arguments: str
+    initrds: tuple[InitrdView, ...]
+
+
+def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Exported, ...]:
+    """Return `custom.ipxe`."""
+    script = CONFIGS[Loader.IPXE][0]
+    values = {
+        "title": _plain(quoting.quote_title(Loader.IPXE, tree.title)),
+        "base_url": base_url,
+        "machine": tree.machine,
+        "buildarch": _buildarch(tree),
+        "entries": [_view(tree, entry, base_url) for entry in tree.entries_for(Loader.IPXE)],
+        "script": script if script in tree.files else "",
+    }
+    text = render_file(f"export/{NAME}", values, templates).content
+    return (Exported(NAME, text),)
+
+
+def _view(tree: Tree, entry: Entry, base_url: str) -> EntryView:
+    return EntryView(
+        name=entry.name,
+        title=_plain(quoting.quote_title(Loader.IPXE, entry.full_title)),
+        kernel=entry.kernel.path,
+        arguments=_plain(quoting.quote_arguments(Loader.IPXE, located(entry, tree, base_url))),
+        initrds=tuple(InitrdView(file.path, file.member) for file in entry.initrds),
+    )
+
+
+def _buildarch(tree: Tree) -> str:
+    for machine in all_machines():
+        if machine.name == tree.machine:
+            return machine.buildarch
+    raise TemplateError(
+        f"{tree.name}: its kernel is for {tree.machine}, which no iPXE is known for",
+        hint="use the version of this program that made the tree",
+    )
+
+
+def _plain(text: str) -> str:
+    for mark in _JINJA:
+        if mark in text:
+            raise TemplateError(
+                f'netboot.xyz: "{text}" holds "{mark}", which its generator reads as a template',
+                hint="build the tree without it in pxeboot/title or pxeboot/bootargs",
+            )
+    return text
