@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from catalyst_pxeboot.errors import PxebootError
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model import Firmware, Loader
 from catalyst_pxeboot.resources import read_table
 from catalyst_pxeboot.words import nearest
 
@@ -26,6 +26,16 @@ class DhcpClient:
 
 
 @dataclass(frozen=True, slots=True)
+class Qemu:
+    """An `[x.qemu]` table: how QEMU starts a client that boots from the network."""
+
+    command: str
+    boot_file: str
+    http: bool
+    firmware: Firmware
+
+
+@dataclass(frozen=True, slots=True)
 class Arch:
     """One table of arch.toml; the file says what each key means."""
 
@@ -36,6 +46,8 @@ class Arch:
     loaders: tuple[Loader, ...]
     more_loaders: tuple[Loader, ...]
     console: str
+    uname: tuple[str, ...]
+    qemu: Qemu | None
     grub: Mapping[str, str]
     dhcp: tuple[DhcpClient, ...]
 
@@ -52,10 +64,21 @@ def all_arches() -> tuple[Arch, ...]:
             loaders=tuple(Loader(word) for word in table["loaders"]),
             more_loaders=tuple(Loader(word) for word in table.get("more_loaders", ())),
             console=table["console"],
+            uname=tuple(table["uname"]),
+            qemu=_qemu(table["qemu"]) if "qemu" in table else None,
             grub=dict(table["grub"]),
             dhcp=tuple(_dhcp_client(client) for client in table["dhcp"]),
         )
         for name, table in read_table("arch.toml").items()
+    )
+
+
+def _qemu(table: Mapping[str, Any]) -> Qemu:
+    return Qemu(
+        command=table["command"],
+        boot_file=table["boot_file"],
+        http=table["http"],
+        firmware=Firmware(table["firmware"]),
     )
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Mapping, Sequence
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from catalyst_pxeboot.errors import SourceError
@@ -45,24 +46,62 @@ def digest_bytes(content: bytes, algorithms: Sequence[str]) -> Mapping[str, str]
     return digests
 
 
-def digest_file(
-    fd: int, algorithms: Sequence[str], *, where: str, copy_to: int | None = None
-) -> Mapping[str, str]:
-    """Read the file open at `fd` once from its start and return its hexadecimal digests.
+#: Told what is read, and how many bytes of how many have been.
+Progress = Callable[[str, int, int], None]
 
-    With `copy_to`, also write every block to that file descriptor. Raises `SourceError`, naming
-    `where`, if the file changes or ends while it is read, and OSError as reading and writing do.
+_TELL_EVERY = 0.1  # seconds
+
+
+class Meter:
+    """Counts bytes of `total` and tells of them, some ten times a second and at the end."""
+
+    def __init__(self, progress: Progress | None, what: str, total: int) -> None:
+        self._progress = progress
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._next = 0.0
+
+    def add(self, count: int) -> None:
+        """Count bytes that were read."""
+        self._done += count
+        if self._progress is None:
+            return
+        now = clock.monotonic()
+        if now >= self._next or self._done == self._total:
+            self._next = now + _TELL_EVERY
+            self._progress(self._what, self._done, self._total)
+
+
+def digest_file(
+    fd: int,
+    algorithms: Sequence[str],
+    *,
+    where: str,
+    copy_to: int | None = None,
+    start: int = 0,
+    length: int | None = None,
+    meter: Meter | None = None,
+) -> Mapping[str, str]:
+    """Read the file open at `fd` once and return its hexadecimal digests.
+
+    `start` and `length` are in bytes; without them all of the file is meant. With `copy_to`, also
+    write every block to that file descriptor. Raises `SourceError`, naming `where`, if the file
+    changes or ends while it is read, and OSError as reading and writing do.
     """
     before = os.fstat(fd)
-    os.lseek(fd, 0, os.SEEK_SET)
+    os.lseek(fd, start, os.SEEK_SET)
+    count = before.st_size - start if length is None else length
     states = {name: new_hash(name) for name in algorithms}
-    reader = _Reader(fd, where, limit=before.st_size)
-    read = _feed(reader, list(states.values()), copy_to, threads=before.st_size >= _SMALL)
+    reader = _Reader(fd, where, length=count, meter=meter or Meter(None, where, count))
+    read = _feed(reader, list(states.values()), copy_to, threads=count >= _SMALL)
     after = os.fstat(fd)
-    if read != before.st_size or _identity(before) != _identity(after):
+    if read != count or _identity(before) != _identity(after):
         raise SourceError(
-            f"{where}: it changed while it was read ({before.st_size} bytes before, {read} read)",
-            hint="wait until livecd-stage2 has ended, then build again",
+            f"{where}: it changed while it was read ({count} bytes before, {read} read)",
+            hint="wait until livecd-stage2 has ended, then build again"
+            if length is None
+            else "wait until the ISO is complete, then build again",
         )
     return {name: state.hexdigest() for name, state in states.items()}
 
@@ -75,26 +114,28 @@ def _identity(info: os.stat_result) -> tuple[int, int, int, int]:
 class _Reader:
     """Fills buffers from a file; a fault of the disk becomes an error that names the file.
 
-    Ends when more than `limit` bytes were read: a file that grows as it is read has no end.
+    Ends after `length` bytes: a file that grows as it is read has no end.
     """
 
-    def __init__(self, fd: int, where: str, *, limit: int) -> None:
+    def __init__(self, fd: int, where: str, *, length: int, meter: Meter) -> None:
         self._fd = fd
         self._where = where
-        self._left = limit
+        self._left = length
+        self._meter = meter
 
     def fill(self, buffer: memoryview) -> int:
-        if self._left < 0:
+        if not self._left:
             return 0
         try:
-            count = os.readv(self._fd, [buffer])
-            self._left -= count
-            return count
+            count = os.readv(self._fd, [buffer[: self._left]])
         except OSError as error:
             raise SourceError(
                 f"{self._where}: it cannot be read to its end: {error.strerror}",
                 hint="check the disk it lies on",
             ) from error
+        self._left -= count
+        self._meter.add(count)
+        return count
 
 
 def _feed(reader: _Reader, states: Sequence[Any], copy_to: int | None, *, threads: bool) -> int:

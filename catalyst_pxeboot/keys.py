@@ -19,9 +19,13 @@ def tables() -> Mapping[str, Any]:
     return read_table("keys.toml")
 
 
-def required_keys() -> frozenset[str]:
-    """Return the keys that every spec of this target must have."""
-    return frozenset(tables()["required"])
+#: Where the live image is: the folder, as every spec names it, or an ISO in its place.
+FOLDER_KEY, ISO_KEY = "source_subpath", "pxeboot/iso"
+
+
+def required_keys(given: Iterable[str] = ()) -> frozenset[str]:
+    """Return the keys that a spec of this target must have; `given` are those that it has."""
+    return frozenset(tables()["required"]) - ({FOLDER_KEY} if ISO_KEY in given else set())
 
 
 def known_keys(keys: Iterable[str]) -> frozenset[str]:

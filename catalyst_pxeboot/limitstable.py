@@ -13,12 +13,15 @@ from catalyst_pxeboot.words import mebibytes, size
 _HEAD = ("kernel", "root", "loader", "memory, BIOS", "memory, UEFI", "over the wire")
 
 
-def limit_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+Row = tuple[str, ...]
+
+
+def limit_rows(entries: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Return the table of the live entries in `entries` (the manifest's), its head first.
 
-    Entries that differ in their arguments only share a line.
+    Entries that differ in their arguments only share a row.
     """
-    rows = [_HEAD]
+    rows: list[Row] = [_HEAD]
     for entry in entries:
         for loader, limits in entry.get("limits", {}).items():
             memory = limits["memory_bytes"]
@@ -34,6 +37,12 @@ def limit_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             )
             if row not in rows:
                 rows.append(row)
+    return rows
+
+
+def limit_lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return `limit_rows` as lines of text."""
+    rows = limit_rows(entries)
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

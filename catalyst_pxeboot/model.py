@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from catalyst_pxeboot.formats.initramfs import Generator
+from catalyst_pxeboot.formats.iso import Stamp
 from catalyst_pxeboot.formats.kernel import Kernel
 from catalyst_pxeboot.words import mebibytes
 
@@ -78,6 +79,8 @@ class Role(StrEnum):
     CONFIG = "config"
     SIGNATURE = "signature"
     TEXT = "text"
+    PAGE = "page"  # for a browser
+    SCRIPT = "script"  # for a running Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,13 +263,30 @@ class Menu:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """Where a file lies in an ISO, in bytes, with the mode and time (seconds) that it is given.
+
+    `iso` is the ISO as it was when its directories were read.
+    """
+
+    offset: int
+    mode: int
+    time: int
+    iso: Stamp
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file of the tree that exists elsewhere already and is linked, cloned or copied."""
+    """A file of the tree that exists elsewhere already and is linked, cloned or copied.
+
+    `origin` is that file, or the ISO that it lies in.
+    """
 
     path: str
     origin: Path
     role: Role
     bytes: int
+    within: Within | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,38 +9,39 @@ import os
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.dhcp import render_dhcp
-from catalyst_pxeboot.digest import digest_bytes
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.digest import Progress, digest_bytes
+from catalyst_pxeboot.errors import PxebootError, SourceError
 from catalyst_pxeboot.flat import FlatPublication, FlatSet, plan_flat, stage_flat
-from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
+from catalyst_pxeboot.formats.iso import is_iso
+from catalyst_pxeboot.isocheck import check_iso
+from catalyst_pxeboot.isosource import open_source
+from catalyst_pxeboot.linking import cannot_link_iso
 from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
 from catalyst_pxeboot.manifest import (
     ALWAYS,
     algorithms,
-    menu_entries,
     render_manifest,
     render_sums,
     signed_sums,
     sum_files,
 )
-from catalyst_pxeboot.model import Loader, MadeFile, Role, RootCheckFile
+from catalyst_pxeboot.model import LinkMode, Loader, MadeFile, Role, RootCheckFile
+from catalyst_pxeboot.pages import render_page, render_texts
 from catalyst_pxeboot.plan import Plan, plan_tree
 from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
 from catalyst_pxeboot.render import (
     render_configs,
-    render_file,
     render_flat_config,
     render_grub_early,
     view_menu,
 )
 from catalyst_pxeboot.rootcheck import render_root_check
 from catalyst_pxeboot.signatures import Signers, clearsign_sums, find_signers, make_signatures
-from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import Spec
 from catalyst_pxeboot.tree import (
     TreeFile,
@@ -68,18 +69,47 @@ class Built:
     seconds: float
 
 
-def make_plan(spec: Spec) -> Plan:
+def make_plan(
+    spec: Spec, *, report: Report | None = None, progress: Progress | None = None
+) -> Plan:
     """Read the source, look for loaders and plan the tree, without writing anything."""
-    source = read_source(spec.source, names=spec.kernels)
-    loaders = find_loaders(spec.arch.grub, loaders=spec.loaders, search=spec.loader_path)
-    return plan_tree(spec, source, loaders)
+    with _open_plan(spec, report or (lambda _line: None), progress) as plan:
+        return plan
 
 
-def build(spec: Spec, *, report: Report) -> Built:
-    """Build and publish the netboot tree of `spec`, telling `report` of each step in a line."""
+def build(spec: Spec, *, report: Report, progress: Progress | None = None) -> Built:
+    """Build and publish the netboot tree of `spec`, telling `report` of each step in a line.
+
+    `progress` is told, some ten times a second, what is read and how many bytes of how many.
+    """
     begun = clock.monotonic()
+    with _open_plan(spec, report, progress) as plan:
+        return _build(plan, begun, report, progress)
+
+
+@contextmanager
+def _open_plan(spec: Spec, report: Report, progress: Progress | None) -> Iterator[Plan]:
+    """Plan the tree from its source, which is there to be read for the context's length."""
+    checked = None
+    for note in spec.notes:
+        report(note)
+    if is_iso(spec.source):
+        if spec.link is LinkMode.HARDLINK:
+            raise cannot_link_iso(spec.source)
+        checked = check_iso(spec.source, keyring=spec.keyring, report=report, progress=progress)
+    elif spec.keyring:
+        raise SourceError(
+            f"pxeboot/keyring: {spec.source} is no ISO, and nothing else is signed",
+            hint="leave it out",
+        )
     report(f"Reading {spec.source}")
-    plan = make_plan(spec)
+    with open_source(spec.source, names=spec.kernels, checked=checked) as source:
+        loaders = find_loaders(spec.arch.grub, loaders=spec.loaders, search=spec.loader_path)
+        yield plan_tree(spec, source, loaders)
+
+
+def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) -> Built:
+    spec = plan.spec
     time = tree_time(plan)
     for loader in filter(plan.menu.offers, spec.loaders):
         view_menu(loader, plan.menu)  # what no loader could take is told before any work
@@ -98,7 +128,9 @@ def build(spec: Spec, *, report: Report) -> Built:
             )
         )
         report(f"Staging {len(plan.files)} payload files")
-        files = stage_source_files(plan.files, staging, link=spec.link, algorithms=digests)
+        files = stage_source_files(
+            plan.files, staging, link=spec.link, algorithms=digests, progress=progress
+        )
         files += making.result()
         if plan.check:
             files += _stage_check(plan.check, files, plan, staging, digests=digests, time=time)
@@ -112,6 +144,11 @@ def build(spec: Spec, *, report: Report) -> Built:
             time=time,
         )
         files += stage_made_files(signatures, staging, algorithms=digests, time=time)
+        files += stage_made_files(
+            render_texts(plan, files, signers), staging, algorithms=digests, time=time
+        )
+        page = render_page(plan, files, signers, tree=staging, time=time)
+        files += stage_made_files([page], staging, algorithms=digests, time=time)
         manifest = render_manifest(plan, files, time=time, flat=flat.origins if flat else None)
         write_file(staging / MANIFEST, manifest, time=time)
         by_path = {file.path: file.digests for file in files}
@@ -170,7 +207,7 @@ def _make_files(plan: Plan, signers: Signers) -> list[MadeFile]:
     dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
     key = signers.grub_key(spec.loaders)
     early = render_grub_early(spec.templates, spec.server, signed=key is not None)
-    return [*configs, *dhcp, _render_readme(plan), *_take_loaders(plan.loaders.found, early, key)]
+    return [*configs, *dhcp, *_take_loaders(plan.loaders.found, early, key)]
 
 
 def _render_flat(flat: FlatSet, spec: Spec) -> list[MadeFile]:
@@ -180,20 +217,6 @@ def _render_flat(flat: FlatSet, spec: Spec) -> list[MadeFile]:
         )
         for loader, name in flat.configs.items()
     ]
-
-
-def _render_readme(plan: Plan) -> MadeFile:
-    entries = menu_entries(plan)
-    values = {
-        "title": plan.menu.title,
-        "arch": plan.spec.arch.name,
-        "loaders": tuple(map(str, filter(plan.menu.offers, plan.spec.loaders))),
-        "modes": tuple(dict.fromkeys(str(entry.root) for entry in plan.menu.live)),
-        "limits": limit_lines(entries),
-        "warnings": tuple(limit_warnings(entries)),
-        "checked": plan.check is not None,
-    }
-    return render_file("README.txt", values, plan.spec.templates, role=Role.TEXT)
 
 
 def _take_loaders(found: Iterable[FoundLoader], early: str, key: bytes | None) -> list[MadeFile]:

@@ -187,7 +187,8 @@ def _plan_files(spec: Spec, source: Source) -> tuple[SourceFile, ...]:
     files: dict[str, SourceFile] = {}
 
     def add(path: str, role: Role, count: int) -> None:
-        files.setdefault(path, SourceFile(path, source.file(path), role, count))
+        within = source.within.get(path)
+        files.setdefault(path, SourceFile(path, source.file(path), role, count, within))
 
     for kernel in source.kernels:
         add(kernel.iso.path, Role.KERNEL, kernel.kernel.bytes)

@@ -15,6 +15,7 @@ the kernel's arguments.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 
 from catalyst_pxeboot.errors import TemplateError
@@ -64,6 +65,19 @@ def quote_title(loader: Loader, text: str) -> str:
         case Loader.UBOOT:
             _check_uboot_start(what, text, loader)
     return text
+
+
+def quote_shell(text: str) -> str:
+    """Return a text as one word of a POSIX shell's script.
+
+    Raises `TemplateError` for what would not stay in its line.
+    """
+    if not text.isprintable():
+        raise TemplateError(
+            f'kexec.sh: the value "{text}" holds a line break or control character',
+            hint="write it without",
+        )
+    return shlex.quote(text)
 
 
 def quote_path(loader: Loader, path: str) -> str:

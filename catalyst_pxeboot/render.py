@@ -318,8 +318,13 @@ def _environment(templates: Path | None) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
+        autoescape=_is_html,
     )
+
+
+def _is_html(name: str | None) -> bool:
+    """Say whether values are escaped for HTML; elsewhere they were quoted before."""
+    return name is not None and name.endswith(".html.j2")
 
 
 def _folder_loader(folder: Path) -> jinja2.BaseLoader:

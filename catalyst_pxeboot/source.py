@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from catalyst_pxeboot.errors import FormatError, SourceError
@@ -21,6 +21,7 @@ from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
 from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
 from catalyst_pxeboot.isomenu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
+from catalyst_pxeboot.model import Within
 from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.words import nearest
 
@@ -29,7 +30,7 @@ GRUB_CFG = "boot/grub/grub.cfg"
 MAX_GRUB_CFG = 512 * 1024  # bytes; a real one has 2 KiB
 DEFAULT_TIMEOUT = 10  # seconds, as catalyst's ISO script writes it
 
-_RERUN = "build livecd-stage2 again"
+RERUN = "build livecd-stage2 again"
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 
 
@@ -54,7 +55,10 @@ class SourceKernel:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A live image: everything that a network boot needs to know of it."""
+    """A live image: everything that a network boot needs to know of it.
+
+    `root` is its folder, or the ISO that it lies in; `within` then says where each file does.
+    """
 
     root: Path
     kernels: tuple[SourceKernel, ...]  # the default first
@@ -63,10 +67,11 @@ class Source:
     timeout: int | None  # seconds; None waits for ever
     time: int  # seconds since the epoch: when the live root was made
     left_out: tuple[str, ...]
+    within: Mapping[str, Within] = field(default_factory=dict)
 
     def file(self, path: str) -> Path:
-        """Return where the image's file `path` (relative to its root) lies."""
-        return self.root / path
+        """Return the file that the image's `path` is, or that holds it: the ISO."""
+        return self.root if path in self.within else self.root / path
 
 
 def read_source(root: Path, *, names: Sequence[str] = ()) -> Source:
@@ -80,6 +85,11 @@ def read_source(root: Path, *, names: Sequence[str] = ()) -> Source:
     with _reading(path):
         squashfs = read_squashfs(path)
         time = int(path.stat().st_mtime)
+    return read_tree(root, squashfs, time=time, names=names)
+
+
+def read_tree(root: Path, squashfs: Squashfs, *, time: int, names: Sequence[str] = ()) -> Source:
+    """Read all of the live image at `root` but its squashfs, which was read and is of `time`."""
     menu = _read_menu(root)
     kernels = tuple(_read_kernel(root, iso) for iso in _choose_kernels(root, menu, names))
     memtests = tuple(
@@ -112,7 +122,7 @@ def _check_root(root: Path) -> None:
                 f"{root}: the source cannot be read: {error.strerror}", hint="check its permissions"
             ) from error
         if not names:
-            raise SourceError(f"{root}: the source is an empty folder", hint=_RERUN)
+            raise SourceError(f"{root}: the source is an empty folder", hint=RERUN)
         if SQUASHFS not in names and "boot" not in names:
             raise SourceError(
                 f"{root}: not a livecd-stage2 tree (neither {SQUASHFS} nor boot/ in it)",
@@ -125,7 +135,7 @@ def _check_root(root: Path) -> None:
         )
     if root.exists():
         folder = Path(re.sub(r"\.(tar(\.\w+)?|t[bgx]z)$", "", str(root)))
-        hint = f"give the folder {folder} beside it" if folder.is_dir() else _RERUN
+        hint = f"give the folder {folder} beside it" if folder.is_dir() else RERUN
         raise SourceError(f"{root}: the source is not a folder", hint=hint)
     raise SourceError(f"{root}: no such livecd-stage2 build", hint=_hint_of_missing(root))
 
@@ -156,8 +166,8 @@ def _regular(root: Path, name: str, what: str) -> Path:
         inside = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
     except FileNotFoundError:
         if path.is_symlink():
-            raise SourceError(f"{path}: {what} is a dangling symlink", hint=_RERUN) from None
-        raise SourceError(f"{path}: {what} is missing", hint=_RERUN) from None
+            raise SourceError(f"{path}: {what} is a dangling symlink", hint=RERUN) from None
+        raise SourceError(f"{path}: {what} is missing", hint=RERUN) from None
     except OSError as error:
         raise SourceError(
             f"{path}: {what} cannot be read: {error.strerror}", hint="check the permissions"
@@ -168,9 +178,9 @@ def _regular(root: Path, name: str, what: str) -> Path:
             hint="put the file itself there",
         )
     if not stat.S_ISREG(info.st_mode):
-        raise SourceError(f"{path}: {what} is not a regular file", hint=_RERUN)
+        raise SourceError(f"{path}: {what} is not a regular file", hint=RERUN)
     if info.st_size == 0:
-        raise SourceError(f"{path}: {what} is an empty file", hint=_RERUN)
+        raise SourceError(f"{path}: {what} is an empty file", hint=RERUN)
     if not os.access(path, os.R_OK):
         raise SourceError(f"{path}: {what} may not be read", hint="run as root, as catalyst does")
     return path
@@ -203,7 +213,7 @@ def _read_menu(root: Path) -> IsoMenu:
     if not menu.kernels:
         raise SourceError(
             f"{path}: no entry in it boots a kernel with an initramfs",
-            hint="is this the grub.cfg of a live image? " + _RERUN,
+            hint="is this the grub.cfg of a live image? " + RERUN,
         )
     return menu
 
@@ -226,7 +236,7 @@ def _choose_kernels(root: Path, menu: IsoMenu, names: Sequence[str]) -> list[Iso
         chosen.append(kernel or _unlisted_kernel(menu, name))
     if not chosen:
         raise SourceError(
-            f"{root / 'boot'}: no kernel with an initramfs (<name> and <name>.igz)", hint=_RERUN
+            f"{root / 'boot'}: no kernel with an initramfs (<name> and <name>.igz)", hint=RERUN
         )
     return chosen
 

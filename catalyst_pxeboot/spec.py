@@ -14,7 +14,9 @@ from typing import TypeVar
 
 from catalyst_pxeboot.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.errors import PxebootError, SpecError
-from catalyst_pxeboot.keys import required_keys, unknown_key_problems
+from catalyst_pxeboot.formats.iso import is_iso
+from catalyst_pxeboot.isosource import kernel_machine
+from catalyst_pxeboot.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
 from catalyst_pxeboot.model import (
     LinkMode,
     Loader,
@@ -25,6 +27,7 @@ from catalyst_pxeboot.model import (
     Server,
     Signing,
 )
+from catalyst_pxeboot.sourcename import read_name
 from catalyst_pxeboot.specvalues import (
     parse_base_url,
     parse_digests,
@@ -73,6 +76,8 @@ class Spec:
     verify_root: bool | None  # None: where it can be done
     release: Release | None  # flat files for mirrors, beside the tree
     signing: Signing
+    keyring: Path | None = None  # OpenPGP public keys that an ISO must be signed by
+    notes: tuple[str, ...] = ()  # what was concluded where nothing was said
 
 
 def parse_settings(settings: Mapping[str, object]) -> Spec:
@@ -82,27 +87,29 @@ def parse_settings(settings: Mapping[str, object]) -> Spec:
     spec's own keys alone. Raises `SpecError` with every fault found.
     """
     reader = _Reader(settings)
-    for key in sorted(required_keys() - {"target"}):
+    for key in sorted(required_keys(settings) - {"target"}):
         reader.require(key)
     subarch = reader.word("subarch")
     rel_type = reader.path_part("rel_type")
     stamp = reader.path_part("version_stamp")
     storedir = Path(reader.word("storedir") or "/var/tmp/catalyst")
-    source = storedir / "builds" / reader.path_part("source_subpath")
+    source = storedir / "builds" / reader.source()
     output = storedir / "builds" / rel_type / f"pxeboot-{subarch}-{stamp}"
     return _parse(reader, subarch, rel_type, stamp, source, output)
 
 
 def parse_folders(source: Path, output: Path, settings: Mapping[str, object]) -> Spec:
-    """Make a `Spec` for a stage2 folder that lies anywhere and a target folder.
+    """Make a `Spec` for a stage2 folder or an ISO that lies anywhere and a target folder.
 
-    What the settings leave out of subarch, rel_type and version_stamp is read off the source
-    folder's own name and place, as catalyst gives them.
+    What the settings leave out of subarch, rel_type and version_stamp is read off the source's
+    own name and place; if the name of an ISO does not tell, the subarch off its kernel.
     """
     source, output = source.absolute(), output.absolute()
-    guess = _read_name(source, str(settings.get("subarch") or ""))
+    guess, notes = _guess(source, str(settings.get("subarch") or ""))
     reader = _Reader({**guess, **settings})
     reader.require("subarch")
+    if ISO_KEY in reader:
+        reader.fault(ISO_KEY, f"the source is {source}", "name one of them")
     return _parse(
         reader,
         reader.word("subarch"),
@@ -110,25 +117,33 @@ def parse_folders(source: Path, output: Path, settings: Mapping[str, object]) ->
         reader.path_part("version_stamp"),
         source,
         output,
+        notes=notes,
     )
 
 
-def _read_name(source: Path, subarch: str) -> Mapping[str, str]:
-    """Read subarch, version_stamp and rel_type off a stage2 folder's name, as far as it tells."""
-    known = [name for arch in all_arches() for name in arch.subarches]
-    # Longest first: a subarch may hold a hyphen (k8-sse3), and so may a stamp.
-    for name in sorted([subarch] if subarch else known, key=len, reverse=True):
-        stamp = source.name.removeprefix(f"livecd-stage2-{name}-")
-        if stamp != source.name:
-            guess = {"subarch": name, "version_stamp": stamp}
-            if source.parent.parent.name == "builds":
-                guess["rel_type"] = source.parent.name
-            return guess
-    return {}
+def _guess(source: Path, subarch: str) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Return what the source tells of itself, and a line for each thing that is not its name."""
+    iso = is_iso(source)
+    guess = read_name(source, subarch, iso=iso)
+    if "subarch" in guess or subarch or not iso:
+        return guess, ()
+    machine = kernel_machine(source)
+    for arch in all_arches():
+        if machine in arch.kernels:
+            note = f"subarch {arch.name}: by its kernel, as the name {source.name} does not tell"
+            return {**guess, "subarch": arch.name}, (note,)
+    return guess, ()
 
 
 def _parse(
-    reader: _Reader, subarch: str, rel_type: str, stamp: str, source: Path, output: Path
+    reader: _Reader,
+    subarch: str,
+    rel_type: str,
+    stamp: str,
+    source: Path,
+    output: Path,
+    *,
+    notes: tuple[str, ...] = (),
 ) -> Spec:
     arch = reader.take("subarch", lambda: find_arch(subarch)) if subarch else None
     kernels = tuple(reader.name("boot/kernel", name) for name in reader.words("boot/kernel"))
@@ -158,6 +173,7 @@ def _parse(
     release_word = reader.word("pxeboot/release")
     release = reader.take("pxeboot/release", lambda: parse_release(release_word))
     signing = _signing(reader)
+    keyring = reader.file("pxeboot/keyring")
     digest_format = reader.word("digest_format") or "linux"
     if digest_format not in ("linux", "bsd"):
         reader.fault("digest_format", f"{digest_format!r} is neither linux nor bsd", "use linux")
@@ -192,6 +208,8 @@ def _parse(
         verify_root=verify_root,
         release=release,
         signing=signing,
+        keyring=keyring,
+        notes=notes,
     )
 
 
@@ -203,7 +221,7 @@ def check_keys(keys: Collection[str], *, required: Collection[str] | None = None
     problems = unknown_key_problems(keys)
     problems += [
         PxebootError(f"{key}: this spec key is missing", hint="add it, see the README")
-        for key in sorted(set(required_keys() if required is None else required) - set(keys))
+        for key in sorted(set(required_keys(keys) if required is None else required) - set(keys))
     ]
     if problems:
         raise SpecError(problems)
@@ -312,6 +330,15 @@ class _Reader:
         if text.startswith("/") or ".." in parts:
             self.fault(key, f"{text!r} leads out of <storedir>/builds", "give a path below it")
         return text
+
+    def source(self) -> str:
+        """Return the live image's place, absolute or below `<storedir>/builds`."""
+        if ISO_KEY not in self:
+            return self.path_part(FOLDER_KEY)
+        if FOLDER_KEY in self:
+            self.fault(ISO_KEY, f"stands beside {FOLDER_KEY}", "name the ISO or the folder")
+        word = self.word(ISO_KEY)
+        return word if word.startswith("/") else self.path_part(ISO_KEY)
 
     def name(self, key: str, text: str) -> str:
         if not _NAME.fullmatch(text) or ".." in text:

@@ -1,13 +1,7 @@
-"""Plan and loaders become files in a staging folder; every file's digests come back.
-
-The source is never written, chmodded or removed: a file whose mode a web or TFTP server could
-not read is cloned or copied, because a chmod of a hard link would change the source's file.
-"""
+"""Plan and loaders become files in a staging folder; every file's digests come back."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from catalyst_pxeboot.digest import BLOCK, digest_bytes, digest_file, new_hash, write_all
-from catalyst_pxeboot.errors import PublishError, SourceError
+from catalyst_pxeboot.digest import (
+    BLOCK,
+    Meter,
+    Progress,
+    digest_bytes,
+    digest_file,
+    new_hash,
+    write_all,
+)
+from catalyst_pxeboot.errors import SourceError
 from catalyst_pxeboot.formats.cpio import Readable
+from catalyst_pxeboot.formats.iso import Stamp
 from catalyst_pxeboot.formats.kernel import open_unpacked
+from catalyst_pxeboot.linking import (
+    FILE_MODE,
+    cannot_link_iso,
+    clone_range,
+    finish_like,
+    link_or_clone,
+)
 from catalyst_pxeboot.model import (
     JoinedFile,
     LinkMode,
@@ -26,19 +36,10 @@ from catalyst_pxeboot.model import (
     Role,
     SourceFile,
     UnpackedFile,
+    Within,
 )
 
-FILE_MODE = 0o644
 FOLDER_MODE = 0o755
-
-#: ioctl(2) FICLONE: share all of another file's extents (linux/fs.h).
-_FICLONE = 0x40049409
-
-#: What the kernel answers where a link or clone cannot be had, so that `auto` goes on.
-_CANNOT = frozenset(
-    {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.EMLINK,
-     errno.ENOSYS, errno.EACCES}
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,24 @@ class TreeFile:
 
 
 def stage_source_files(
-    files: Sequence[SourceFile], staging: Path, *, link: LinkMode, algorithms: Sequence[str]
+    files: Sequence[SourceFile],
+    staging: Path,
+    *,
+    link: LinkMode,
+    algorithms: Sequence[str],
+    progress: Progress | None = None,
 ) -> list[TreeFile]:
     """Link, clone or copy payload files into `staging`, each read once for all its digests.
 
     They keep the time and, if anybody may read them, the mode that they have in the source.
     """
-    return [_stage(file, staging, link, algorithms) for file in files]
+    meter = Meter(progress, "Staging the payload", sum(file.bytes for file in files))
+    return [
+        _stage_within(file, file.within, staging, link, algorithms, meter)
+        if file.within
+        else _stage(file, staging, link, algorithms, meter)
+        for file in files
+    ]
 
 
 def stage_made_files(
@@ -140,7 +152,9 @@ def _make_place(staging: Path, path: str) -> Path:
     return target
 
 
-def _stage(file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence[str]) -> TreeFile:
+def _stage(
+    file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence[str], meter: Meter
+) -> TreeFile:
     target = _make_place(staging, file.path)
     source = _open_source(file.origin)
     try:
@@ -148,16 +162,18 @@ def _stage(file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence
         if not stat.S_ISREG(info.st_mode) or info.st_size != file.bytes:
             raise _changed(file.origin, file.bytes)
         written = 0
-        if not _link_or_clone(file, target, source, info, link):
+        if not link_or_clone(file, target, source, info, link):
             written = file.bytes
             copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
             try:
-                digests = digest_file(source, algorithms, where=str(file.origin), copy_to=copy)
-                _finish_like(copy, info)
+                digests = digest_file(
+                    source, algorithms, where=str(file.origin), copy_to=copy, meter=meter
+                )
+                finish_like(copy, info)
             finally:
                 os.close(copy)
         else:
-            digests = digest_file(source, algorithms, where=str(file.origin))
+            digests = digest_file(source, algorithms, where=str(file.origin), meter=meter)
             # A clone may be of what was there before.
             if os.fstat(source).st_mtime_ns != info.st_mtime_ns:
                 raise _changed(file.origin, file.bytes)
@@ -166,6 +182,47 @@ def _stage(file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence
     there = target.stat()
     linked = info.st_mtime_ns if (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino) else 0
     return TreeFile(file.path, file.bytes, file.role, digests, "", written, linked)
+
+
+def _stage_within(
+    file: SourceFile,
+    within: Within,
+    staging: Path,
+    link: LinkMode,
+    algorithms: Sequence[str],
+    meter: Meter,
+) -> TreeFile:
+    """Clone or copy a file out of the ISO that it lies in."""
+    if link is LinkMode.HARDLINK:
+        raise cannot_link_iso(file.origin)
+    target = _make_place(staging, file.path)
+    source = _open_source(file.origin)
+    try:
+        copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            cloned = clone_range(file, within, copy, source, link)
+            digests = digest_file(
+                source,
+                algorithms,
+                where=str(file.origin / file.path),
+                copy_to=None if cloned else copy,
+                start=within.offset,
+                length=file.bytes,
+                meter=meter,
+            )
+            if Stamp.of(os.fstat(source)) != within.iso:
+                raise SourceError(
+                    f"{file.origin}: it changed since it was looked at",
+                    hint="wait until the ISO is complete, then build again",
+                )
+            os.fchmod(copy, within.mode)
+            os.utime(copy, (within.time, within.time))
+            os.fsync(copy)
+        finally:
+            os.close(copy)
+    finally:
+        os.close(source)
+    return TreeFile(file.path, file.bytes, file.role, digests, "", file.bytes - cloned)
 
 
 def _open_source(path: Path) -> int:
@@ -246,77 +303,6 @@ def _changed(path: Path, count: int) -> SourceError:
         f"{path}: it changed since it was looked at ({count} bytes then)",
         hint="wait until livecd-stage2 has ended, then build again",
     )
-
-
-def _link_or_clone(
-    file: SourceFile, target: Path, source: int, info: os.stat_result, link: LinkMode
-) -> bool:
-    """Try what `link` allows, cheapest first; return False where the file must be copied."""
-    readable = _is_readable(info)
-    if link in (LinkMode.AUTO, LinkMode.HARDLINK) and readable:
-        try:
-            # The real file: a hard link to a symlink would be a second symlink.
-            os.link(file.origin.resolve(strict=True), target)
-        except OSError as error:
-            if error.errno not in _CANNOT:
-                raise  # the disk is at fault, not the link
-            if link is LinkMode.HARDLINK:
-                raise _cannot(file, link, error) from error
-        else:
-            linked = target.lstat()
-            if (linked.st_dev, linked.st_ino) != (info.st_dev, info.st_ino):
-                raise SourceError(
-                    f"{file.origin}: it was replaced while it was read",
-                    hint="wait until livecd-stage2 has ended, then build again",
-                )
-            return True
-    elif link is LinkMode.HARDLINK:
-        raise PublishError(
-            f"pxeboot/link: {file.origin} has mode {stat.S_IMODE(info.st_mode):04o}, so a hard"
-            " link to it could not be served",
-            hint="use auto, which copies such a file",
-        )
-    if link in (LinkMode.AUTO, LinkMode.REFLINK):
-        return _clone(file, target, source, info, link)
-    return False
-
-
-def _clone(
-    file: SourceFile, target: Path, source: int, info: os.stat_result, link: LinkMode
-) -> bool:
-    copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
-    try:
-        fcntl.ioctl(copy, _FICLONE, source)
-        _finish_like(copy, info)
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise
-        target.unlink()
-        if link is LinkMode.REFLINK:
-            raise _cannot(file, link, error) from error
-        return False
-    finally:
-        os.close(copy)
-    return True
-
-
-def _cannot(file: SourceFile, link: LinkMode, error: OSError) -> PublishError:
-    return PublishError(
-        f"pxeboot/link: {file.origin} cannot be taken over by {link}: {error.strerror}",
-        hint="use auto" if link is not LinkMode.AUTO else "use copy",
-    )
-
-
-def _finish_like(fd: int, info: os.stat_result) -> None:
-    """Give a copy the time and mode that a link would have, so that a tree is the same by both."""
-    mode = stat.S_IMODE(info.st_mode)
-    os.fchmod(fd, mode if _is_readable(info) else FILE_MODE)
-    os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
-    os.fsync(fd)
-
-
-def _is_readable(info: os.stat_result) -> bool:
-    return info.st_mode & 0o444 == 0o444
 
 
 def _finish(fd: int, time: int) -> None:

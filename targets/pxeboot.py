@@ -36,6 +36,7 @@ class pxeboot(TargetBase):
             check_keys(list(addlargs))
         except SpecError as error:
             raise CatalystError(_text(error)) from error
+        self.required_values = required_keys(addlargs)
         self.valid_values = known_keys(addlargs)
         TargetBase.__init__(self, myspec, addlargs)
 

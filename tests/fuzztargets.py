@@ -11,7 +11,7 @@ import io
 import json
 import lzma
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Final
 import builders
 import zstandard
 from conftest import release_settings
+from pycdlib import PyCdlib
 
 from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.describe import tree_lines
@@ -28,6 +29,7 @@ from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header, parse_member_header, read_members
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.initramfs import read_initramfs
+from catalyst_pxeboot.formats.iso import SECTOR, read_iso
 from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import open_unpacked, read_kernel
 from catalyst_pxeboot.formats.squashfs import read_squashfs
@@ -245,7 +247,52 @@ def _kernel_target() -> Target:
     return Target(by_path(_kernel), images, tokens)
 
 
+def _iso(images: Sequence[bytes], data: bytes, scratch: Path) -> None:
+    """Read an image with bytes changed: which, where and to what, `data` says."""
+    content = bytearray(images[data[0] % len(images)] if data else b"")
+    places = [at for at in range(16 * SECTOR, len(content)) if content[at]]
+    for at in range(1, len(data) - 2, 3):
+        place = int.from_bytes(data[at : at + 2], "big")
+        content[places[place % len(places)]] = data[at + 2]
+    path = scratch / "x.iso"
+    path.write_bytes(content)
+    iso = read_iso(path, wanted="image.squashfs")
+    for name, file in iso.files.items():
+        iso.find(name)
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"{name} leads out of the image")
+        if file.bytes and not file.link and file.offset + file.bytes > len(content):
+            raise ValueError(f"{name} ends behind the image")
+
+
+def _iso_target() -> Target:
+    images = [_iso_image(rock_ridge="1.09"), _iso_image(joliet=3), _iso_image()]
+    seeds = (b"\0", b"\1", b"\2", bytes(range(40)))
+    return Target(partial(_iso, images), seeds, (b"\0\x40\xff", b"\1\x20\0"))
+
+
+def _iso_image(**options: Any) -> bytes:
+    ridge, joliet = "rock_ridge" in options, "joliet" in options
+    image = PyCdlib()
+    image.new(**options)
+    image.add_directory(
+        "/BOOT", rr_name="boot" if ridge else None, joliet_path="/boot" if joliet else None
+    )
+    for plain, name in {"/IMAGE.SQU;1": "image.squashfs", "/BOOT/GENTOO.;1": "gentoo"}.items():
+        folder = plain.rpartition("/")[0].lower()
+        image.add_fp(
+            io.BytesIO(b"hsqs"), 4, plain, rr_name=name if ridge else None,
+            joliet_path=f"{folder}/{name}" if joliet else None,
+        )  # fmt: skip
+    if ridge:
+        image.add_symlink("/LINK.;1", "link", "boot/gentoo")
+    written = io.BytesIO()
+    image.write_fp(written)
+    return written.getvalue()
+
+
 TARGETS: Final[Mapping[str, Callable[[], Target]]] = {
+    "iso": _iso_target,
     "cpio": _member_target,
     **{f"initramfs-{name}": partial(_initramfs_target, name) for name in Compression},
     "kernel": _kernel_target,

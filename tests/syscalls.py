@@ -132,7 +132,8 @@ READING: Final = frozenset(_READING) | {"open", "openat"}
 _TABLE: Final = _WRITING | _READING
 _AUDIT_ARCH: Final = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 _SECCOMP: Final = {"x86_64": 317, "aarch64": 277}
-_FICLONE: Final = 0x40049409  # the only ioctl that writes to a file
+#: FICLONE and FICLONERANGE, the only ioctls that write to a file.
+_CLONES: Final = frozenset({0x40049409, 0x4020940D})
 
 # linux/seccomp.h, linux/filter.h, linux/prctl.h
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
@@ -379,7 +380,7 @@ def _describe(name: str, caller: int, arguments: list[int]) -> Call | None:
     if name in ("open", "openat"):
         flags = arguments[1 if name == "open" else 2]
         writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
-    if name == "ioctl" and arguments[1] & 0xFFFF_FFFF != _FICLONE:
+    if name == "ioctl" and arguments[1] & 0xFFFF_FFFF not in _CLONES:
         return None
     entry = _TABLE[name]
     try:

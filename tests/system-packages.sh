@@ -7,7 +7,7 @@ set -eu
 debian='qemu-system-x86 qemu-system-arm ovmf ovmf-ia32 qemu-efi-aarch64 qemu-efi-arm u-boot-qemu
 ipxe pxelinux syslinux-common grub-common grub-pc-bin grub-efi-amd64-bin grub-efi-ia32-bin
 dracut-core dracut-live dracut-network nfs-common curl dmsetup kmod zstd squashfs-tools-ng
-busybox-static
+busybox-static xorriso mtools kexec-tools shellcheck chromium fonts-dejavu-core
 gpg gpg-agent gpgconf cpio lz4 lzop bzip2 xz-utils openssl iproute2 dnsmasq-base nginx-light'
 
 missing=
@@ -33,4 +33,5 @@ for program in qemu-system-x86_64 grub-mkimage dracut gensquashfs busybox; do
 done
 [ -z "$missing" ] || echo "Not found:$missing. On Gentoo:" \
     "emerge app-emulation/qemu sys-firmware/edk2-bin sys-boot/grub sys-boot/syslinux" \
-    "sys-boot/ipxe sys-kernel/dracut sys-fs/squashfs-tools-ng sys-apps/busybox"
+    "sys-boot/ipxe sys-kernel/dracut sys-fs/squashfs-tools-ng sys-apps/busybox sys-apps/kexec-tools" \
+    "www-client/chromium dev-util/shellcheck-bin"

@@ -177,7 +177,7 @@ netboot tree {tree}
 title        Gentoo Linux amd64 {STAMP}
 made for     amd64, at 2026-11-22T17:00:00Z
 squashfs     image.squashfs: 64.0 KiB
-files        11
+files        13
 entry       *Boot LiveCD (kernel: gentoo)  root: embedded
 entry        Boot LiveCD (kernel: gentoo) (accessibility)  root: embedded
 
@@ -203,7 +203,7 @@ def test_verify(storedir: Path, spec: Path, capsys: pytest.CaptureFixture[str]) 
     output = output_of(storedir)
     capsys.readouterr()
     assert cli.main(["verify", str(output)]) == 0
-    assert capsys.readouterr().out == f"{output}: 14 files as its manifest says\n"
+    assert capsys.readouterr().out == f"{output}: 16 files as its manifest says\n"
     (output / "boot.ipxe").write_text("#!ipxe\n")
     (output / "boot/extra").touch()
     assert cli.main(["verify", str(output)]) == 1
@@ -244,7 +244,7 @@ def test_a_spec_for_another_target(spec: Path, capsys: pytest.CaptureFixture[str
         ["buidl"],
         ["build"],
         ["build", "-f", "x", "--source", "y"],
-        ["build", "--source", "x"],
+        ["build", "--output", "x"],
         ["build", "--set", "nonsense", "-f", "x"],
         ["inspect"],
     ],
@@ -272,7 +272,7 @@ def test_a_bug_keeps_its_traceback(storedir: Path, monkeypatch: pytest.MonkeyPat
     def broken(*_args: object, **_keys: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("catalyst_pxeboot.source.read_source", broken)
+    monkeypatch.setattr("catalyst_pxeboot.isosource.read_source", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["inspect", str(storedir_stage2(storedir))])
 

@@ -181,7 +181,7 @@ def test_golden(name: str, tmp_path: Path, no_loaders: None) -> None:
     tree = make(CASES[name], tmp_path)
     configs = {path for paths in CONFIGS.values() for path in paths} | set(DHCP_CONFIGS)
     shown = {path for path in list_files(tree) if path in configs}
-    shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "README.txt"}
+    shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "README.txt", "index.html", "kexec.sh"}
     shown |= {"boot/root.cpio-header"} & set(list_files(tree))
     found = {path: (tree / path).read_bytes() for path in shown}
     found[LISTING] = listing(tree).encode()

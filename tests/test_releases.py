@@ -24,7 +24,7 @@ from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.releases import write
-from catalyst_pxeboot.releases.index import MENUS, read_index
+from catalyst_pxeboot.releases.index import MENUS, OWN, PAGE, read_index
 from catalyst_pxeboot.releases.machines import all_machines
 from catalyst_pxeboot.releases.menus import group_releases, render_menus
 from catalyst_pxeboot.releases.trees import find_releases
@@ -33,7 +33,7 @@ from catalyst_pxeboot.spec import parse_settings
 
 GOLDEN = Path(__file__).parent / "golden/releases"
 PACKAGE = Path(catalyst_pxeboot.__file__).parent
-ALL = ("grub.cfg", "menu.ipxe", "pxelinux.cfg/default", "releases.json")
+ALL = ("grub.cfg", "index.html", "menu.ipxe", "pxelinux.cfg/default", "releases.json")
 
 OLD, MIDDLE, NEW = "20261108T170000Z", "20261115T170000Z", "20261122T170000Z"
 
@@ -175,7 +175,7 @@ def test_schema_describes_the_list(tmp_path: Path) -> None:
     jsonschema.validate(json.loads((GOLDEN / "releases.json").read_text()), schema)
     release = schema["properties"]["releases"]["items"]["properties"]
     assert release["loaders"]["propertyNames"]["enum"] == list(Loader)
-    assert schema["properties"]["menus"]["propertyNames"]["enum"] == sorted(MENUS.values())
+    assert schema["properties"]["menus"]["propertyNames"]["enum"] == sorted(OWN)
 
 
 @pytest.mark.parametrize("subarch", KINDS)
@@ -406,7 +406,10 @@ def test_only_a_changed_tree_is_read(mirror: Path, opened: list[str]) -> None:
         str(mirror / f"arm64/{NEW}/manifest.json")
     ]
     # PXELINUX is not for arm64, so that its menu is the same.
-    assert (written.read, written.written) == (1, ("grub.cfg", "menu.ipxe", "releases.json"))
+    assert (written.read, written.written) == (
+        1,
+        ("grub.cfg", "index.html", "menu.ipxe", "releases.json"),
+    )
     assert "Another title" in (mirror / "menu.ipxe").read_text()
 
 
@@ -449,9 +452,9 @@ def test_a_menu_that_no_tree_needs_any_more_goes(mirror: Path) -> None:
     shutil.rmtree(mirror / "amd64")
     lines: list[str] = []
     written = write_menu(mirror, templates=None, report=lines.append)
-    assert written.written == ("grub.cfg", "menu.ipxe", "releases.json")
+    assert written.written == ("grub.cfg", "index.html", "menu.ipxe", "releases.json")
     assert lines[-1] == f"removed: {mirror}/pxelinux.cfg/default: no tree has it"
-    assert contents(mirror).keys() == {"grub.cfg", "menu.ipxe", "releases.json"}
+    assert contents(mirror).keys() == {"grub.cfg", "index.html", "menu.ipxe", "releases.json"}
     assert run(mirror).written == ()
 
 
@@ -654,6 +657,37 @@ def test_a_file_of_somebody_else_is_not_replaced(name: str, mirror: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("how", ["file", "folder", "link", "changed"])
+def test_a_page_of_somebody_else_is_left_with_a_warning(
+    how: str, mirror: Path, tmp_path: Path
+) -> None:
+    """A mirror may have its own one, and no client boots by it."""
+    page, why = mirror / "index.html", "is not as catalyst-pxeboot wrote it"
+    if how == "file":
+        page.write_text("mine")
+    elif how == "folder":
+        page.mkdir()
+        why = "is in the way and not a file"
+    elif how == "link":
+        page.symlink_to(tmp_path / "elsewhere")
+        why = "is in the way and not a file"
+    else:
+        run(mirror)
+        page.write_text("mine")
+    written = run(mirror)
+    assert written.warnings == (f"{page}: {why}; left as it is",)
+    assert written.written == tuple(
+        name for name in ALL if name == "releases.json" or (how != "changed" and name != PAGE)
+    )
+    assert PAGE not in json.loads((mirror / "releases.json").read_text())["menus"]
+    assert not page.is_file() or page.read_text() == "mine"
+    assert not (tmp_path / "elsewhere").exists()
+    # Once it is out of the way, the next change brings the page.
+    page.rmdir() if how == "folder" else page.unlink()
+    tree(mirror, "more", "amd64", MIDDLE)
+    assert PAGE in run(mirror).written
+
+
 @pytest.mark.parametrize("text", ["{}", "", "[]", '{"generator": {"name": "x"}, "format": 1}'])
 def test_a_list_of_somebody_else_is_not_replaced(text: str, mirror: Path) -> None:
     (mirror / "releases.json").write_text(text)
@@ -816,7 +850,7 @@ def test_a_full_disk_changes_nothing(mirror: Path, monkeypatch: pytest.MonkeyPat
     real = write._write_file
 
     def fail_late(path: Path, content: bytes) -> None:
-        if len(written) == 3:
+        if len(written) == 4:
             raise OSError(28, "No space left on device", str(path))
         written.append(path)
         real(path, content)
@@ -866,8 +900,8 @@ def kill(root: Path, moment: int) -> int:
     ).returncode  # fmt: skip
 
 
-# The journal, three menus, the list.
-MOMENTS = range(1, 6)
+# The journal, three menus, the page, the list.
+MOMENTS = range(1, 7)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -923,7 +957,7 @@ def test_what_a_kill_left_goes_even_if_it_is_not_written_again(mirror: Path) -> 
     assert (mirror / "pxelinux.cfg/.default.new").exists()
     shutil.rmtree(added)
     tree(mirror, f"arm64/{MIDDLE}", "arm64", MIDDLE)  # PXELINUX's menu is as it was
-    assert run(mirror).written == ("grub.cfg", "menu.ipxe", "releases.json")
+    assert run(mirror).written == ("grub.cfg", "index.html", "menu.ipxe", "releases.json")
     assert contents(mirror).keys() == set(ALL)
 
 

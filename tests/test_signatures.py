@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from conftest import STAMP, release_settings, storedir_stage2, write_stage2
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from test_flat import RELEASE
 from test_golden import MEMTEST
 from test_manifest import rewrite
@@ -143,6 +146,23 @@ def test_no_key_and_no_private_path_reaches_the_tree(signed: Path, keys: Keys) -
         assert str(keys.key.parent).encode() not in content, name
         assert str(keys.ring.home).encode() not in content, name
         assert secret not in content, name
+
+
+def test_the_page_tells_who_signed_and_how_to_check(signed: Path, keys: Keys) -> None:
+    text = html.unescape((signed / "index.html").read_text())
+    assert f"OpenPGP key <code>{keys.ring.fingerprints('release')[0]}</code>" in text
+    certificate = x509.load_pem_x509_certificates(keys.certificate.read_bytes())[0]
+    assert f"<code>{certificate.fingerprint(SHA256()).hex()}</code>" in text
+    command = (
+        "gpg --decrypt DIGESTS.asc | sed -n '/^# SHA512 HASH/{n;p}' | sha512sum --check --quiet"
+    )
+    assert f"<pre><code>{command}</code></pre>" in text
+    assert f"  {command}\n" in (signed / "README.txt").read_text()
+    done = subprocess.run(command, shell=True, cwd=signed, check=True, capture_output=True)
+    assert b"Good signature" in done.stderr
+    (signed / "boot.ipxe").write_text("changed")
+    done = subprocess.run(command, shell=True, cwd=signed, check=False, capture_output=True)
+    assert (done.returncode, done.stdout) == (1, b"boot.ipxe: FAILED\n")
 
 
 def test_the_script_checks_if_asked(signed: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.console import Advance, Console
 from catalyst_pxeboot.errors import PxebootError
 
 if TYPE_CHECKING:
@@ -64,22 +66,27 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from catalyst_pxeboot.pipeline import build, make_plan
 
     if arguments.dry_run:
-        plan = make_plan(spec)
+        with _Progress(console) as progress:
+            plan = make_plan(spec, report=console.detail, progress=progress)
         console.result(describe.plan_data(plan))
         for line in describe.plan_lines(plan):
             console.line(line)
         return
-    built = build(spec, report=console.step)
+    with _Progress(console) as progress:
+        built = build(spec, report=console.step, progress=progress)
     console.result(describe.built_data(built))
     for line in describe.built_warnings(built):
         console.warning(line)
     for line in describe.built_lines(built):
         console.step(line)
+    if arguments.source:
+        console.step(f"Serve it: catalyst-pxeboot serve {shlex.quote(str(built.output))}")
     for file in built.files:
         console.detail(f"{file.path}  {file.role}, {file.bytes} bytes, {file.origin}")
 
 
 def _read_spec(arguments: argparse.Namespace) -> Spec:
+    from catalyst_pxeboot.sourcename import default_output
     from catalyst_pxeboot.spec import check_keys, parse_folders, parse_settings
     from catalyst_pxeboot.specfile import read_conf, read_spec
 
@@ -88,7 +95,7 @@ def _read_spec(arguments: argparse.Namespace) -> Spec:
         arguments.usage_error("build takes either -f SPEC, or --source ISO or folder")
     changes: dict[str, object] = dict(arguments.set)
     if arguments.keyring:
-        changes["pxeboot/keyring"] = str(arguments.keyring)
+        changes["pxeboot/keyring"] = str(arguments.keyring.absolute())
     conf = read_conf(arguments.config)
     if arguments.file:
         keys: dict[str, object] = {**read_spec(arguments.file), **changes}
@@ -99,9 +106,33 @@ def _read_spec(arguments: argparse.Namespace) -> Spec:
                 hint="give the spec whose target is pxeboot",
             )
         return parse_settings({**conf, **keys})
-    if not (arguments.source and arguments.output):
-        arguments.usage_error("build needs both --source and --output")
+    if not arguments.source:
+        arguments.usage_error("build needs --source ISO or folder")
     if arguments.subarch:
         changes["subarch"] = arguments.subarch
     check_keys(list(changes), required=())
-    return parse_folders(arguments.source, arguments.output, {**conf, **changes})
+    output = arguments.output or default_output(arguments.source)
+    return parse_folders(arguments.source, output, {**conf, **changes})
+
+
+class _Progress:
+    """Shows one thing after the other, as the pipeline comes to it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stack = ExitStack()
+        self._what = ""
+        self._advance: Advance
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what != self._what:
+            self._stack.close()
+            self._what = what
+            self._advance = self._stack.enter_context(self._console.progress(what, total))
+        self._advance(done)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stack.close()

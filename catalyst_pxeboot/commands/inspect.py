@@ -27,8 +27,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Tell what is in it."""
     from catalyst_pxeboot import describe
+    from catalyst_pxeboot.isosource import open_source
     from catalyst_pxeboot.publish import MANIFEST
-    from catalyst_pxeboot.source import read_source
     from catalyst_pxeboot.verify import read_manifest
 
     if (arguments.tree / MANIFEST).exists():
@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         lines = describe.tree_lines(arguments.tree, manifest)
         console.result({"tree": str(arguments.tree), "manifest": manifest})
     else:
-        source = read_source(arguments.tree)
-        lines = list(describe.source_lines(source))
-        console.result({"source": describe.source_data(source)})
+        with open_source(arguments.tree) as source:
+            lines = list(describe.source_lines(source))
+            console.result({"source": describe.source_data(source)})
     for line in lines:
         console.line(line)

@@ -15,8 +15,8 @@ from typing import Final
 from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.reading import open_regular
 
-_SUPERBLOCK: Final = struct.Struct("<4sIIIIHHHHHHQQ")
-_SIZE: Final = 96  # bytes of the whole superblock; the rest are places of tables
+_FIELDS: Final = struct.Struct("<4sIIIIHHHHHHQQ")
+SUPERBLOCK: Final = 96  # bytes of the whole superblock; the rest are places of tables
 _COMPRESSIONS: Final = ("gzip", "lzma", "lzo", "xz", "lz4", "zstd")
 _HINT: Final = "copy the image anew, or let catalyst build the live image anew"
 
@@ -42,18 +42,27 @@ def read_squashfs(path: Path) -> Squashfs:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        head = file.read(_SIZE)
+        head = file.read(SUPERBLOCK)
+    return parse_squashfs(head, path=path, size=size)
+
+
+def parse_squashfs(head: bytes, *, path: Path, size: int) -> Squashfs:
+    """Read the superblock at the start of `head`, of a squashfs of `size` bytes called `path`.
+
+    Raises `FormatError` as `read_squashfs` does.
+    """
     if head[:4] != b"hsqs":
         found = "nothing" if not head else head[:4].hex(" ")
         raise FormatError(
             f"{path}: expected a squashfs image (it begins with hsqs), found {found}", hint=_HINT
         )
-    if len(head) < _SIZE:
+    if len(head) < SUPERBLOCK:
         raise FormatError(
-            f"{path}: truncated: a squashfs superblock has {_SIZE} bytes, the file has {len(head)}",
+            f"{path}: truncated: a squashfs superblock has {SUPERBLOCK} bytes, the file has"
+            f" {len(head)}",
             hint=_HINT,
         )
-    fields = _SUPERBLOCK.unpack_from(head)
+    fields = _FIELDS.unpack_from(head)
     created, block_size, _fragments, code, block_log = fields[2:7]
     major, minor, _root, used = fields[9:13]
     if (major, minor) != (4, 0):
@@ -77,7 +86,7 @@ def read_squashfs(path: Path) -> Squashfs:
         raise FormatError(
             f"{path}: truncated: superblock says {used} bytes, file has {size}", hint=_HINT
         )
-    if used < _SIZE:
+    if used < SUPERBLOCK:
         raise FormatError(
             f"{path}: damaged: superblock says {used} bytes, fewer than it has itself", hint=_HINT
         )

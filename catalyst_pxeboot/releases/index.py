@@ -31,6 +31,13 @@ MENUS: Mapping[str, str] = {
 }
 
 
+#: The same for people; templates/menu/ has its template, too.
+PAGE = "index.html"
+
+#: All that may be written beside the list.
+OWN = frozenset({*MENUS.values(), PAGE})
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """What releases.json says.
@@ -114,7 +121,7 @@ def _release(release: Release) -> dict[str, Any]:
 
 def _parse_menu(name: str) -> str:
     # What this names may be replaced and removed.
-    if name not in MENUS.values():
+    if name not in OWN:
         raise ValueError(f"{name!r} is no menu")
     return name
 

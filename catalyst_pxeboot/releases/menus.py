@@ -9,9 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot import quoting
+from catalyst_pxeboot import __version__, quoting
+from catalyst_pxeboot.arch import all_arches
+from catalyst_pxeboot.kexec import KEXEC
 from catalyst_pxeboot.model import Loader
-from catalyst_pxeboot.releases.index import MENUS
+from catalyst_pxeboot.pages import PLACEHOLDER, qemu_command
+from catalyst_pxeboot.quoting import LOADER_NAMES
+from catalyst_pxeboot.releases.index import INDEX, MENUS, PAGE
 from catalyst_pxeboot.releases.machines import all_machines, arch_order
 from catalyst_pxeboot.releases.trees import Release
 from catalyst_pxeboot.render import render_file
@@ -41,8 +45,23 @@ class GroupView:
     older_title: str
 
 
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """A tree as the page's template sees it."""
+
+    title: str
+    path: str
+    arch: str
+    subarch: str
+    made: str  # UTC
+    memory: int  # MiB; 0 where it is not known
+    loaders: tuple[str, ...]  # as people write them
+
+
 def render_menus(releases: Sequence[Release], *, templates: Path | None) -> Mapping[str, bytes]:
-    """Render the menu of each loader that one of `releases` has a configuration for, by its path.
+    """Render the menu of each loader that one of `releases` has a configuration for, and the page.
+
+    They are returned by their paths.
 
     A file in the folder `templates` replaces the shipped template of the same relative name.
     Raises `TemplateError` for a faulty template.
@@ -63,7 +82,65 @@ def render_menus(releases: Sequence[Release], *, templates: Path | None) -> Mapp
                 "machines": [machine for machine in all_machines() if machine.name in used],
             }
             menus[path] = render_file(f"{_TEMPLATES}/{path}", values, templates).content
+    menus[PAGE] = _render_page(releases, menus, titles, templates)
     return menus
+
+
+def _render_page(
+    releases: Sequence[Release],
+    menus: Mapping[str, bytes],
+    titles: Mapping[str, str],
+    templates: Path | None,
+) -> bytes:
+    """Render the page of all trees that a loader leads to; the texts of others are not checked."""
+    releases = [release for release in releases if release.configs]
+    offered = {loader: path for loader, path in MENUS.items() if path in menus}
+    groups = [
+        (newest, older)
+        for newest, *older in (
+            [_view_row(release, titles[release.path]) for release in group]
+            for group in group_releases(releases)
+        )
+    ]
+    values: dict[str, Any] = {
+        "groups": [{"newest": newest, "older": older} for newest, older in groups],
+        "menus": offered,
+        "qemu": _qemu(releases, offered),
+        "kexec": KEXEC,
+        "index": INDEX,
+        "placeholder": PLACEHOLDER,
+        "version": __version__,
+    }
+    return render_file(f"{_TEMPLATES}/{PAGE}", values, templates).content
+
+
+def _qemu(releases: Sequence[Release], menus: Mapping[str, str]) -> str:
+    """Write the command that shows iPXE's menu in QEMU; empty if no tree boots there."""
+    if Loader.IPXE not in menus:
+        return ""
+    for arch in all_arches():
+        able = [
+            release.configs[Loader.IPXE].memory.get(arch.qemu.firmware, 0)
+            for release in releases
+            if arch.qemu and arch.qemu.http and release.arch == arch.name
+            if Loader.IPXE in release.configs
+        ]
+        if able and arch.qemu:
+            return qemu_command(arch.qemu, max(able), f"{PLACEHOLDER}/{menus[Loader.IPXE]}")
+    return ""
+
+
+def _view_row(release: Release, title: str) -> RowView:
+    memory = [count for config in release.configs.values() for count in config.memory.values()]
+    return RowView(
+        title=title,
+        path=release.path,
+        arch=release.arch,
+        subarch=release.subarch,
+        made=release.time.replace("T", " ").removesuffix("Z")[:16],
+        memory=mebibytes(max(memory, default=0)),
+        loaders=tuple(LOADER_NAMES[Loader(name)] for name in release.configs),
+    )
 
 
 def group_releases(releases: Iterable[Release]) -> list[list[Release]]:

@@ -19,15 +19,15 @@ from pathlib import Path
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.errors import PublishError, TemplateError, from_os_error
 from catalyst_pxeboot.publish import GENERATOR, MANIFEST, own_names, take_lock
-from catalyst_pxeboot.releases.index import INDEX, MENUS, Index, read_index, render_index
+from catalyst_pxeboot.releases.index import INDEX, OWN, PAGE, Index, read_index, render_index
 from catalyst_pxeboot.releases.trees import Found, find_releases
 from catalyst_pxeboot.resources import templates_folder
 
 _LOCK = f".{INDEX}.lock"
 _JOURNAL = f".{INDEX}.journal"
 
-#: Below the shipped templates: those that menus are rendered by.
-_OURS = "menu"
+#: Below the shipped templates: those that menus and the page are rendered by.
+_OURS = ("menu", "page")
 
 _ELSEWHERE = "move it away, or give another folder"
 
@@ -130,9 +130,14 @@ def _write_menu(
     # Only now: it takes Jinja2.
     from catalyst_pxeboot.releases.menus import render_menus
 
-    menus = render_menus(found.releases, templates=templates)
+    menus = dict(render_menus(found.releases, templates=templates))
     digests = {name: _digest(content) for name, content in menus.items()}
     own = _own_digests(root, before, digests)
+    warnings = found.warnings
+    if foreign := _foreign_page(root, own):
+        warnings = (*warnings, foreign)
+        for names in (menus, digests, own):
+            names.pop(PAGE)
     on_disk = {name: _digest_on_disk(root, name) for name in {*menus, *own}}
     _check_own(root, on_disk, own)
     contents = {name: menus[name] for name in sorted(menus) if digests[name] != on_disk[name]}
@@ -144,7 +149,21 @@ def _write_menu(
         report(f"{'would write' if dry_run else 'written'}: {root / name}")
     for name in gone:
         report(f"{'would remove' if dry_run else 'removed'}: {root / name}: no tree has it")
-    return MenuWritten(len(found.releases), len(found.read), found.warnings, tuple(contents))
+    return MenuWritten(len(found.releases), len(found.read), warnings, tuple(contents))
+
+
+def _foreign_page(root: Path, own: Mapping[str, frozenset[str]]) -> str:
+    """Return why the page is not written; empty if it may be.
+
+    A mirror may have a page of its own there, and no client boots by it: it stays as it is.
+    """
+    try:
+        digest = _digest_on_disk(root, PAGE)
+    except PublishError as error:
+        return f"{error.message}; left as it is"
+    if digest is None or digest in own[PAGE]:
+        return ""
+    return f"{root / PAGE}: is not as {GENERATOR} wrote it; left as it is"
 
 
 def _why(found: Found) -> str:
@@ -163,7 +182,7 @@ def _digest_templates(templates: Path | None) -> str:
     """Return the sha256 of all that the menus are rendered by, and of the program's version."""
     state = hashlib.sha256(__version__.encode())
     shipped = templates_folder()
-    folders = [(shipped, shipped / _OURS)]
+    folders = [(shipped, shipped / name) for name in _OURS]
     if templates is not None:
         if not templates.is_dir():
             raise TemplateError(
@@ -202,7 +221,7 @@ def _digest_on_disk(root: Path, name: str) -> str | None:
 
 def _own_digests(
     root: Path, before: Index | None, wanted: Mapping[str, str]
-) -> Mapping[str, frozenset[str]]:
+) -> dict[str, frozenset[str]]:
     """Return by file the digests of what this program may have written there."""
     own = {name: {digest} for name, digest in wanted.items()}
     for name, digest in before.menus.items() if before else ():
@@ -213,7 +232,7 @@ def _own_digests(
         lines = []
     for line in lines:
         digest, _, name = line.partition("  ")
-        if name in MENUS.values():
+        if name in OWN:
             own.setdefault(name, set()).add(digest)
     return {name: frozenset(digests) for name, digests in own.items()}
 

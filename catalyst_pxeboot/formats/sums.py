@@ -1,0 +1,47 @@
+"""Digest files: catalyst's `FILE.DIGESTS` and `FILE.sha256`, and those of sha256sum and the like.
+
+Source of the format: catalyst's base/genbase.py, coreutils' manual (cksum).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+_HEADER: Final = re.compile(r"# (?P<algorithm>[A-Za-z0-9_-]+) HASH")
+_LINUX: Final = re.compile(r"(?P<digest>[0-9A-Fa-f]{32,128}) [ *](?P<name>.+)")
+_BSD: Final = re.compile(
+    r"(?P<algorithm>[A-Za-z0-9_-]+) \((?P<name>.+)\) = (?P<digest>[0-9A-Fa-f]{32,128})"
+)
+#: What a line without a header above it is, by its digits.
+_BY_DIGITS: Final = {64: "sha256", 96: "sha384", 128: "sha512"}
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A line of a digest file: `name` without folders, `digest` in lower-case hexadecimal."""
+
+    algorithm: str
+    name: str
+    digest: str
+
+
+def parse_sums(text: str) -> Iterator[Sum]:
+    """Yield the digests of a digest file; what is none (a signature, a comment) is stepped over."""
+    header = ""
+    for line in text.splitlines():
+        if found := _HEADER.fullmatch(line.rstrip()):
+            header = found["algorithm"]
+        elif found := _BSD.fullmatch(line.rstrip()):
+            yield _sum(found["algorithm"], found["name"], found["digest"])
+        elif found := _LINUX.fullmatch(line.rstrip()):
+            algorithm = header or _BY_DIGITS.get(len(found["digest"]), "")
+            if algorithm:
+                yield _sum(algorithm, found["name"], found["digest"])
+
+
+def _sum(algorithm: str, name: str, digest: str) -> Sum:
+    return Sum(algorithm.lower(), PurePosixPath(name).name, digest.lower())
