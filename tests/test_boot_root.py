@@ -18,7 +18,7 @@ import pytest
 from nfsserver import EXPORT, NfsServer, serve_nfs
 from test_boot import IPXE_BIOS, IPXE_EFI, TIMEOUT, boot, changed, make_tree
 
-from catalyst_pxeboot.lab.boot import BootResult, Verdict, watch_machine
+from catalyst_pxeboot.lab.boot import BootResult
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.machine import (
     BIOS,
@@ -39,6 +39,7 @@ from catalyst_pxeboot.lab.network import (
 from catalyst_pxeboot.lab.paths import Scheme, find_paths
 from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.lab.serve import TreeServer, running_server
+from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
+import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import boottable
 import pytest
 
+from catalyst_pxeboot import cli
 from catalyst_pxeboot.arch import all_arches
 from catalyst_pxeboot.dhcp import render_dhcp
-from catalyst_pxeboot.errors import CommandError, PxebootError
-from catalyst_pxeboot.lab import boot, boottest, machine, network, services
-from catalyst_pxeboot.lab.boot import Verdict, boot_tree, user_boot_file
+from catalyst_pxeboot.errors import CommandError, PublishError, PxebootError
+from catalyst_pxeboot.lab import boot, boottest, machine, network, services, watch
+from catalyst_pxeboot.lab.boot import boot_tree, user_link
 from catalyst_pxeboot.lab.boottest import (
     boot_test,
     judge,
@@ -35,6 +40,7 @@ from catalyst_pxeboot.lab.machine import (
     Accel,
     Client,
     Flash,
+    Front,
     StreamLink,
     TapLink,
     UserLink,
@@ -48,9 +54,12 @@ from catalyst_pxeboot.lab.paths import (
     BootPath,
     choose_paths,
     find_paths,
+    parse_firmware,
+    parse_loaders,
     rotate_paths,
 )
 from catalyst_pxeboot.lab.plainrom import Disguise, disguised_link, split_frames
+from catalyst_pxeboot.lab.qmp import save_screen
 from catalyst_pxeboot.lab.report import junit_text, table_lines, write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.lab.serve import Request, TreeServer, serve_tree
@@ -58,12 +67,20 @@ from catalyst_pxeboot.lab.services import (
     Site,
     choose_loader,
     http_bytes,
-    nginx_config,
     path_site,
     read_site,
     tftp_bytes,
 )
+from catalyst_pxeboot.lab.treemenu import (
+    TreeMenu,
+    add_arguments,
+    read_menu,
+    view_tree,
+    why_mute,
+)
+from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.model import Firmware, Loader, Server
+from catalyst_pxeboot.server.children import running
 
 COMMON = """
 -nodefaults -no-user-config -machine q35,graphics=off -accel tcg,thread=multi -cpu max -m 1024
@@ -89,7 +106,9 @@ def argv(
     return list(
         qemu_argv(
             client.machine,
-            UserLink(Path(tree), user_boot_file(client, 8123)),
+            user_link(
+                Path(tree), client.loader, client.entry, 8123, arguments="", scratch=Path("/run")
+            ),
             qemu=Path("/bin/qemu"),
             accel=accel,
             memory_mib=client.memory_mib,
@@ -375,7 +394,7 @@ def test_server_knows_no_other_method(server: TreeServer) -> None:
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty tree, and a `qemu` beside it that a test writes."""
     (tmp_path / "tree").mkdir()
-    monkeypatch.setattr(boot, "_PROMPT", 0.05)
+    monkeypatch.setattr(watch, "_PROMPT", 0.05)
     monkeypatch.setattr(boot, "find_qemu", lambda _machine: tmp_path / "qemu")
     return tmp_path / "tree"
 
@@ -415,7 +434,7 @@ def test_boot_kills_the_machine_when_judging_fails(
     def broken(line: str, raw: bytes) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(boot._Console, "_keep", broken)
+    monkeypatch.setattr(watch._Console, "_keep", broken)
     with pytest.raises(KeyboardInterrupt):
         judge_boot(tree, f"echo $$ > {tmp_path}/pid; echo reached; exec sleep 60")
     with pytest.raises(ProcessLookupError):
@@ -435,6 +454,10 @@ def test_boot_kills_the_machine_when_judging_fails(
             r"printf 'Loading image.squashfs...failed: No such file or directory\r\nboot: '; "
             "exec sleep 60",
             "the console shows 'Loading image.squashfs...failed:'",
+        ),
+        (
+            "echo 'This did not work: gentoo. The reason stands above.'; exec sleep 60",
+            "the console shows 'This did not work: gentoo. The reason stands above.'",
         ),
     ],
 )
@@ -467,7 +490,7 @@ def test_boot_types_at_a_prompt(tree: Path) -> None:
     script = "printf 'any key: 3 '; read a; echo; printf '=> '; read b; echo; echo reached $a$b"
     argv = [str(_script(tree.parent / "qemu", script))]
     typed = ((r"any key", "one\n"), (r"^=> $", "two\n"))
-    verdict = boot.watch_machine(argv, until=re.compile("^reached"), timeout=10, typed=typed)
+    verdict = watch_machine(argv, until=re.compile("^reached"), timeout=10, typed=typed)
     assert (verdict.passed, verdict.reason) == (True, "reached onetwo")
 
 
@@ -526,10 +549,53 @@ def test_find_paths_by_number_and_name() -> None:
 
 
 def test_choose_paths() -> None:
-    names = [path.name for path in choose_paths(PATHS, arch="amd64", loader=Loader.PXELINUX)]
-    assert names == ["bios-pxelinux", "bios-lpxelinux", "proxy-bios-pxelinux"]
-    names = [path.name for path in choose_paths(PATHS, arch="x86", firmware=Firmware.EFI)]
-    assert names == ["ia32-grub"]
+    def names(arch: str, firmware: str = "", loaders: str = "") -> list[str]:
+        chosen = choose_paths(
+            PATHS,
+            arch=arch,
+            firmware=parse_firmware(firmware) if firmware else (),
+            loaders=parse_loaders(loaders) if loaders else (),
+        )
+        return [path.name for path in chosen]
+
+    assert names("amd64", loaders="pxelinux") == [
+        "bios-pxelinux", "bios-lpxelinux", "proxy-bios-pxelinux",
+    ]  # fmt: skip
+    assert names("x86", "uefi") == names("x86", "efi") == ["ia32-grub"]
+    assert names("amd64", "uefi-ia32, uefi-x64", "grub") == [
+        "x64-grub", "x64-http-grub", "x64-secure-grub", "ia32-grub", "proxy-x64-grub",
+    ]  # fmt: skip
+    assert names("arm64", "uefi-arm64", "ipxe,uboot") == ["arm64-ipxe"]
+    assert names("arm", "uefi-arm") == ["arm-grub"]
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "message"),
+    [
+        (
+            parse_firmware,
+            "bios,uefi-x86",
+            "--firmware: 'uefi-x86' is none of bios, uefi, efi, uefi-x64, uefi-ia32, uefi-arm64, "
+            "uefi-arm (did you mean 'uefi-x64'?); give one or more of them, with commas between",
+        ),
+        (
+            parse_firmware,
+            "bios,",
+            "--firmware: '' is none of bios, uefi, efi, uefi-x64, uefi-ia32, uefi-arm64, uefi-arm; "
+            "give one or more of them, with commas between",
+        ),
+        (
+            parse_loaders,
+            "lilo",
+            "--loader: 'lilo' is none of ipxe, pxelinux, grub, uboot; give one or more of them, "
+            "with commas between",
+        ),
+    ],
+)
+def test_words_that_choose_no_path(parse: Callable[[str], object], text: str, message: str) -> None:
+    with pytest.raises(PxebootError) as caught:
+        parse(text)
+    assert str(caught.value) == message
 
 
 def test_three_runs_cover_every_path() -> None:
@@ -568,7 +634,7 @@ def test_network_commands() -> None:
 
 
 def test_commands_inside_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "find_program", lambda name: Path("/sbin", name))
+    monkeypatch.setattr(network, "find_ip", lambda: Path("/sbin/ip"))
     net = Network("lab", "lab-other", Subnet())
     assert net.inside(["qemu", "-x"]) == ("/sbin/ip", "netns", "exec", "lab", "qemu", "-x")
     assert net.inside(["d"], "lab-other") == ("/sbin/ip", "netns", "exec", "lab-other", "d")
@@ -732,34 +798,6 @@ def test_bytes_from_nginxs_log() -> None:
     assert http_bytes(log) == {"boot.ipxe": 6633, "image.squashfs": 150, 'a "b"': 0}
 
 
-def test_nginx_config() -> None:
-    assert nginx_config(Site("", Subnet()), Path("/run/lab/tree"), Path("/run/lab")) == (
-        """\
-daemon off;
-user root;
-worker_processes 1;
-pid /run/lab/nginx.pid;
-error_log /run/lab/nginx-error.log;
-events { }
-http {
-  log_format lab escape=json '{"path":"$uri","status":$status,"bytes":$body_bytes_sent}';
-  access_log /run/lab/access.log lab;
-  client_body_temp_path /run/lab/client_body;
-  proxy_temp_path /run/lab/proxy;
-  fastcgi_temp_path /run/lab/fastcgi;
-  uwsgi_temp_path /run/lab/uwsgi;
-  scgi_temp_path /run/lab/scgi;
-  default_type application/octet-stream;
-  sendfile on;
-  server {
-    listen 192.0.2.1:80;
-    root "/run/lab/tree";
-  }
-}
-"""
-    )
-
-
 def test_dnsmasq_configs() -> None:
     assert services.lab_config(Path("/run/lab/dhcp"), Path("/run/lab/own.conf")) == (
         """\
@@ -881,8 +919,11 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     argv = [str(program), "netns", "exec", "lab", "/sbin/dnsmasq"]
     with (
         pytest.raises(CommandError) as caught,
-        services._running(argv, tmp_path / "messages", lambda: False, tmp_path / "log"),
-    ):
+        running(
+            "dnsmasq", argv, messages=tmp_path / "messages", ready=lambda: False,
+            log=tmp_path / "log",
+        ),
+    ):  # fmt: skip
         pass
     assert str(caught.value) == "dnsmasq did not start: illegal keyword at line 3"
 
@@ -891,7 +932,8 @@ def test_a_server_is_stopped(tmp_path: Path) -> None:
     program = _script(tmp_path / "ip", f"echo $$ > {tmp_path}/pid; exec sleep 60")
     argv = [str(program), "netns", "exec", "lab", "/sbin/dnsmasq"]
     ready = (tmp_path / "pid").exists
-    with services._running(argv, tmp_path / "messages", ready, tmp_path / "log"):
+    messages = tmp_path / "messages"
+    with running("dnsmasq", argv, messages=messages, ready=ready, log=tmp_path / "log"):
         pass
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -1009,23 +1051,303 @@ def test_boot_test_runs_what_fits(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"release": {"arch": "amd64"}}')
     seen: list[str] = []
     results = boot_test(
-        tmp_path, loader=Loader.PXELINUX, junit=tmp_path / "junit.xml",
+        tmp_path, loaders=(Loader.PXELINUX,), junit=tmp_path / "junit.xml",
         report=lambda result: seen.append(result.path.name),
     )  # fmt: skip
     assert seen == ["bios-pxelinux", "bios-lpxelinux", "proxy-bios-pxelinux"]
     assert {result.outcome for result in results} == {Outcome.SKIPPED}
     assert (tmp_path / "junit.xml").read_text() == junit_text(results)
     with pytest.raises(PxebootError) as caught:
-        boot_test(tmp_path, loader=Loader.PXELINUX, firmware=Firmware.EFI)
+        boot_test(tmp_path, loaders=(Loader.PXELINUX,), firmware=("uefi",))
     assert str(caught.value) == (
-        f"{tmp_path}: no path fits --firmware and --loader; leave one of the two out"
+        f"{tmp_path}: no client for amd64 is of this --firmware and --loader; there are "
+        "ipxe on bios, pxelinux on bios, grub on bios, ipxe on uefi-x64, grub on uefi-x64, "
+        "grub on uefi-x64-secure, grub on uefi-ia32"
     )
 
 
 def test_the_default_prompt() -> None:
     assert boottest.UNTIL.search("livecd login: ")
     assert boottest.UNTIL.search("livecd login: root (automatic login)")
-    assert not boottest.UNTIL.search("init: login:x")
+    assert boottest.UNTIL.search("Welcome to the Gentoo Linux Minimal Installation CD!")
+    assert boottest.UNTIL.search("Welcome to the Gentoo Linux LiveCD!")
+    assert boottest.UNTIL.search("livecd ~ # ")
+    assert boottest.UNTIL.search("root@livecd.gentoo ~ #")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "init: login:x",
+        "Welcome to Gentoo Linux!",  # systemd, also in an initramfs
+        "Welcome to dracut-059 (Initramfs)!",
+        "dracut:/# ",
+        "rescueshell /newroot # ",
+        "Command line: BOOT_IMAGE=x Welcome to the Gentoo Linux LiveCD!",
+        "  livecd ~ # ",
+        "livecd ~ # ls",
+    ],
+)
+def test_what_is_no_prompt_of_a_live_system(line: str) -> None:
+    assert not boottest.UNTIL.search(line)
+
+
+def test_a_coloured_prompt_ends_the_boot(tree: Path) -> None:
+    """As Gentoo's shell draws it, with the window's title before it."""
+    script = (
+        r"printf '\033]0;root@livecd:~\007\033[?2004h\033[01;31mlivecd\033[01;34m ~ #"
+        r"\033[00m '; exec sleep 60"
+    )
+    argv = [str(_script(tree.parent / "qemu", script))]
+    verdict = watch_machine(argv, until=boottest.UNTIL, timeout=10)
+    assert (verdict.passed, verdict.reason) == (True, "livecd ~ # ")
+
+
+# --- a tree without a serial console --------------------------------------------------------------
+
+MUTE = """{"release": {"arch": "amd64"}, "menu": {"default": "live", "timeout": null, "entries": [
+ {"name": "serial", "arguments": "cdroot console=ttyS0,115200"},
+ {"name": "live", "arguments": "cdroot console=tty0", "limits":
+  {"ipxe": {"memory_bytes": {"bios": 943718400, "efi": 2140143616}}}}]}}
+"""
+
+
+def test_a_trees_menu(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(MUTE)
+    menu = read_menu(tmp_path)
+    assert (menu.speaks, menu.waits) == (False, True)
+    assert menu.arguments == "console=tty0 console=ttyS0,115200"
+    assert menu.memory_for(Loader.IPXE, Firmware.BIOS, 1024) == 1280
+    assert menu.memory_for(Loader.IPXE, Firmware.EFI, 1024) == 2304
+    assert menu.memory_for(Loader.GRUB, None, 1024) == 1024
+    (tmp_path / "manifest.json").write_text(MUTE.replace("console=tty0", "console=ttyS1"))
+    assert read_menu(tmp_path).speaks
+    (tmp_path / "manifest.json").write_text(MUTE.replace("amd64", "arm64").replace("null", "0"))
+    menu = read_menu(tmp_path)
+    assert menu.arguments == "console=tty0 console=ttyAMA0,115200"
+    assert not menu.waits
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"menu": {"default": "x", "entries": []}}'])
+def test_a_manifest_that_says_nothing_of_the_menu(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    assert read_menu(tmp_path) == TreeMenu()
+
+
+@pytest.mark.parametrize(
+    ("loader", "before", "after"),
+    [
+        (
+            Loader.IPXE,
+            "#!ipxe\n# Menu\n",
+            "#!ipxe\nset cmdline a=b c ${cmdline}\n#!ipxe\n# Menu\n",
+        ),
+        (
+            Loader.GRUB,
+            "# Menu\n",
+            'set cmdline="a=b c $cmdline"\nexport cmdline\n# Menu\n',
+        ),
+        (
+            Loader.PXELINUX,
+            "LABEL x\n  APPEND cdroot\nLABEL y\n  APPEND -\n  SYSAPPEND 2\n",
+            "LABEL x\n  APPEND cdroot a=b c\nLABEL y\n  APPEND a=b c\n  SYSAPPEND 2\n",
+        ),
+    ],
+)
+def test_more_arguments_for_every_entry(loader: Loader, before: str, after: str) -> None:
+    assert add_arguments(loader, before, "a=b c") == after
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_view_of_a_tree(tmp_path: Path, linked: bool) -> None:
+    tree = tmp_path / "tree"
+    (tree / "boot").mkdir(parents=True)
+    (tree / "boot/gentoo").write_text("kernel")
+    (tree / "boot.ipxe").write_text("old")
+    before = os.umask(0o077)
+    try:
+        view = view_tree(tree, tmp_path / "view", {"boot.ipxe": "new"}, linked=linked)
+    finally:
+        os.umask(before)
+    assert (view / "boot.ipxe").stat().st_mode & 0o777 == 0o644
+    assert (view / "boot.ipxe").read_text() == "new"
+    assert (view / "boot/gentoo").read_text() == "kernel"
+    assert (view / "boot/gentoo").is_symlink() is linked
+    assert (tree / "boot.ipxe").read_text() == "old"
+
+
+def test_a_view_on_another_file_system_is_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/x").write_text("x")
+    (tmp_path / "tree/x").chmod(0o644)
+    view = view_tree(tmp_path / "tree", tmp_path / "view", {}, linked=False)
+    assert (view / "x").read_text() == "x"
+    assert (view / "x").stat().st_ino != (tmp_path / "tree/x").stat().st_ino
+
+
+def test_what_the_user_network_serves(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "boot.ipxe").write_text("#!ipxe\n")
+    loader, entry = Loader.IPXE, "boot.ipxe"
+    plain = user_link(tree, loader, entry, 8123, arguments="", scratch=tmp_path)
+    assert plain == UserLink(tree, "http://10.0.2.2:8123/boot.ipxe")
+    link = user_link(tree, loader, entry, 8123, arguments="a=b", scratch=tmp_path)
+    assert link == UserLink(tmp_path / "view", "boot.ipxe")
+    assert (tmp_path / "view/boot.ipxe").read_text() == (
+        "#!ipxe\nset base-url http://10.0.2.2:8123\n#!ipxe\nset cmdline a=b ${cmdline}\n#!ipxe\n"
+    )
+
+
+def test_a_signed_grub_stays_mute(row_tree: Path) -> None:
+    assert why_mute(row_tree, Loader.GRUB) == ""
+    (row_tree / "boot/grub").mkdir(parents=True)
+    (row_tree / "boot/grub/grub.cfg.sig").touch()
+    assert why_mute(row_tree, Loader.GRUB) == (
+        "GRUB takes only signed configurations, so no console could be added"
+    )
+    assert why_mute(row_tree, Loader.IPXE) == ""
+
+
+def test_a_mute_tree_gets_a_console_and_enter(
+    row_tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (row_tree / "manifest.json").write_text(MUTE)
+    (row_tree / "boot.ipxe").write_text("#!ipxe\n")
+    qemu = _script(tmp_path / "qemu", "printf 'Power off'; read a; echo; echo reached; sleep 60")
+    for module in (boot, boottest):
+        monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
+    monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+    # The stand-in's shell reads a line, and Enter is a carriage return on a serial line.
+    monkeypatch.setattr(boottest, "_ENTER", "\n")
+    result = run_path(row_tree, ROW_1, until=re.compile("^reached"), timeout=10, obstacle="no root")
+    assert (result.outcome, result.cause, result.note) == (
+        Outcome.PASSED,
+        "",
+        "only by QEMU's user network: no root; console=tty0 console=ttyS0,115200 was added to the "
+        "kernel's arguments, so that it be heard",
+    )
+
+
+def test_a_failed_boot_has_a_cause(
+    row_tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    qemu = _script(tmp_path / "qemu", "echo 'System is deadlocked on memory'; exit 1")
+    for module in (boot, boottest):
+        monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
+    monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+    result = run_path(
+        row_tree, ROW_1, timeout=10, memory_mib=300, obstacle="no root",
+        screenshot=tmp_path / "shot.png",
+    )  # fmt: skip
+    assert result.outcome is Outcome.FAILED
+    assert result.cause == (
+        "the client has too little memory (300 MiB): give more with --memory; "
+        "`catalyst-pxeboot inspect` tells what each root needs"
+    )
+    assert result.note == (
+        "only by QEMU's user network: no root; no picture of the screen: the client had stopped"
+    )
+    assert result.screenshot is None
+    assert result.data()["cause"] == result.cause
+
+
+# --- pictures of the screen -----------------------------------------------------------------------
+
+
+def test_names_of_pictures() -> None:
+    file = Path("out/shot.png")
+    assert boottest.picture_name(None, ROW_1, alone=True) is None
+    assert boottest.picture_name(file, ROW_1, alone=True) == file
+    assert boottest.picture_name(file, ROW_1, alone=False) == Path("out/shot-bios-ipxe.png")
+
+
+def test_argv_with_a_control_socket() -> None:
+    front = Front(display="gtk", serial="vc", control=Path("/run/a,b/control"))
+    words = qemu_argv(BIOS, TapLink("t"), qemu=Path("/q"), accel=Accel.TCG, front=front)
+    assert " ".join(words[words.index("-display") : words.index("-no-reboot")]) == (
+        "-display gtk -vga std -monitor none -serial vc "
+        "-qmp unix:/run/a,,b/control,server=on,wait=off"
+    )
+
+
+@contextmanager
+def qmp_server(control: Path, *answers: str, writes: bool = True) -> Iterator[list[str]]:
+    """Stand in for QEMU's control socket: one answer a command; a picture is "PNG"."""
+    seen: list[str] = []
+
+    def serve() -> None:
+        link, _ = listener.accept()
+        with link, link.makefile("rw") as stream:
+            stream.write('{"QMP": {}}\n')
+            stream.flush()
+            for answer in answers:
+                command = json.JSONDecoder().raw_decode(link.recv(4096).decode())[0]
+                seen.append(command["execute"])
+                if writes and "filename" in command["arguments"]:
+                    Path(command["arguments"]["filename"]).write_bytes(b"PNG")
+                stream.write(f"{answer}\n")
+                stream.flush()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(control))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield seen
+        thread.join()
+
+
+DONE = '{"return": {}}'
+
+
+def test_a_picture_of_the_screen(tmp_path: Path) -> None:
+    file = tmp_path / "shot.png"
+    file.write_bytes(b"old")
+    answers = (DONE, '{"event": "RESUME"}\n' + DONE)
+    with qmp_server(tmp_path / "control", *answers) as seen:
+        save_screen(tmp_path / "control", file)
+    assert seen == ["qmp_capabilities", "screendump"]
+    assert file.read_bytes() == b"PNG"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["control", "shot.png"]
+
+
+def test_a_picture_that_qemu_refuses(tmp_path: Path) -> None:
+    file = tmp_path / "shot.png"
+    answer = '{"error": {"desc": "Parameter \'format\' is unexpected"}}'
+    with (
+        qmp_server(tmp_path / "control", DONE, answer, writes=False),
+        pytest.raises(CommandError) as caught,
+    ):
+        save_screen(tmp_path / "control", file)
+    assert str(caught.value) == (
+        "QEMU refused screendump: Parameter 'format' is unexpected; "
+        "a picture of the screen needs QEMU 7.1 or newer, built with PNG"
+    )
+    assert not file.exists()
+
+
+def test_a_picture_without_qemu(tmp_path: Path) -> None:
+    with pytest.raises(CommandError) as caught:
+        save_screen(tmp_path / "control", tmp_path / "shot.png")
+    assert str(caught.value) == (
+        "QEMU did not answer on its control socket: [Errno 2] No such file or directory"
+    )
+
+
+def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
+    with (
+        qmp_server(tmp_path / "control", DONE, DONE),
+        pytest.raises(PublishError) as caught,
+    ):
+        save_screen(tmp_path / "control", tmp_path / "none/shot.png")
+    assert caught.value.message.startswith(f"{tmp_path}/none/shot.png could not be written: No ")
 
 
 # --- reports --------------------------------------------------------------------------------------
@@ -1034,7 +1356,7 @@ RESULTS = (
     PathResult(ROW_1, Outcome.PASSED, 51.44, "reached quiet", FETCHED, ("reached",), "disguised"),
     PathResult(
         ROW_6, Outcome.FAILED, 3.0, "the console shows '<x>'", {"http:ipxe.efi": 0},
-        ("a & b", "bell \x07 end"),
+        ("a & b", "bell \x07 end"), cause="no file", screenshot=Path("shot.png"),
     ),
     PathResult(PROXY, Outcome.SKIPPED, 0.0, "dnsmasq is missing", {}, ()),
 )  # fmt: skip
@@ -1047,6 +1369,7 @@ def test_table() -> None:
 6   x64-http-ipxe        uefi-x64  http:ipxe.efi > http:boot.ipxe               own    failed   3.0      0 B
 13  proxy-bios-pxelinux  bios      tftp:pxelinux.0 > tftp:pxelinux.cfg/default  proxy  skipped  -        -
 x64-http-ipxe failed: the console shows '<x>'
+x64-http-ipxe likely cause: no file
 proxy-bios-pxelinux skipped: dnsmasq is missing
 note: disguised (bios-ipxe)
 1 passed, 1 failed, 1 skipped
@@ -1068,9 +1391,11 @@ tftp:undionly.kpxe 74213
 note: disguised</system-out>
   </testcase>
   <testcase classname="06.uefi-x64" name="x64-http-ipxe" time="3.0">
-   <failure message="the console shows '&lt;x&gt;'">a &amp; b
+   <failure message="the console shows '&lt;x&gt;'">likely cause: no file
+a &amp; b
 bell ? end</failure>
-   <system-out>http:ipxe.efi 0</system-out>
+   <system-out>http:ipxe.efi 0
+[[ATTACHMENT|shot.png]]</system-out>
   </testcase>
   <testcase classname="13.bios" name="proxy-bios-pxelinux" time="0.0">
    <skipped message="dnsmasq is missing" />
@@ -1078,6 +1403,69 @@ bell ? end</failure>
  </testsuite>
 </testsuites>
 """  # noqa: E501 - the file as it is
+    )
+
+
+def test_results_for_machines() -> None:
+    assert RESULTS[1].data() == {
+        "name": "x64-http-ipxe",
+        "firmware": "uefi-x64",
+        "loader": "ipxe",
+        "dhcp": "own",
+        "chain": ["http:ipxe.efi", "http:boot.ipxe"],
+        "outcome": "failed",
+        "seconds": 3.0,
+        "reason": "the console shows '<x>'",
+        "cause": "no file",
+        "note": "",
+        "screenshot": "shot.png",
+        "fetched": {"http:ipxe.efi": 0},
+        "console": ["a & b", "bell \x07 end"],
+    }
+
+
+def test_the_command_for_machines(
+    row_tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (row_tree / "manifest.json").write_text(MUTE)
+    monkeypatch.setattr(machine, "find_program", lambda name: None)
+    argv = ["boot-test", str(row_tree), "--firmware", "bios", "--loader", "ipxe", "--json"]
+    assert cli.main(argv) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["command"], told["ok"], told["tree"]) == ("boot-test", False, str(row_tree))
+    assert [path["name"] for path in told["paths"]] == ["bios-ipxe", "proxy-bios-ipxe"]
+    assert {path["outcome"] for path in told["paths"]} == {"skipped"}
+    assert told["problems"] == [
+        {
+            "message": f"{row_tree}: 0 of 2 paths failed, 0 passed",
+            "hint": "the table says what each path lacks",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--memory", "0"], "argument --memory: '0' is not a number above 0"),
+        (["--timeout", "nan"], "argument --timeout: 'nan' is not a number above 0"),
+        (["--until", "("], "argument --until: '(' is no regular expression: "),
+    ],
+)
+def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["boot-test", "tree", *words])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--junit", "--screenshot"])
+def test_results_without_a_folder(
+    row_tree: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["boot-test", str(row_tree), option, f"{row_tree}/none/x"]) == 1
+    assert capsys.readouterr().err == (
+        f"catalyst-pxeboot: error: {option}: there is no folder {row_tree}/none; "
+        "make it, or name another\n"
     )
 
 

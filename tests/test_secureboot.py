@@ -19,7 +19,7 @@ import pytest
 from conftest import STAMP
 
 from catalyst_pxeboot.errors import CommandError
-from catalyst_pxeboot.lab.boot import Verdict, prepare_flash, watch_machine
+from catalyst_pxeboot.lab.boot import prepare_flash
 from catalyst_pxeboot.lab.machine import (
     UEFI_X64_SECURE,
     Accel,
@@ -28,6 +28,7 @@ from catalyst_pxeboot.lab.machine import (
     find_qemu,
     qemu_argv,
 )
+from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.loaders import is_signed
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_folders

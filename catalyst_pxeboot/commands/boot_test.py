@@ -16,16 +16,35 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "boot-test",
         help="boot a netboot tree in QEMU",
         description="Boot a netboot tree in QEMU along every path that its loaders have, until"
-        " the live system asks for a login. As root on a network of its own with real DHCP, TFTP"
-        " and web servers; otherwise on QEMU's, as far as that goes.",
+        " the live system shows its prompt. As root on a network of its own with real DHCP, TFTP"
+        " and web servers; otherwise on QEMU's, as far as that goes. Of a failed boot the last"
+        " lines of the console and the likely cause are told.",
         allow_abbrev=False,
     )
     parser.add_argument("tree", type=Path, metavar="TREE", help="netboot tree")
-    parser.add_argument("--firmware", choices=["bios", "efi"], help="only clients with this")
-    parser.add_argument("--loader", choices=["ipxe", "pxelinux", "grub"], help="only by this")
-    parser.add_argument("--memory", type=int, metavar="MIB", help="the client's memory (1024)")
-    parser.add_argument("--timeout", type=float, metavar="S", help="for each boot (300)")
-    parser.add_argument("--until", type=_pattern, metavar="REGEX", help="console line to wait for")
+    parser.add_argument(
+        "--firmware", metavar="LIST",
+        help="only these clients: bios, uefi (any), uefi-x64, uefi-ia32, uefi-arm64, uefi-arm, with"
+        " commas between",
+    )  # fmt: skip
+    parser.add_argument(
+        "--loader", metavar="LIST", help="only by these: ipxe, pxelinux, grub, uboot"
+    )
+    parser.add_argument(
+        "--memory", type=mebibytes, metavar="MIB",
+        help="the client's memory (1024, or more if the tree asks for it)",
+    )  # fmt: skip
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for each boot (300)")
+    parser.add_argument(
+        "--until", type=_pattern, metavar="REGEX",
+        help="console line that shows that the live system is up (the prompt or the banner of"
+        " Gentoo's live images)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--screenshot", type=Path, metavar="FILE",
+        help="save a picture of the screen at the end, as PNG; of several boots each has its own,"
+        " with the path's name in it",
+    )  # fmt: skip
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
     parser.set_defaults(run=run)
 
@@ -37,22 +56,43 @@ def _pattern(text: str) -> re.Pattern[str]:
         raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
 
 
+def mebibytes(text: str) -> int:
+    """Read an amount of memory. Raises `ArgumentTypeError`."""
+    return int(_number(text, int))
+
+
+def _seconds(text: str) -> float:
+    return _number(text, float)
+
+
+def _number(text: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Boot the tree and tell how far each path came."""
     from catalyst_pxeboot.lab import boottest, report
+    from catalyst_pxeboot.lab.paths import parse_firmware, parse_loaders
     from catalyst_pxeboot.lab.result import Outcome
-    from catalyst_pxeboot.model import Firmware, Loader
 
     results = boottest.boot_test(
         arguments.tree,
-        firmware=Firmware(arguments.firmware) if arguments.firmware else None,
-        loader=Loader(arguments.loader) if arguments.loader else None,
-        memory_mib=arguments.memory or boottest.MEMORY_MIB,
+        firmware=parse_firmware(arguments.firmware) if arguments.firmware else (),
+        loaders=parse_loaders(arguments.loader) if arguments.loader else (),
+        memory_mib=arguments.memory,
         timeout=arguments.timeout or boottest.TIMEOUT,
         until=arguments.until or boottest.UNTIL,
         junit=arguments.junit,
+        screenshot=arguments.screenshot,
         report=lambda result: console.step(f"{result.path.name}: {result.outcome}"),
     )
+    console.result({"tree": str(arguments.tree), "paths": [result.data() for result in results]})
     for line in report.table_lines(results):
         console.line(line)
     passed = [result for result in results if result.outcome is Outcome.PASSED]
@@ -63,7 +103,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if failed or not passed:
         raise PxebootError(
             f"{arguments.tree}: {len(failed)} of {len(results)} paths failed, {len(passed)} passed",
-            hint="the last lines of each console stand above"
+            hint=failed[0].cause or "the last lines of each console stand above"
             if failed
             else "the table says what each path lacks",
         )

@@ -11,15 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.errors import CommandError, PxebootError
-from catalyst_pxeboot.lab.boot import (
-    Verdict,
-    boot_client,
-    first_unreadable,
-    prepare_flash,
-    watch_machine,
-)
+from catalyst_pxeboot.lab.boot import boot_client, first_unreadable, prepare_flash
+from catalyst_pxeboot.lab.causes import Evidence, find_cause
 from catalyst_pxeboot.lab.machine import (
     Accel,
+    Front,
     Link,
     TapLink,
     choose_accel,
@@ -34,6 +30,7 @@ from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, Scheme, choose
 from catalyst_pxeboot.lab.plainrom import disguised_link
 from catalyst_pxeboot.lab.report import write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
+from catalyst_pxeboot.lab.screen import Screen
 from catalyst_pxeboot.lab.services import (
     choose_loader,
     find_dnsmasq,
@@ -42,13 +39,25 @@ from catalyst_pxeboot.lab.services import (
     read_site,
     serve_site,
 )
-from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
+from catalyst_pxeboot.lab.watch import Verdict, watch_machine
+from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.run import find_program
 
-#: What a live system shows when it is up: agetty's prompt, also of an automatic login.
-UNTIL = re.compile(r"(?:^|\s)login: ")
+#: What a live system shows when it is up: agetty's prompt, also of an automatic login; or, where
+#: root is logged in without one as Gentoo's images do it, the banner (/etc/motd, by catalyst's
+#: livecdfs-update.sh) and the shell's prompt.
+UNTIL = re.compile(
+    r"(?:^|\s)login: "
+    r"|^Welcome to the Gentoo Linux .*(?:Installation CD|LiveCD)"
+    r"|^(?:root@)?livecd(?:\.\S+)? ~ # ?$"
+)
 
 TIMEOUT = 300.0  # seconds
 MEMORY_MIB = 1024
+
+_ENTER = "\r"  # what the key sends on a serial line
 
 
 Report = Callable[[PathResult], None]
@@ -57,27 +66,41 @@ Report = Callable[[PathResult], None]
 def boot_test(
     tree: Path,
     *,
-    firmware: Firmware | None = None,
-    loader: Loader | None = None,
-    memory_mib: int = MEMORY_MIB,
+    firmware: Sequence[str] = (),
+    loaders: Sequence[Loader] = (),
+    memory_mib: int | None = None,
     timeout: float = TIMEOUT,
     until: re.Pattern[str] = UNTIL,
     junit: Path | None = None,
+    screenshot: Path | None = None,
     report: Report = lambda _result: None,
 ) -> tuple[PathResult, ...]:
-    """Boot `tree` along every path that its architecture, `firmware` and `loader` leave.
+    """Boot `tree` along every path that its architecture, `firmware` and `loaders` leave.
 
-    `report` is called after each. `junit` names a file for the results. Raises `PxebootError` if
-    `tree` is no netboot tree or no path is left.
+    Without `memory_mib` a client has 1 GiB, or more if the tree's default entry needs it.
+    `report` is called after each. `junit` names a file for the results, `screenshot` one for a
+    picture of the screen; of several paths each has its own, with the path's name in it. Raises
+    `PxebootError` if `tree` is no netboot tree or no path is left.
     """
-    paths = choose_paths(PATHS, arch=read_arch(tree), firmware=firmware, loader=loader)
+    for option, file in (("--junit", junit), ("--screenshot", screenshot)):
+        if file and not file.parent.is_dir():  # told before, not after all boots
+            raise PxebootError(
+                f"{option}: there is no folder {file.parent}", hint="make it, or name another"
+            )
+    arch = read_arch(tree)
+    paths = choose_paths(PATHS, arch=arch, firmware=firmware, loaders=loaders)
     if not paths:
+        known = choose_paths(PATHS, arch=arch)
         raise PxebootError(
-            f"{tree}: no path fits --firmware and --loader", hint="leave one of the two out"
-        )
+            f"{tree}: no client for {arch} is of this --firmware and --loader",
+            hint="there are " + ", ".join(dict.fromkeys(
+                f"{path.loader} on {path.machine.name}" for path in known
+            )),
+        )  # fmt: skip
     results = run_paths(
-        tree, paths, memory_mib=memory_mib, timeout=timeout, until=until, report=report
-    )
+        tree, paths, memory_mib=memory_mib, timeout=timeout, until=until, screenshot=screenshot,
+        report=report,
+    )  # fmt: skip
     if junit:
         write_junit(results, junit)
     return results
@@ -87,10 +110,11 @@ def run_paths(
     tree: Path,
     paths: Sequence[BootPath],
     *,
-    memory_mib: int = MEMORY_MIB,
+    memory_mib: int | None = None,
     timeout: float = TIMEOUT,
     until: re.Pattern[str] = UNTIL,
     logs: Path | None = None,
+    screenshot: Path | None = None,
     report: Report = lambda _result: None,
 ) -> tuple[PathResult, ...]:
     """Run `paths` one after the other. `logs` is a folder for the consoles."""
@@ -101,17 +125,25 @@ def run_paths(
             tree, path,
             memory_mib=memory_mib, timeout=timeout, until=until, obstacle=obstacle,
             log=logs / f"{path.name}.log" if logs else None,
+            screenshot=picture_name(screenshot, path, alone=len(paths) == 1),
         )  # fmt: skip
         report(result)
         results.append(result)
     return tuple(results)
 
 
+def picture_name(file: Path | None, path: BootPath, *, alone: bool) -> Path | None:
+    """Name the picture of a path: `file` as it is, or with the path's name before its ending."""
+    if file is None or alone:
+        return file
+    return file.with_name(f"{file.stem}-{path.name}{file.suffix}")
+
+
 def run_path(
     tree: Path,
     path: BootPath,
     *,
-    memory_mib: int = MEMORY_MIB,
+    memory_mib: int | None = None,
     timeout: float = TIMEOUT,
     until: re.Pattern[str] = UNTIL,
     log: Path | None = None,
@@ -119,6 +151,7 @@ def run_path(
     config: str | None = None,
     complaint: re.Pattern[str] | None = None,
     obstacle: str | None = None,
+    screenshot: Path | None = None,
 ) -> PathResult:
     """Boot a client along `path` and wait until a line of its console matches `until`.
 
@@ -127,6 +160,7 @@ def run_path(
     tree is a broken one: the path passes when a line of the console matches that and not `until`.
     `obstacle` says why there can be no network of our own, as `why_no_network` does, which is
     asked if nothing is given; QEMU's user network takes its place then where it can.
+    `screenshot` receives a picture of the screen at the end.
     """
     tree = tree.resolve()
     if path.closed and not path.offered(tree):
@@ -150,26 +184,41 @@ def run_path(
     watched = until
     if complaint:
         watched = re.compile(f"(?:{complaint.pattern})|(?:{until.pattern})")
+    menu = read_menu(tree)
+    mute = "" if menu.speaks else why_mute(tree, path.loader)
+    task = _Task(
+        tree, path, menu,
+        memory_mib=memory_mib or menu.memory_for(path.loader, path.machine.firmware, MEMORY_MIB),
+        timeout=timeout,
+        until=watched,
+        log=log,
+        accel=accel,
+        arguments="" if menu.speaks or mute else menu.arguments,
+        screen=Screen(screenshot) if path.machine.screen else None,
+    )  # fmt: skip
     try:
-        if obstacle:
-            walk = _walk_user_network(
-                tree, path, memory_mib=memory_mib, timeout=timeout, until=watched, log=log,
-                accel=accel,
-            )  # fmt: skip
-        else:
-            walk = _walk_network(
-                tree, path, config, memory_mib=memory_mib, timeout=timeout, until=watched, log=log,
-                accel=accel,
-            )  # fmt: skip
+        walk = _walk_user_network(task) if obstacle else _walk_network(task, config)
     except PxebootError as error:
         return PathResult(path, Outcome.FAILED, 0.0, str(error), {}, ())
     if complaint:
         outcome, reason = judge_complaint(walk.verdict, complaint)
     else:
         outcome, reason = judge(path, walk.verdict, None if obstacle else walk.fetched)
+    notes = [f"only by QEMU's user network: {obstacle}" if obstacle else walk.note, mute]
+    if task.arguments:
+        notes.append(f"{task.arguments} was added to the kernel's arguments, so that it be heard")
+    if walk.verdict.by_screen:
+        notes.append("seen on the screen: the serial console did not show it")
+    if screenshot and not task.screen:
+        notes.append("no picture of the screen: this kind of client has none")
+    if task.screen:
+        notes.append(task.screen.fault)
     return PathResult(
-        path, outcome, walk.verdict.seconds, reason, walk.fetched, walk.verdict.console_tail,
-        f"only by QEMU's user network: {obstacle}" if obstacle else walk.note,
+        path, outcome, walk.verdict.seconds, reason, walk.fetched,
+        (*walk.verdict.console_tail, *(f"screen| {line}" for line in walk.verdict.screen)),
+        note="; ".join(note for note in notes if note),
+        cause=_cause(task, walk, own_network=not obstacle) if not walk.verdict.passed else "",
+        screenshot=screenshot if task.screen and not task.screen.fault else None,
     )  # fmt: skip
 
 
@@ -229,6 +278,29 @@ def _skipped(path: BootPath, reason: str) -> PathResult:
 
 
 @dataclass(frozen=True, slots=True)
+class _Task:
+    """One boot: what is asked for, and what the tree's menu makes of it."""
+
+    tree: Path
+    path: BootPath
+    menu: TreeMenu
+    memory_mib: int
+    timeout: float
+    until: re.Pattern[str]
+    log: Path | None
+    accel: Accel
+    arguments: str  # more words for the kernel
+    screen: Screen | None
+
+    @property
+    def typed(self) -> tuple[tuple[str, str], ...]:
+        """What somebody at the client would type: also Enter at a menu that never goes on."""
+        if self.path.machine.typed or not self.menu.waits:
+            return self.path.machine.typed
+        return ((r"Power off", _ENTER),)
+
+
+@dataclass(frozen=True, slots=True)
 class _Walk:
     """What console and servers told of one boot."""
 
@@ -237,24 +309,39 @@ class _Walk:
     note: str = ""
 
 
-def _walk_network(
-    tree: Path,
-    path: BootPath,
-    config: str | None,
-    *,
-    memory_mib: int,
-    timeout: float,
-    until: re.Pattern[str],
-    log: Path | None,
-    accel: Accel,
-) -> _Walk:
+def _cause(task: _Task, walk: _Walk, *, own_network: bool) -> str:
+    verdict = walk.verdict
+    return find_cause(
+        Evidence(
+            verdict.reason,
+            verdict.console_tail,
+            screen=verdict.screen,
+            timed_out=verdict.timed_out,
+            silence=verdict.silence,
+            timeout=task.timeout,
+            memory_mib=task.memory_mib,
+            serial=task.menu.speaks or bool(task.arguments),
+            waits=task.menu.waits,
+            fetched=walk.fetched if own_network else None,
+        )
+    )
+
+
+def _walk_network(task: _Task, config: str | None) -> _Walk:
     """Boot a client on a network of its own, with real servers."""
-    machine = path.machine
+    path, machine, tree = task.path, task.path.machine, task.tree
     qemu = find_qemu(machine)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pxeboot-lab-")))
         flash = prepare_flash(machine, scratch)
         site = choose_loader(read_site(config), path) if config else path_site(tree, path)
+        if task.arguments:
+            name = CONFIGS[path.loader][0]
+            text = (tree / name).read_text("utf-8")
+            changes = {name: add_arguments(path.loader, text, task.arguments)}
+            # Our own web server leaves its folder by no link; nginx and dnsmasq do.
+            linked = find_program("nginx") is not None
+            tree = view_tree(tree, scratch / "view", changes, linked=linked)
         network = stack.enter_context(make_network(site.subnet, other=path.dhcp is DhcpMode.PROXY))
         services = stack.enter_context(serve_site(network, tree, site, scratch))
         link: Link = TapLink(TAP)
@@ -265,37 +352,30 @@ def _walk_network(
             inherited = (link.descriptor,)
             note = "the client's network ROM is an iPXE that DHCP was not told to be one"
         argv = qemu_argv(
-            machine, link, qemu=qemu, accel=choose_accel(accel, qemu, machine),
-            memory_mib=memory_mib, flash=flash, image=find_image(machine),
+            machine, link, qemu=qemu, accel=choose_accel(task.accel, qemu, machine),
+            memory_mib=task.memory_mib, flash=flash, image=find_image(machine),
             http_boot=path.http_boot,
+            front=Front(control=task.screen.control(scratch)) if task.screen else None,
         )  # fmt: skip
         verdict = watch_machine(
-            network.inside(argv), until=until, timeout=timeout, log=log, inherited=inherited,
-            typed=machine.typed,
+            network.inside(argv), until=task.until, timeout=task.timeout, log=task.log,
+            inherited=inherited, typed=task.typed, screen=task.screen,
         )  # fmt: skip
-        if log:
+        if task.log:
             for kind, file in services.logs.items():
                 if file.is_file():
-                    shutil.copyfile(file, log.with_suffix(f".{kind}{log.suffix}"))
+                    shutil.copyfile(file, task.log.with_suffix(f".{kind}{task.log.suffix}"))
         return _Walk(verdict, services.fetched(), note)
 
 
-def _walk_user_network(
-    tree: Path,
-    path: BootPath,
-    *,
-    memory_mib: int,
-    timeout: float,
-    until: re.Pattern[str],
-    log: Path | None,
-    accel: Accel,
-) -> _Walk:
+def _walk_user_network(task: _Task) -> _Walk:
     """Boot by QEMU's user network, whose TFTP tells nothing."""
-    if path.client is None:
-        raise PxebootError(f"{path.name}: QEMU's user network cannot stand in")
+    if task.path.client is None:
+        raise PxebootError(f"{task.path.name}: QEMU's user network cannot stand in")
     verdict, served = boot_client(
-        tree, path.client, until=until, timeout=timeout, memory_mib=memory_mib, log=log,
-        accel=accel,
+        task.tree, task.path.client, until=task.until, timeout=task.timeout,
+        memory_mib=task.memory_mib, log=task.log, accel=task.accel, arguments=task.arguments,
+        typed=task.typed, screen=task.screen,
     )  # fmt: skip
     return _Walk(
         verdict, {f"{Scheme.HTTP}:{name.lstrip('/')}": size for name, size in served.items()}

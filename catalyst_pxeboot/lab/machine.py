@@ -296,6 +296,20 @@ class StreamLink:
         return f"socket,id=net0,fd={self.descriptor}"
 
 
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Where a client's screen and serial port go, as QEMU's -display and -serial name it.
+
+    `control` is a socket for QMP, QEMU's machine protocol, that QEMU opens. `restarts` lets a
+    client that restarts do so; otherwise that ends it.
+    """
+
+    display: str = "none"
+    serial: str = "stdio"
+    control: Path | None = None
+    restarts: bool = False
+
+
 def qemu_argv(
     machine: Machine,
     link: Link,
@@ -308,8 +322,11 @@ def qemu_argv(
     image: Path | None = None,
     disk: Path | None = None,
     http_boot: bool = False,
+    front: Front | None = None,
 ) -> tuple[str, ...]:
     """Write QEMU's command line for a client; the serial port is its standard output.
+
+    `front` puts the screen and the serial port elsewhere.
 
     `accel` is KVM or TCG; `flash` or `image` is the firmware, where it is not QEMU's own; `disk`
     is a folder that the client sees as an EFI system partition and starts from. `http_boot` turns
@@ -327,11 +344,15 @@ def qemu_argv(
         else ["-accel", "tcg,thread=multi", "-cpu", machine.cpu]
     )
     argv += ["-m", str(memory_mib), "-smp", str(processors)]
-    argv += ["-display", "none"]
+    front = front or Front()
+    argv += ["-display", front.display]
     if machine.screen:
         argv += ["-vga", "std"]
-    argv += ["-monitor", "none", "-serial", "stdio"]
-    argv += ["-no-reboot"]  # so that a kernel that gives up and restarts ends the boot
+    argv += ["-monitor", "none", "-serial", front.serial]
+    if front.control:
+        argv += ["-qmp", f"unix:{_value(front.control)},server=on,wait=off"]
+    if not front.restarts:
+        argv += ["-no-reboot"]  # so that a kernel that gives up and restarts ends the boot
     if machine.secure:
         argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
         argv += ["-global", "ICH9-LPC.disable_s3=1"]

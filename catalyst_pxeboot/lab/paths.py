@@ -6,7 +6,7 @@ servers' logs, so a client that got there by another way does not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.lab.machine import (
     BIOS,
+    MACHINES,
     UBOOT_ARM,
     UBOOT_ARM64,
     UEFI_ARM,
@@ -127,6 +128,17 @@ def _steps(*words: str) -> tuple[Step, ...]:
     return tuple(Step(Scheme(scheme), file) for scheme, file in parted)
 
 
+#: Words for kinds of client, as people choose them: the names of the machines.
+FIRMWARE: Mapping[str, tuple[str, ...]] = {
+    BIOS.name: (BIOS.name,),
+    "uefi": tuple(kind.name for kind in MACHINES if kind.firmware is Firmware.EFI),
+    "efi": tuple(kind.name for kind in MACHINES if kind.firmware is Firmware.EFI),
+    UEFI_X64.name: (UEFI_X64.name, UEFI_X64_SECURE.name),
+    UEFI_IA32.name: (UEFI_IA32.name,),
+    UEFI_ARM64.name: (UEFI_ARM64.name,),
+    UEFI_ARM.name: (UEFI_ARM.name,),
+}
+
 _AMD64 = ("amd64",)
 _X86 = ("x86",)
 _PC = ("amd64", "x86")
@@ -226,17 +238,39 @@ def choose_paths(
     paths: Iterable[BootPath],
     *,
     arch: str | None = None,
-    firmware: Firmware | None = None,
-    loader: Loader | None = None,
+    firmware: Sequence[str] = (),
+    loaders: Sequence[Loader] = (),
 ) -> tuple[BootPath, ...]:
-    """Return the paths that fit all that is given."""
+    """Return the paths that fit all that is given; `firmware` holds words of `FIRMWARE`."""
+    machines = {name for word in firmware for name in FIRMWARE[word]}
     return tuple(
         path
         for path in paths
         if (arch is None or arch in path.arches)
-        and (firmware is None or path.machine.firmware is firmware)
-        and (loader is None or path.loader is loader)
+        and (not firmware or path.machine.name in machines)
+        and (not loaders or path.loader in loaders)
     )
+
+
+def parse_firmware(text: str) -> tuple[str, ...]:
+    """Take a list such as "bios,uefi-x64" apart. Raises `PxebootError` naming what is valid."""
+    return _parse_words("--firmware", text, tuple(FIRMWARE))
+
+
+def parse_loaders(text: str) -> tuple[Loader, ...]:
+    """Take a list such as "ipxe,grub" apart. Raises `PxebootError` naming what is valid."""
+    return tuple(Loader(word) for word in _parse_words("--loader", text, tuple(Loader)))
+
+
+def _parse_words(option: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if word not in known:
+            raise PxebootError(
+                f"{option}: {word!r} is none of {', '.join(known)}{nearest(word, known)}",
+                hint="give one or more of them, with commas between",
+            )
+    return tuple(dict.fromkeys(words))
 
 
 def rotate_paths(paths: Sequence[BootPath], run: int, parts: int = 3) -> tuple[BootPath, ...]:

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from catalyst_pxeboot.errors import from_os_error
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.words import size
 
@@ -24,6 +25,8 @@ def table_lines(results: Sequence[PathResult]) -> tuple[str, ...]:
     for result in results:
         if result.outcome is not Outcome.PASSED:
             lines.append(f"{result.path.name} {result.outcome}: {result.reason}")
+        if result.cause:
+            lines.append(f"{result.path.name} likely cause: {result.cause}")
     notes: dict[str, list[str]] = {}
     for result in results:
         if result.note:
@@ -72,10 +75,14 @@ def junit_text(results: Sequence[PathResult]) -> str:
             ET.SubElement(case, "skipped", message=_clean(result.reason))
         elif result.outcome is Outcome.FAILED:
             failure = ET.SubElement(case, "failure", message=_clean(result.reason))
-            failure.text = _lines(result.console_tail)
+            cause = [f"likely cause: {result.cause}"] if result.cause else []
+            failure.text = _lines([*cause, *result.console_tail])
         told = [f"{name} {count}" for name, count in result.fetched.items()]
         if result.note:
             told.append(f"note: {result.note}")
+        if result.screenshot:
+            # As CI systems know it that show attachments.
+            told.append(f"[[ATTACHMENT|{result.screenshot}]]")
         if told:
             ET.SubElement(case, "system-out").text = _lines(told)
     suites = ET.Element("testsuites")
@@ -85,8 +92,11 @@ def junit_text(results: Sequence[PathResult]) -> str:
 
 
 def write_junit(results: Sequence[PathResult], file: Path) -> None:
-    """Write the results to `file` as JUnit XML."""
-    file.write_text(junit_text(results), "utf-8")
+    """Write the results to `file` as JUnit XML. Raises `PublishError`."""
+    try:
+        file.write_text(junit_text(results), "utf-8")
+    except OSError as error:
+        raise from_os_error(error, f"{file} could not be written") from error
 
 
 def _count(results: Iterable[PathResult], outcome: Outcome) -> str:

@@ -1,0 +1,130 @@
+"""What a netboot tree's menu means for a test: its console, its time, its memory.
+
+A live image's own menu prints to the screen, as Gentoo's do. So that the console can be read, a
+tree without a serial console is served with one kernel argument more in the loader's
+configuration; the tree itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from catalyst_pxeboot.arch import all_arches
+from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.publish import MANIFEST
+from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.words import mebibytes
+
+_SPEED = 115200  # baud
+_SERIAL = re.compile(r"(?:^|\s)console=(?:tty[A-Z]|hvc)")
+_SPARE = 256  # MiB beside what the manifest asks for: it is an estimate for the live root's start
+_STEP = 256  # MiB, as memory modules come
+
+
+@dataclass(frozen=True, slots=True)
+class TreeMenu:
+    """A tree's menu. `speaks` says whether its kernels print to a serial console.
+
+    `waits` says that the menu stays until somebody chooses. `memory` is what the default entry
+    asks for, in MiB, by loader and firmware. `console` is the serial console's device.
+    """
+
+    speaks: bool = True
+    waits: bool = False
+    console: str = "ttyS0"
+    memory: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> str:
+        """The kernel arguments that make it speak. The last console gets the prompt, too."""
+        return f"console=tty0 console={self.console},{_SPEED}"
+
+    def memory_for(self, loader: Loader, firmware: Firmware | None, least: int) -> int:
+        """Return a client's memory in MiB: `least`, or more where the default entry needs it."""
+        needed = self.memory.get((loader, firmware or Firmware.EFI), 0)
+        if needed + _SPARE <= least:
+            return least
+        return -(-(needed + _SPARE) // _STEP) * _STEP
+
+
+def read_menu(tree: Path) -> TreeMenu:
+    """Read what the manifest says of the menu; what it does not say is taken as harmless."""
+    try:
+        manifest = json.loads((tree / MANIFEST).read_text("utf-8"))
+        menu, arch = manifest["menu"], manifest["release"]["arch"]
+        entry = _default_entry(menu)
+    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        return TreeMenu()
+    return TreeMenu(
+        speaks=bool(_SERIAL.search(str(entry.get("arguments", "")))),
+        waits=menu.get("timeout") is None,
+        console=next((known.console for known in all_arches() if known.name == arch), "ttyS0"),
+        memory={
+            (loader, firmware): mebibytes(int(count))
+            for loader, limits in entry.get("limits", {}).items()
+            for firmware, count in limits.get("memory_bytes", {}).items()
+        },
+    )
+
+
+def _default_entry(menu: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next(entry for entry in menu["entries"] if entry["name"] == menu["default"])
+
+
+def why_mute(tree: Path, loader: Loader) -> str:
+    """Say why the loader's configuration cannot be served with another argument; or nothing."""
+    if loader is Loader.GRUB and (tree / f"{CONFIGS[loader][0]}.sig").exists():
+        return "GRUB takes only signed configurations, so no console could be added"
+    return ""
+
+
+def add_arguments(loader: Loader, text: str, words: str) -> str:
+    """Return a loader's configuration with kernel arguments for every entry.
+
+    iPXE and GRUB have a variable for them; the files for PXELINUX and U-Boot have not.
+    """
+    if loader is Loader.IPXE:
+        return f"#!ipxe\nset cmdline {words} ${{cmdline}}\n{text}"
+    if loader is Loader.GRUB:
+        return f'set cmdline="{words} $cmdline"\nexport cmdline\n{text}'
+    text = re.sub(r"^( *APPEND) -$", r"\1", text, flags=re.MULTILINE | re.IGNORECASE)
+    return re.sub(r"^( *APPEND\b.*)$", rf"\1 {words}", text, flags=re.MULTILINE | re.IGNORECASE)
+
+
+def view_tree(tree: Path, folder: Path, changes: Mapping[str, str], *, linked: bool) -> Path:
+    """Make `folder` look like `tree` with other texts for some files, and return it.
+
+    `linked` makes symbolic links of the others, for servers that follow them; otherwise they are
+    hard links, or copies where that fails.
+    """
+    for source in sorted(tree.rglob("*")):
+        name = source.relative_to(tree)
+        target = folder / name
+        if source.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        elif str(name) in changes:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(changes[str(name)], "utf-8")
+            target.chmod(0o644)  # servers refuse what not everyone may read, whatever the umask
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _stand_in(source.resolve(), target, linked=linked)
+    return folder
+
+
+def _stand_in(source: Path, target: Path, *, linked: bool) -> None:
+    if linked:
+        target.symlink_to(source)
+        return
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
+        shutil.copymode(source, target)

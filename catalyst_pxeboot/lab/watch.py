@@ -1,0 +1,236 @@
+"""Watch a client's serial console, and its screen, until its boot is decided."""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from catalyst_pxeboot.errors import CommandError
+from catalyst_pxeboot.lab.screen import Screen
+
+_TAIL = 40  # lines of the console that a result keeps
+_PROMPT = 0.5  # seconds of silence after which an unfinished line is a prompt
+_LOOK = 4.0  # seconds of silence after which the screen is read
+
+# Escape sequences (ECMA-48 control sequences, and two-character ones) and carriage returns.
+# A shell's prompt may hold an operating system command, which sets a window's title.
+_NOISE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -Z\\-~])"
+    r"|[\x00-\x08\x0b-\x1f\x7f]"
+)
+
+# What the console shows when no live root will come any more, so that a failed boot need not wait
+# for its timeout. A menu that stays up, or a loader's prompt, shows nothing of the kind.
+_DEAD_ENDS = re.compile(
+    "|".join(
+        (
+            "Kernel panic - not syncing",
+            "dracut: Refusing to continue",
+            "dracut Warning: Boot has failed",
+            'Generating "/run/initramfs/rdsosreport.txt"',  # dracut, before its shell
+            # dracut's livenet would ask a hundred times, five seconds apart, for what the server
+            # has just refused.
+            r"curl: \(22\) The requested URL returned error.*",
+            r"failed to download live image after \d+ attempts",
+            r"mount\.nfs: .*",  # the same for NFS, each time after two minutes
+            "rescue shell!",  # genkernel
+            "Could not boot image",  # iPXE
+            "^This did not work: .*",  # our script for iPXE; its reason stands above
+            "No more network devices",  # iPXE
+            "^Loading .*failed:",  # PXELINUX
+            "^grub rescue>",
+            "^grub> ",  # it found no configuration
+            "No bootable device",  # SeaBIOS
+            "BdsDxe: No bootable option",  # OVMF
+        )
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a console told of a boot; `seconds` counts from QEMU's start.
+
+    `silence` is for how many seconds nothing had come when it ended. `by_screen` says that it was
+    decided by a line on the screen. `screen` is the text there, where time was over.
+    """
+
+    passed: bool
+    seconds: float
+    reason: str
+    console_tail: tuple[str, ...]
+    timed_out: bool = False
+    silence: float = 0.0
+    by_screen: bool = False
+    screen: tuple[str, ...] = ()
+
+
+def watch_machine(
+    argv: Sequence[str],
+    *,
+    until: re.Pattern[str],
+    timeout: float,
+    log: Path | None = None,
+    inherited: Sequence[int] = (),
+    typed: Sequence[tuple[str, str]] = (),
+    screen: Screen | None = None,
+) -> Verdict:
+    """Run a client's QEMU and watch its console until the boot is decided, then kill it.
+
+    `inherited` are descriptors that QEMU takes over. `typed` is what is typed: each text in its
+    turn, once the console's last line matches the pattern before it. `screen` is read whenever the
+    console has been silent for a while, and saved when the boot is decided.
+    """
+    with ExitStack() as stack:
+        sink = stack.enter_context(log.open("wb")) if log else None
+        begun = time.monotonic()
+        process = stack.enter_context(_started(argv, inherited))
+        console = _Console(process, sink, screen)
+        passed, reason = _watch(console, until, begun + timeout, typed)
+        ended = time.monotonic()
+        if screen:
+            screen.save(running=not console.ended)
+        return Verdict(
+            passed,
+            ended - begun,
+            reason or f"no line of the console matched {until.pattern!r} within {timeout:g} s",
+            tuple(console.tail),
+            timed_out=not reason,
+            silence=ended - max(console.heard, begun),
+            by_screen=bool(reason) and console.by_screen,
+            screen=screen.read() if screen and not reason else (),
+        )
+
+
+def _watch(
+    console: _Console,
+    until: re.Pattern[str],
+    deadline: float,
+    typed: Sequence[tuple[str, str]],
+) -> tuple[bool, str]:
+    """Read the console until the boot is decided; an empty reason means that time is over."""
+    waiting = deque(typed)
+    for line in console.lines(deadline):
+        if waiting and re.search(waiting[0][0], line):
+            console.write(waiting.popleft()[1])
+            continue
+        if until.search(line):
+            return True, line
+        dead_end = _DEAD_ENDS.search(line)
+        if dead_end:
+            return False, f"the console shows {dead_end[0]!r}"
+    if console.ended:
+        code = console.process.wait(timeout=10)
+        return False, f"the machine stopped (QEMU's exit code is {code})"
+    return False, ""
+
+
+class _Console:
+    """The serial port of a running QEMU, as lines without escape sequences."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        sink: IO[bytes] | None,
+        screen: Screen | None = None,
+    ) -> None:
+        self.process = process
+        self.by_screen = False  # whether the line that was told last stands on the screen
+        self.tail: deque[str] = deque(maxlen=_TAIL)
+        self.ended = False
+        self.heard = 0.0  # when the last of it came (monotonic)
+        self._sink = sink
+        self._screen = screen
+
+    def lines(self, deadline: float) -> Iterator[str]:
+        """Yield each line until the process closes the console or `deadline` (monotonic).
+
+        What stands without a line's end is yielded once nothing more comes: a prompt. Then comes
+        what the screen shows, again and again while the silence lasts.
+        """
+        pending = b""
+        told = True
+        looked = time.monotonic()
+        if self.process.stdout is None:
+            return
+        descriptor = self.process.stdout.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            while (left := deadline - time.monotonic()) > 0:
+                if not selector.select(min(left, _PROMPT)):
+                    if not told:
+                        told = True
+                        yield self._clean(pending)
+                    if self._screen and time.monotonic() - max(looked, self.heard) >= _LOOK:
+                        self.by_screen = True
+                        yield from self._screen.read()
+                        self.by_screen = False
+                        looked = time.monotonic()
+                    continue
+                told = False
+                data = os.read(descriptor, 65536)
+                if not data:
+                    self.ended = True
+                    break
+                self.heard = time.monotonic()
+                if self._sink:
+                    self._sink.write(data)
+                    self._sink.flush()
+                *complete, pending = (pending + data).split(b"\n")
+                for raw in complete:
+                    yield self._keep(raw)
+                told = not pending
+        if pending:
+            yield self._keep(pending)
+
+    def write(self, text: str) -> None:
+        """Type `text`."""
+        if self.process.stdin is None:
+            return
+        with suppress(BrokenPipeError):  # QEMU has ended; reading tells so
+            self.process.stdin.write(text.encode())
+            self.process.stdin.flush()
+
+    def _keep(self, raw: bytes) -> str:
+        line = self._clean(raw)
+        if line.strip():
+            self.tail.append(line)
+        return line
+
+    def _clean(self, raw: bytes) -> str:
+        return _NOISE.sub("", raw.decode(errors="replace"))
+
+
+@contextmanager
+def _started(
+    argv: Sequence[str], inherited: Sequence[int] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `argv` with its output on a pipe and kill it when the context ends, however it ends."""
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=inherited,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+        )
+    except OSError as error:
+        raise CommandError(f"{argv[0]} could not be started: {error.strerror}") from error
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                stream.close()
