@@ -53,6 +53,8 @@ MEMTEST_LOADERS = {
 
 #: How a menu calls the ways to the root that are not the usual one.
 ROOT_TITLES = {RootMode.HTTP: "root over HTTP", RootMode.NFS: "root over NFS"}
+#: What iPXE shows of an entry on a screen of 80; GRUB and PXELINUX show a little more.
+MENU_COLUMNS = 74
 
 
 class LinkMode(StrEnum):
@@ -225,7 +227,8 @@ class LiveEntry:
         needs = [ROOT_TITLES[self.root]] if self.root in ROOT_TITLES else []
         if loader in self.limits:
             needs.append(f"{mebibytes(self.limits[loader].least_memory)} MiB of memory")
-        return ", ".join([self.title, *needs])
+        title = ", ".join([self.title, *needs])
+        return title if len(title) <= MENU_COLUMNS else title.removesuffix(" of memory")
 
 
 @dataclass(frozen=True, slots=True)
