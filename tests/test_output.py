@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ import catalyst_pxeboot
 from catalyst_pxeboot import cli, specfile
 from catalyst_pxeboot.console import Color, Console
 from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.lab import boottest
+from catalyst_pxeboot.lab.paths import PATHS
+from catalyst_pxeboot.lab.result import Outcome, PathResult
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads(Path(catalyst_pxeboot.__file__).with_name("output.schema.json").read_text())
@@ -65,12 +69,34 @@ def test_each_command_prints_one_document(
         ["inspect", str(tree)],
         ["verify", str(tree)],
         ["menu", str(tree.parent)],
+        ["dhcp", str(tree), "--format", "kea"],
+        ["export", str(tree), "--format", "treeinfo"],
+        ["serve", str(tree), "--interface", "lo", "--dry-run"],
     ):
         (document,) = documents(argv, capsys)
         assert document["command"] == argv[0]
         assert document["ok"] is True
         assert document["problems"] == []
         assert len(document) > 4
+
+
+def test_qemu_prints_one_document(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if shutil.which("qemu-system-x86_64") is None:
+        pytest.skip("no qemu-system-x86_64")
+    (document,) = documents(["qemu", "--dry-run", "--firmware", "bios", str(tree)], capsys)
+    assert document["script"][-1]
+
+
+def test_boot_test_prints_one_document(
+    tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = {"http:boot.ipxe": 7}
+    result = PathResult(PATHS[0], Outcome.FAILED, 1.25, "why", fetched, console_tail=("x",))
+    monkeypatch.setattr(boottest, "boot_test", lambda *_args, **_keys: [result])
+    (document,) = documents(["boot-test", str(tree)], capsys)
+    assert document["ok"] is False
+    assert document["paths"][0]["outcome"] == "failed"
+    assert document["paths"][0]["seconds"] == 1.2
 
 
 def test_a_failure_is_a_document_too(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
