@@ -15,7 +15,17 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.commands import boot_test, build, inspect, menu, verify
+from catalyst_pxeboot.commands import (
+    boot_test,
+    build,
+    dhcp,
+    export,
+    inspect,
+    menu,
+    qemu,
+    serve,
+    verify,
+)
 from catalyst_pxeboot.console import Color, Console
 from catalyst_pxeboot.errors import PxebootError, SpecError
 
@@ -36,7 +46,7 @@ EXIT_CODES: Final = {
 }
 
 #: In the order in which --help and the manual name them.
-COMMANDS = (build, inspect, verify, menu, boot_test)
+COMMANDS = (build, serve, dhcp, boot_test, qemu, inspect, verify, menu, export)
 
 
 def run() -> NoReturn:

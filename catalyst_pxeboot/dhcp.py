@@ -74,17 +74,24 @@ class ClientView:
 
 
 def render_dhcp(
-    arch: Arch, *, files: Collection[str], server: Server | None, templates: Path | None
+    arch: Arch,
+    *,
+    files: Collection[str],
+    server: Server | None,
+    templates: Path | None,
+    grub_knows: bool | None = None,
 ) -> tuple[MadeFile, ...]:
     """Render the DHCP servers' configurations, sorted by their path in the tree.
 
     `files` are the paths of the tree's loaders and configurations; only those are named. iPXE
     itself is offered only with its script, without which it would load itself for ever. A file in
-    the folder `templates` replaces the shipped template of the same relative name.
+    the folder `templates` replaces the shipped template of the same relative name. `grub_knows`
+    says whether GRUB's images have the server's address inside, as those of a tree that is being
+    built for `server` have.
     Raises `SpecError` with all that is wrong with `server`, `TemplateError` for a name too long
     for DHCP and for a faulty template.
     """
-    known = server is not None
+    known = server is not None if grub_knows is None else grub_knows
     server = server or Server()
     problems = tuple(_server_problems(server))
     if problems:
@@ -96,7 +103,7 @@ def render_dhcp(
 def _values(arch: Arch, files: Collection[str], server: Server, *, known: bool) -> dict[str, Any]:
     """Collect everything that a template may use, by these names.
 
-    `known`: the server's address is no placeholder, so GRUB's images have it inside.
+    `known`: GRUB's images have the server's address inside.
     """
     network = IPv4Network((server.address, server.netmask), strict=False)
     root = _tree_url(server)

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from catalyst_pxeboot.errors import CommandError
 from catalyst_pxeboot.run import find_program, run
+from catalyst_pxeboot.server.interfaces import find_ip
 
 BRIDGE = "br0"  # the network, as the tree's server sees it
 TAP = "tap0"  # the client's cable
@@ -125,14 +126,6 @@ def network_argv(network: Network) -> tuple[tuple[str, ...], ...]:
             (*there, "link", "set", OTHER, "up"),
         ]  # fmt: skip
     return tuple(lines)
-
-
-def find_ip() -> Path:
-    """Find the program `ip`. Raises `CommandError`."""
-    found = find_program("ip")
-    if found is None:
-        raise CommandError("ip is missing", hint="install iproute2 (Debian: iproute2)")
-    return found
 
 
 def join_namespace(namespace: str, act: Callable[[], T]) -> T:

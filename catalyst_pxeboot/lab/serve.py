@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
+
+from catalyst_pxeboot.server.files import find_file
 
 _CHUNK = 256 << 10  # bytes
 
@@ -71,18 +72,7 @@ class TreeServer(ThreadingHTTPServer):
 
     def find(self, path: str) -> Path | HTTPStatus:
         """Find the file that the decoded URL path names, or say why it is refused."""
-        if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
-            return HTTPStatus.BAD_REQUEST
-        try:
-            found = (self.root / path.lstrip("/")).resolve(strict=True)
-            mode = found.stat().st_mode
-        except (OSError, RuntimeError):
-            return HTTPStatus.NOT_FOUND
-        if not found.is_relative_to(self.root):  # by a symbolic link
-            return HTTPStatus.FORBIDDEN
-        if not stat.S_ISREG(mode):
-            return HTTPStatus.NOT_FOUND
-        return found if mode & stat.S_IROTH else HTTPStatus.FORBIDDEN
+        return find_file(self.root, path)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Stay quiet: a client that goes away in the middle is nothing to report."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
@@ -18,15 +15,15 @@ from urllib.parse import urlsplit
 
 from catalyst_pxeboot.arch import all_arches
 from catalyst_pxeboot.dhcp import render_dhcp
-from catalyst_pxeboot.errors import CommandError, PxebootError, one_line
+from catalyst_pxeboot.errors import CommandError, PxebootError
 from catalyst_pxeboot.lab.network import BRIDGE, OTHER, Network, Subnet, join_namespace
 from catalyst_pxeboot.lab.paths import BootPath, DhcpMode, Scheme
 from catalyst_pxeboot.lab.serve import TreeServer, running_server
 from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.run import find_program
-
-_ACCESS_LOG = "access.log"
-_START = 10.0  # seconds for a server to come up
+from catalyst_pxeboot.server.children import read_text, running
+from catalyst_pxeboot.server.configs import ACCESS_LOG, dnsmasq_config, nginx_config
+from catalyst_pxeboot.server.logs import TftpLine, parse_dnsmasq
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +85,11 @@ def serve_site(network: Network, tree: Path, site: Site, scratch: Path) -> Itera
             sent: Counter[str] = Counter()
             for name, size in count().items():
                 sent[f"{Scheme.HTTP}:{name.removeprefix(_folder(site.http_prefix))}"] += size
-            for name, size in tftp_bytes(_read(own / "log"), roots[Scheme.TFTP]).items():
+            for name, size in tftp_bytes(read_text(own / "log"), roots[Scheme.TFTP]).items():
                 sent[f"{Scheme.TFTP}:{name.removeprefix(_folder(site.tftp_prefix))}"] += size
             return dict(sorted(sent.items()))
 
-        yield Services(fetched, {"dnsmasq": own / "log", "nginx": scratch / _ACCESS_LOG})
+        yield Services(fetched, {"dnsmasq": own / "log", "nginx": scratch / ACCESS_LOG})
 
 
 # --- configurations -------------------------------------------------------------------------------
@@ -210,56 +207,14 @@ def other_config(subnet: Subnet) -> str:
 
 
 def lab_config(folder: Path, config: Path) -> str:
-    """Write what a dnsmasq of the lab is told besides: where its files are, what to log."""
-    return (
-        "no-ping\n"  # the addresses are nobody else's
-        "user=root\n"  # it still refuses files that not everyone may read
-        "group=root\n"
-        "log-dhcp\n"
-        f"log-facility={folder}/log\n"
-        f"dhcp-leasefile={folder}/leases\n"
-        "pid-file=\n"
-        f"conf-file={config}\n"
-    )
+    """Write what a dnsmasq of the lab is told besides: where its files are, what to log.
 
-
-def nginx_config(site: Site, root: Path, scratch: Path) -> str:
-    """Write nginx's configuration: the folder `root` at the site's port, a log line a request."""
-    temporary = "".join(
-        f"  {kind}_temp_path {scratch}/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    return (
-        "daemon off;\n"
-        "user root;\n"
-        "worker_processes 1;\n"
-        f"pid {scratch}/nginx.pid;\n"
-        f"error_log {scratch}/nginx-error.log;\n"
-        "events { }\n"
-        "http {\n"
-        "  log_format lab escape=json"
-        ' \'{"path":"$uri","status":$status,"bytes":$body_bytes_sent}\';\n'
-        f"  access_log {scratch}/{_ACCESS_LOG} lab;\n"
-        f"{temporary}"
-        "  default_type application/octet-stream;\n"
-        "  sendfile on;\n"
-        "  server {\n"
-        f"    listen {site.subnet.server}:{site.http_port};\n"
-        f'    root "{root}";\n'
-        "  }\n"
-        "}\n"
-    )
+    As root it still refuses files that not everyone may read.
+    """
+    return dnsmasq_config(folder, config, user="root", group="root", hurry=True, only=False)
 
 
 # --- logs -----------------------------------------------------------------------------------------
-
-_TFTP = re.compile(
-    r"dnsmasq-tftp(?:\[\d+\])?: (?:"
-    r"(?P<outcome>sent|failed sending) (?P<file>/.*) to |"
-    r"file (?P<missing>/.*) not found for |"
-    r"error \d+ .* received from "
-    r")(?P<client>[0-9a-f.:]+)$"
-)
 
 
 def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
@@ -271,19 +226,17 @@ def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
     """
     fetched: Counter[str] = Counter()
     broken_off: Counter[str] = Counter()  # by client
-    for line in log.splitlines():
-        found = _TFTP.search(line)
-        if found is None:
+    for line in map(parse_dnsmasq, log.splitlines()):
+        if not isinstance(line, TftpLine):
             continue
-        client = found["client"]
-        file = Path(found["file"] or found["missing"] or "/")
+        file = Path(line.file or "/")
         name = str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
-        if found["missing"] or found["outcome"] == "failed sending":
+        if line.outcome in ("missing", "failed"):
             fetched[name] += 0
-        elif found["outcome"] is None:
-            broken_off[client] += 1
-        elif broken_off[client]:
-            broken_off[client] -= 1
+        elif line.outcome == "aborted":
+            broken_off[line.client] += 1
+        elif broken_off[line.client]:
+            broken_off[line.client] -= 1
             fetched[name] += 0
         else:
             fetched[name] += file.stat().st_size if file.is_file() else 0
@@ -322,7 +275,13 @@ def _dnsmasq(network: Network, folder: Path, config: str, *, namespace: str) -> 
     own.write_text(config, "utf-8")
     lab.write_text(lab_config(folder, own), "utf-8")
     argv = network.inside([program, "--keep-in-foreground", f"--conf-file={lab}"], namespace)
-    with _running(argv, folder / "messages", lambda: "started, version" in _read(log), log):
+    with running(
+        "dnsmasq",
+        argv,
+        messages=folder / "messages",
+        ready=lambda: "started, version" in read_text(log),
+        log=log,
+    ):
         yield
 
 
@@ -346,46 +305,23 @@ def _web_server(
             yield lambda: {name.lstrip("/"): size for name, size in server.fetched.items()}
         return
     config, errors = scratch / "nginx.conf", scratch / "nginx-error.log"
-    config.write_text(nginx_config(site, root, scratch), "utf-8")
+    text = nginx_config(
+        scratch,
+        root,
+        site.subnet.server,
+        site.http_port,
+        account=("root", "root"),
+        closed=False,
+        begin=False,
+    )
+    config.write_text(text, "utf-8")
     argv = network.inside([program, "-p", scratch, "-e", errors, "-c", config])
     pid = scratch / "nginx.pid"
-    with _running(argv, scratch / "nginx-messages", lambda: bool(_read(pid)), errors):
-        yield lambda: http_bytes(_read(scratch / _ACCESS_LOG))
-
-
-@contextmanager
-def _running(
-    argv: Sequence[str], messages: Path, ready: Callable[[], bool], log: Path
-) -> Iterator[None]:
-    """Run a server until the context ends; enter when it is ready."""
-    with messages.open("wb") as sink:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        )
-    try:
-        deadline = time.monotonic() + _START
-        while not ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                said = (_read(messages) + _read(log)).strip().splitlines()
-                last = one_line(said[-1]) if said else "no message"
-                raise CommandError(f"{Path(argv[4]).name} did not start: {last}")
-            time.sleep(0.02)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
+    with running(
+        "nginx",
+        argv,
+        messages=scratch / "nginx-messages",
+        ready=lambda: bool(read_text(pid)),
+        log=errors,
+    ):
+        yield lambda: http_bytes(read_text(scratch / ACCESS_LOG))

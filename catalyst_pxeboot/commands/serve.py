@@ -1,0 +1,144 @@
+"""catalyst-pxeboot serve: a netboot tree to the clients of a network, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.errors import SpecError
+
+if TYPE_CHECKING:
+    from catalyst_pxeboot.server.facts import Account, ServedTree
+    from catalyst_pxeboot.server.plan import Facts, Plan
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command's options."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve a netboot tree to the clients of a network",
+        description="Serve a netboot tree by HTTP and TFTP on one network interface, until Ctrl-C,"
+        " and tell who boots what. DHCP is served only if asked for: with --dhcp-range as the"
+        " network's only DHCP server, with --proxy-dhcp beside another one. DHCP and TFTP need"
+        " root and dnsmasq; without them it is HTTP only.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("tree", type=Path, metavar="TREE", help="netboot tree")
+    parser.add_argument(
+        "--interface", metavar="NAME", help="the network interface; needed if there are several"
+    )
+    dhcp = parser.add_mutually_exclusive_group()
+    dhcp.add_argument(
+        "--proxy-dhcp", action="store_true",
+        help="name the loader to clients that get their address from another DHCP server",
+    )  # fmt: skip
+    dhcp.add_argument(
+        "--dhcp-range", type=address_range, metavar="FIRST,LAST",
+        help="give out these addresses, where there is no other DHCP server",
+    )  # fmt: skip
+    parser.add_argument(
+        "--http-port", type=port, metavar="N", help="port for HTTP (80, or 8080 without root)"
+    )
+    parser.add_argument(
+        "--no-verify", action="store_true", help="do not compare the tree with its manifest first"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the configurations and start nothing"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Serve until Ctrl-C."""
+    from catalyst_pxeboot.server.advice import advice_lines, tree_notes
+    from catalyst_pxeboot.server.events import stopped_event
+    from catalyst_pxeboot.server.facts import read_facts, read_tree
+    from catalyst_pxeboot.server.plan import Wish, plan_serving
+    from catalyst_pxeboot.server.run import serve
+
+    tree = read_tree(arguments.tree)
+    facts = read_facts()
+    wish = Wish(
+        arguments.interface, arguments.proxy_dhcp, arguments.dhcp_range, arguments.http_port
+    )
+    plan = plan_serving(wish, facts)
+    if not arguments.no_verify:
+        _verify(arguments.tree, console)
+    for note in plan.notes:
+        console.warning(note)
+    for note in tree_notes(tree, plan):
+        console.warning(note)
+    if arguments.dry_run:
+        _print_setups(plan, tree, facts, console)
+        return
+
+    def started(account: Account | None) -> None:
+        for line in advice_lines(plan, tree):
+            console.step(line)
+        if account and account.uid == 0:
+            console.warning(
+                f"the servers run as root, as nobody else may read {tree.path}; move it to /srv"
+            )
+
+    try:
+        serve(
+            plan, tree, facts,
+            tell=lambda event: console.event(event.data, event.text), started=started,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        event = stopped_event()
+        console.event(event.data, event.text)
+
+
+def address_range(text: str) -> tuple[IPv4Address, IPv4Address]:
+    """Read `FIRST,LAST`."""
+    first, comma, last = text.partition(",")
+    try:
+        if not comma:
+            raise AddressValueError("no comma")
+        return IPv4Address(first.strip()), IPv4Address(last.strip())
+    except AddressValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not two IPv4 addresses with a comma between, such as 10.0.0.50,10.0.0.99"
+        ) from error
+
+
+def port(text: str) -> int:
+    """Read a port's number."""
+    if not text.isdecimal() or not 1 <= int(text[:6]) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
+    return int(text)
+
+
+def _verify(tree: Path, console: Console) -> None:
+    from catalyst_pxeboot.verify import verify_tree
+
+    console.step(f"checking {tree} against its manifest")
+    faults = verify_tree(tree).faults
+    if faults:
+        raise SpecError(faults)
+
+
+def _print_setups(plan: Plan, tree: ServedTree, facts: Facts, console: Console) -> None:
+    from catalyst_pxeboot.server.run import dry_run
+
+    setups = dry_run(plan, tree, facts)
+    console.result(
+        {
+            "url": plan.url,
+            "servers": [
+                {"name": setup.name, "argv": list(setup.argv), "files": setup.files}
+                for setup in setups
+            ],
+        }
+    )
+    for setup in setups:
+        for name, text in setup.files.items():
+            console.line(f"# ---- {name}")
+            console.line(text)
+        console.line(f"# {setup.name} would be started as")
+        console.line(shlex.join(setup.argv) + "\n")

@@ -1,0 +1,213 @@
+"""The configurations that the servers run with, and their command lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+
+from catalyst_pxeboot.dhcp import render_dhcp
+from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.model import Server
+from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.server.facts import Account, ServedTree
+from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, check_range, spare_range
+from catalyst_pxeboot.specvalues import parse_server
+
+ACCESS_LOG = "access.log"
+#: The tree's name in the scratch folder: its own path may hold what a server cannot read.
+TREE = "tree"
+
+_PLAIN = re.compile(r"/[A-Za-z0-9._+/-]+")
+
+_DHCP_FILES = {Dhcp.RANGE: "dhcp/dnsmasq.conf", Dhcp.PROXY: "dhcp/dnsmasq-proxy.conf"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSetup:
+    """One server: its files in the scratch folder with their text, and its command line.
+
+    `log` is where it says what is wrong. It is ready when `ready_file` holds `ready_text`.
+    """
+
+    name: str
+    files: dict[str, str]
+    argv: tuple[str, ...]
+    log: str
+    ready_file: str
+    ready_text: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan_servers(
+    plan: Plan, tree: ServedTree, facts: Facts, scratch: Path, account: Account | None
+) -> tuple[ServerSetup, ...]:
+    """Return the servers to run, in the order in which they start: HTTP is there before DHCP.
+
+    `account` is who they run as, None for who we are. Raises `PxebootError`.
+    """
+    if not _PLAIN.fullmatch(str(scratch)):
+        raise PxebootError(
+            f"the folder for temporary files, {scratch}, has a name that servers cannot read",
+            hint="set TMPDIR to one of letters, digits and . _ + -",
+        )
+    setups = [_web_setup(plan, facts, scratch, account)]
+    if plan.tftp and facts.dnsmasq:
+        setups.append(_dnsmasq_setup(plan, tree, facts.dnsmasq, scratch, account))
+    return tuple(setups)
+
+
+def dhcp_for(tree: ServedTree, file: str, server: Server | None) -> str:
+    """Return the configuration `file` of the tree's dhcp/ for `server`.
+
+    None is the tree's own file, as it is; a tree without one gets what it would have today.
+    """
+    if server is None:
+        try:
+            return (tree.path / file).read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            server = Server()
+    made = render_dhcp(
+        tree.arch,
+        files=tree.files,
+        server=server,
+        templates=None,
+        grub_knows=tree.grub_server == server.address,
+    )
+    (text,) = (found.content.decode() for found in made if found.path == file)
+    return text
+
+
+def dnsmasq_config(
+    folder: Path, config: Path, *, user: str, group: str, hurry: bool = False, only: bool = True
+) -> str:
+    """Write what a dnsmasq is told besides `config`: who it is, where its files are.
+
+    `hurry`: the addresses are nobody else's. `only`: it stays off the loopback interface.
+    """
+    values = {
+        "user": user, "group": group, "folder": folder, "config": config, "hurry": hurry,
+        "only": only,
+    }  # fmt: skip
+    return _render("server/dnsmasq.conf", values)
+
+
+def nginx_config(
+    scratch: Path,
+    root: Path,
+    address: str,
+    port: int,
+    *,
+    account: tuple[str, str] | None,
+    closed: bool,
+    begin: bool,
+) -> str:
+    """Write nginx's configuration: the folder `root` at one address, and a log line a request.
+
+    `account` are the user and group of its workers. `closed` follows no symbolic link below
+    `root`; `begin` logs a request also when it comes.
+    """
+    user, group = account or ("", "")
+    values = {
+        "user": user, "group": group, "scratch": scratch, "address": address, "port": port,
+        "root": root, "closed": closed, "begin": begin,
+    }  # fmt: skip
+    return _render("server/nginx.conf", values)
+
+
+def _web_setup(plan: Plan, facts: Facts, scratch: Path, account: Account | None) -> ServerSetup:
+    address = str(plan.address.ip)
+    root = scratch / TREE
+    if plan.web is Web.NGINX:
+        text = nginx_config(
+            scratch, root, address, plan.http_port,
+            account=(account.user, account.group) if account else None,
+            closed=True, begin=facts.nginx_tells_begin,
+        )  # fmt: skip
+        argv: tuple[str, ...] = (
+            str(facts.nginx), "-p", str(scratch), "-e", str(scratch / "nginx-error.log"),
+            "-c", str(scratch / "nginx.conf"),
+        )  # fmt: skip
+        return ServerSetup("nginx", {"nginx.conf": text}, argv, "nginx-error.log", "nginx.pid", "")
+    settings = {
+        "root": str(root), "address": address, "port": plan.http_port,
+        "log": str(scratch / ACCESS_LOG), "ready": str(scratch / "web.pid"),
+        "uid": account.uid if account else None, "gid": account.gid if account else None,
+    }  # fmt: skip
+    # It imports what we import, and nothing from the current folder (-P).
+    env = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    argv = (
+        sys.executable, "-P", "-m", "catalyst_pxeboot.server.web", str(scratch / "web.json"),
+    )  # fmt: skip
+    text = json.dumps(settings, indent=1) + "\n"
+    return ServerSetup("the web server", {"web.json": text}, argv, "web.log", "web.pid", "", env)
+
+
+def _dnsmasq_setup(
+    plan: Plan, tree: ServedTree, program: Path, scratch: Path, account: Account | None
+) -> ServerSetup:
+    root = str(scratch / TREE)
+    if plan.dhcp is Dhcp.NONE:
+        values = {"interface": plan.interface.name, "tftp_root": root}
+        config = _render("server/tftp.conf", values)
+    else:
+        config = dhcp_for(tree, _DHCP_FILES[plan.dhcp], plan.server(root))
+    folder = scratch / "dnsmasq"
+    own = dnsmasq_config(
+        folder,
+        folder / "boot.conf",
+        user=account.user if account else "root",
+        group=account.group if account else "root",
+        only=not plan.interface.loopback,
+    )
+    argv = (str(program), "--keep-in-foreground", f"--conf-file={folder / 'dnsmasq.conf'}")
+    return ServerSetup(
+        "dnsmasq",
+        {"dnsmasq/dnsmasq.conf": own, "dnsmasq/boot.conf": config},
+        argv,
+        "dnsmasq/log",
+        "dnsmasq/log",
+        "started, version",
+    )
+
+
+def _render(name: str, values: Mapping[str, object]) -> str:
+    return render_file(name, values, None).content.decode()
+
+
+def server_for(
+    address: IPv4Interface,
+    dhcp_range: tuple[IPv4Address, IPv4Address] | None,
+    interface: str | None,
+) -> Server:
+    """Return somebody's own server as the DHCP configurations want it. Raises `PxebootError`.
+
+    Without a range it is the one that pxeboot/server gives, where the network holds that.
+    """
+    if dhcp_range:
+        check_range(*dhcp_range, address, "the server", "--range")
+        first, last = dhcp_range
+    else:
+        usual = parse_server([str(address)])
+        first, last = spare_range(address)
+        if usual and _fits(usual, address):
+            first, last = IPv4Address(usual.range_first), IPv4Address(usual.range_last)
+    return Server(
+        address=str(address.ip),
+        netmask=str(address.netmask),
+        range_first=str(first),
+        range_last=str(last),
+        interface=interface,
+    )
+
+
+def _fits(server: Server, address: IPv4Interface) -> bool:
+    """Say whether a server's range lies in its network and leaves its own address out."""
+    first, last = IPv4Address(server.range_first), IPv4Address(server.range_last)
+    inside = first in address.network and last in address.network
+    return inside and not first <= address.ip <= last

@@ -1,0 +1,149 @@
+"""What this machine has for serving, and what a tree says of itself."""
+
+from __future__ import annotations
+
+import grp
+import importlib.util
+import os
+import pwd
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from catalyst_pxeboot.arch import Arch, all_arches
+from catalyst_pxeboot.errors import CommandError, PxebootError, VerifyError
+from catalyst_pxeboot.publish import list_files
+from catalyst_pxeboot.run import find_program
+from catalyst_pxeboot.server.interfaces import read_interfaces
+from catalyst_pxeboot.server.plan import Facts
+from catalyst_pxeboot.verify import read_manifest
+
+#: Who owns nothing, so that a server's fault has least to reach.
+_NOBODY = "nobody"
+
+_MIRROR = ("--without-http_mirror_module", "--without-http_rewrite_module")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedTree:
+    """A tree to be served: its files with their bytes, and those that hold the live root.
+
+    `grub_server` is the address that GRUB's images fetch from, where they have one inside.
+    """
+
+    path: Path
+    arch: Arch
+    title: str
+    files: Mapping[str, int]
+    roots: frozenset[str]
+    grub_server: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who the servers run as."""
+
+    user: str
+    group: str
+    uid: int
+    gid: int
+
+
+def read_facts() -> Facts:
+    """Look at this machine. Raises `CommandError` where it cannot be told."""
+    nginx = find_program("nginx")
+    return Facts(
+        interfaces=read_interfaces(),
+        root=os.geteuid() == 0,
+        dnsmasq=find_program("dnsmasq"),
+        nginx=nginx,
+        nginx_tells_begin=nginx is not None and tells_begin(_nginx_options(nginx)),
+        embedded=importlib.util.find_spec("aiohttp") is not None,
+    )
+
+
+def tells_begin(options: str) -> bool:
+    """Say whether an nginx of these options of `configure` can log a request when it comes."""
+    return not any(option in options.split() for option in _MIRROR)
+
+
+def _nginx_options(nginx: Path) -> str:
+    try:
+        done = subprocess.run([nginx, "-V"], capture_output=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CommandError(f"{nginx} could not be started: {error}") from error
+    return done.stderr.decode(errors="replace")
+
+
+def read_tree(tree: Path) -> ServedTree:
+    """Read what serving needs of a netboot tree. Raises `PxebootError` if it is none.
+
+    A tree holds regular files only. A symbolic link is refused here, because dnsmasq's TFTP
+    server follows it wherever it leads.
+    """
+    _, manifest = read_manifest(tree)
+    names = list_files(tree)
+    for name in names:
+        if (tree / name).is_symlink():
+            raise VerifyError(
+                f"{tree / name}: a symbolic link, which a TFTP server would follow",
+                hint="remove it, or build the tree again",
+            )
+    try:
+        release, squashfs = manifest["release"], manifest["squashfs"]["path"]
+        (arch,) = (arch for arch in all_arches() if arch.name == release["arch"])
+        # U-Boot's one initrd has the live root inside.
+        roots = {squashfs} | {name for name in names if name.endswith(".initrd")}
+        title = str(release["title"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise PxebootError(
+            f"{tree}: its manifest does not say for which architecture it is",
+            hint="build the tree again",
+        ) from error
+    return ServedTree(
+        path=tree.resolve(),
+        arch=arch,
+        title=title,
+        files={name: (tree / name).stat().st_size for name in names},
+        roots=frozenset(roots),
+        grub_server=_read_grub_server(tree),
+    )
+
+
+def _read_grub_server(tree: Path) -> str:
+    """Read the address inside GRUB's images off the tree's own proxy configuration.
+
+    GRUB stands in there only if it got one.
+    """
+    try:
+        text = (tree / "dhcp/dnsmasq-proxy.conf").read_text("utf-8", "replace")
+    except OSError:
+        return ""
+    offered = re.search(r"^#?(?:dhcp-boot|pxe-service)=.*,(?:\S*/)?boot/grub/", text, re.MULTILINE)
+    address = re.search(r"^# This server is ([\d.]+)\. ", text, re.MULTILINE)
+    return address[1] if offered and address else ""
+
+
+def choose_account(*folders: Path) -> Account | None:
+    """Choose who may read `folders` and least besides; None if we are not root.
+
+    That is nobody, unless a folder on the way is closed to others (a home, usually): then its
+    owner, and root only where that is the owner.
+    """
+    if os.geteuid() != 0:
+        return None
+    for folder in folders:
+        for place in reversed((folder, *folder.parents)):
+            status = place.stat()
+            if not status.st_mode & 0o001:
+                return _account(pwd.getpwuid(status.st_uid))
+    try:
+        return _account(pwd.getpwnam(_NOBODY))
+    except KeyError:
+        return _account(pwd.getpwuid(0))
+
+
+def _account(entry: pwd.struct_passwd) -> Account:
+    return Account(entry.pw_name, grp.getgrgid(entry.pw_gid).gr_name, entry.pw_uid, entry.pw_gid)

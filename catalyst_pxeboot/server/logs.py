@@ -1,0 +1,143 @@
+"""What the servers' logs tell: dnsmasq's of DHCP and TFTP, the web servers' of requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+_MOST_LOG = 4 << 20  # bytes; what is read and larger is emptied
+
+
+@dataclass(frozen=True, slots=True)
+class DhcpLine:
+    """A line of dnsmasq's log about one DHCP transaction.
+
+    `kind` is what was sent or received (`DHCPACK`, `PXE`, …), or what is told about it: `vendor`,
+    `tags` or `file`, with `text`.
+    """
+
+    transaction: str
+    kind: str
+    ip: str = ""
+    mac: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TftpLine:
+    """How a TFTP transfer ended: `sent`, `failed`, `missing`, or `aborted` by the client."""
+
+    outcome: str
+    client: str
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpBegin:
+    """A request has come."""
+
+    client: str
+    port: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpEnd:
+    """A request was answered: `bytes` of the file, `sent` with headers."""
+
+    client: str
+    port: int
+    method: str
+    path: str
+    status: int
+    bytes: int
+    sent: int
+    seconds: float
+
+
+Line = DhcpLine | TftpLine | HttpBegin | HttpEnd
+
+_MAC = r"[0-9a-f]{2}(?::[0-9a-f]{2}){5,}"
+_DHCP = re.compile(
+    r"dnsmasq-dhcp(?:\[\d+\])?: (?P<transaction>\d+) (?:"
+    r"(?P<kind>DHCP[A-Z]+|PXE)\([^)]*\) (?:(?P<ip>\d+(?:\.\d+){3}) )?"
+    rf"(?P<mac>{_MAC})(?: (?P<rest>.*))?|"
+    r"vendor class: (?P<vendor>.*)|"
+    r"tags: (?P<tags>.*)|"
+    r"(?:bootfile name: |sent size: *\d+ option: 67 bootfile-name +)(?P<file>.*))$"
+)
+_TFTP = re.compile(
+    r"dnsmasq-tftp(?:\[\d+\])?: (?:"
+    r"(?P<outcome>sent|failed sending) (?P<file>/.*) to |"
+    r"file (?P<missing>/.*) not found for |"
+    r"error \d+ .* received from "
+    r")(?P<client>[0-9a-f.:]+)$"
+)
+
+
+def parse_dnsmasq(line: str) -> DhcpLine | TftpLine | None:
+    """Read a line of dnsmasq's log; None for one that tells nothing of a client."""
+    found = _DHCP.search(line)
+    if found:
+        for kind in ("vendor", "tags", "file"):
+            if found[kind] is not None:
+                return DhcpLine(found["transaction"], kind, text=found[kind])
+        return DhcpLine(
+            found["transaction"], found["kind"], found["ip"] or "", found["mac"],
+            found["rest"] or "",
+        )  # fmt: skip
+    found = _TFTP.search(line)
+    if found is None:
+        return None
+    if found["missing"]:
+        return TftpLine("missing", found["client"], found["missing"])
+    if found["outcome"] is None:
+        return TftpLine("aborted", found["client"])
+    outcome = "sent" if found["outcome"] == "sent" else "failed"
+    return TftpLine(outcome, found["client"], found["file"])
+
+
+def parse_web(line: str) -> HttpBegin | HttpEnd | None:
+    """Read a line of a web server's log; None for one that is none."""
+    try:
+        data = json.loads(line)
+        if data.get("event") == "begin":
+            path = unquote(urlsplit(data["path"]).path)
+            return HttpBegin(data["client"], int(data["port"] or 0), path)
+        return HttpEnd(
+            data["client"], int(data["port"] or 0), data["method"], data["path"],
+            data["status"], data["bytes"], data["sent"], data["seconds"],
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+class Tail:
+    """Reads a growing log's new lines, and empties it when it has become large."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._position = 0
+        self._rest = b""
+
+    def lines(self) -> Iterator[str]:
+        """Yield the whole lines that have come since the last call."""
+        try:
+            with self._file.open("rb") as stream:
+                stream.seek(self._position)
+                data = stream.read()
+        except FileNotFoundError:
+            return
+        self._position += len(data)
+        if self._position > _MOST_LOG:
+            # Servers append, so they go on at its new end.
+            os.truncate(self._file, 0)
+            self._position = 0
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        for line in whole:
+            yield line.decode("utf-8", "replace")

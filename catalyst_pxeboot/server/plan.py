@@ -1,0 +1,232 @@
+"""What serving a tree comes to on this machine: which servers, for whom, and what is left out.
+
+Pure: the facts come from elsewhere, nothing is started, and `--dry-run` prints it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface
+from itertools import islice
+from pathlib import Path
+
+from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.model import Server
+from catalyst_pxeboot.server.interfaces import Interface
+from catalyst_pxeboot.words import nearest
+
+HTTP_PORT = 80
+#: For who may not have port 80.
+UNPRIVILEGED_PORT = 8080
+
+_DNSMASQ = "dnsmasq-base (Debian) or net-dns/dnsmasq (Gentoo)"
+
+
+class Dhcp(StrEnum):
+    """What this machine does about DHCP."""
+
+    NONE = "none"  # another server must be told
+    RANGE = "range"  # it gives out addresses
+    PROXY = "proxy"  # it adds the loader to another server's answers
+
+
+class Web(StrEnum):
+    """Which web server runs."""
+
+    NGINX = "nginx"
+    EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for; None and False are what was not said."""
+
+    interface: str | None = None
+    proxy_dhcp: bool = False
+    dhcp_range: tuple[IPv4Address, IPv4Address] | None = None
+    http_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """This machine: its interfaces, whether we are root, and which servers it has."""
+
+    interfaces: tuple[Interface, ...]
+    root: bool
+    dnsmasq: Path | None
+    nginx: Path | None
+    nginx_tells_begin: bool  # it has the modules that log a request when it comes
+    embedded: bool  # the library of our own web server is there
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will run. `notes` say, a line each, what does not and why."""
+
+    interface: Interface
+    address: IPv4Interface
+    dhcp: Dhcp
+    dhcp_range: tuple[IPv4Address, IPv4Address] | None
+    tftp: bool
+    web: Web
+    http_port: int
+    notes: tuple[str, ...]
+
+    @property
+    def url(self) -> str:
+        """The tree's URL, with a slash at its end."""
+        port = "" if self.http_port == HTTP_PORT else f":{self.http_port}"
+        return f"http://{self.address.ip}{port}/"
+
+    def server(self, tftp_root: str = "/") -> Server:
+        """Return what the DHCP configurations are rendered for."""
+        first, last = self.dhcp_range or spare_range(self.address)
+        return Server(
+            address=str(self.address.ip),
+            netmask=str(self.address.netmask),
+            range_first=str(first),
+            range_last=str(last),
+            interface=self.interface.name,
+            http_port=self.http_port,
+            tftp_root=tftp_root,
+        )
+
+
+def plan_serving(wish: Wish, facts: Facts) -> Plan:
+    """Decide what runs. Raises `PxebootError` for what cannot be, with the way out.
+
+    Without a word about DHCP there is none: a DHCP server where nobody asked for one would take a
+    network's clients away from its own.
+    """
+    interface = _choose_interface(wish, facts)
+    address = _choose_address(interface, wish)
+    if wish.dhcp_range:
+        check_range(*wish.dhcp_range, address, interface.name)
+    dhcp = Dhcp.PROXY if wish.proxy_dhcp else Dhcp.RANGE if wish.dhcp_range else Dhcp.NONE
+    notes = []
+    obstacle = _no_dnsmasq(facts)
+    if obstacle:
+        notes.append(f"HTTP only, no DHCP and no TFTP: {obstacle}")
+        dhcp = Dhcp.NONE
+    if facts.nginx is None and not facts.embedded:
+        raise PxebootError(
+            "there is no web server: nginx and the Python package aiohttp are both missing",
+            hint="install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or aiohttp",
+        )
+    web = Web.NGINX if facts.nginx else Web.EMBEDDED
+    return Plan(
+        interface=interface,
+        address=address,
+        dhcp=dhcp,
+        dhcp_range=wish.dhcp_range if dhcp is Dhcp.RANGE else None,
+        tftp=not obstacle,
+        web=web,
+        http_port=wish.http_port or (HTTP_PORT if facts.root else UNPRIVILEGED_PORT),
+        notes=tuple(notes),
+    )
+
+
+def check_range(
+    first: IPv4Address,
+    last: IPv4Address,
+    address: IPv4Interface,
+    interface: str,
+    option: str = "--dhcp-range",
+) -> None:
+    """Raise `PxebootError` if a server with `address` cannot give out `first` to `last`."""
+    network = address.network
+    for end in (first, last):
+        if end not in network or end in (network.network_address, network.broadcast_address):
+            raise PxebootError(
+                f"{option}: {end} is no address for a client of {interface}'s network {network}",
+                hint="choose both ends in it, such as " + ",".join(map(str, spare_range(address))),
+            )
+    if first > last:
+        raise PxebootError(
+            f"{option}: {first} to {last} runs backwards", hint=f"write {last},{first}"
+        )
+    if first <= address.ip <= last:
+        raise PxebootError(
+            f"{option}: {first} to {last} holds {interface}'s own address {address.ip}",
+            hint="leave it out of the range",
+        )
+
+
+def spare_range(address: IPv4Interface) -> tuple[IPv4Address, IPv4Address]:
+    """Return addresses of a network that are not the server's own, fifty of them if it has them.
+
+    Raises `PxebootError` for a network without other addresses.
+    """
+    network = address.network
+    behind = islice(range(int(address.ip) + 1, int(network.broadcast_address)), 50)
+    before = islice(range(int(address.ip) - 1, int(network.network_address), -1), 50)
+    found = max(sorted(behind), sorted(before), key=len)
+    if not found:
+        raise PxebootError(
+            f"{network} is a network without room for a client",
+            hint="give the interface an address of a larger one, such as 10.0.0.1/24",
+        )
+    return IPv4Address(found[0]), IPv4Address(found[-1])
+
+
+def _choose_interface(wish: Wish, facts: Facts) -> Interface:
+    listed = ", ".join(map(str, facts.interfaces)) or "none"
+    if wish.interface is not None:
+        for interface in facts.interfaces:
+            if interface.name == wish.interface:
+                return interface
+        known = [interface.name for interface in facts.interfaces]
+        raise PxebootError(
+            f"there is no network interface {wish.interface!r}{nearest(wish.interface, known)}",
+            hint=f"those there are: {listed}",
+        )
+    able = [found for found in facts.interfaces if found.addresses and not found.loopback]
+    if wish.dhcp_range:
+        able = [found for found in able if _holding(found, wish.dhcp_range[0])]
+    if len(able) == 1:
+        return able[0]
+    why = "no network interface fits" if not able else "more than one network interface fits"
+    raise PxebootError(why, hint=f"name one with --interface; those there are: {listed}")
+
+
+def _choose_address(interface: Interface, wish: Wish) -> IPv4Interface:
+    """Choose which of the interface's addresses serves: the one whose network holds the range."""
+    if not interface.addresses:
+        address = _advised_address(wish)
+        raise PxebootError(
+            f"{interface.name} has no IPv4 address",
+            hint=f"give it one: ip address add {address} dev {interface.name}"
+            + ("" if interface.up else f" && ip link set {interface.name} up"),
+        )
+    if not interface.up:
+        raise PxebootError(
+            f"{interface.name} is switched off", hint=f"ip link set {interface.name} up"
+        )
+    if wish.dhcp_range:
+        holding = _holding(interface, wish.dhcp_range[0])
+        if holding:
+            return holding
+    return interface.addresses[0]
+
+
+def _advised_address(wish: Wish) -> IPv4Interface:
+    """Return an address that would do: the first of the range's network that is not in it."""
+    if wish.dhcp_range is None:
+        return IPv4Interface("10.0.0.1/24")
+    first, last = wish.dhcp_range
+    network = IPv4Interface(f"{first}/24").network
+    free = (host for host in network.hosts() if not first <= host <= last)
+    return IPv4Interface(f"{next(free, network.network_address + 1)}/24")
+
+
+def _holding(interface: Interface, address: IPv4Address) -> IPv4Interface | None:
+    return next((found for found in interface.addresses if address in found.network), None)
+
+
+def _no_dnsmasq(facts: Facts) -> str:
+    """Say why there can be no dnsmasq; empty where there can."""
+    missing = f"dnsmasq is missing (install {_DNSMASQ})"
+    if not facts.root:
+        return "they need root" if facts.dnsmasq else f"they need root, and {missing}"
+    return "" if facts.dnsmasq else missing
