@@ -230,10 +230,9 @@ def built_lines(built: Built) -> Iterator[str]:
     payload = [file for file in built.files if file.role in PAYLOAD]
     copied = sum(file.written for file in payload)
     yield f"Published {built.output} in {built.seconds:.1f} s"
-    yield (
-        f"{len(payload)} payload files of {size(sum(file.bytes for file in payload))},"
-        f" {size(copied)} of it copied, the rest linked"
-    )
+    count = sum(file.bytes for file in payload)
+    how = "all copied" if copied == count else f"{size(copied)} of it copied, the rest linked"
+    yield f"{len(payload)} payload files of {size(count)}, {how}"
     loaders = [file.path for file in built.files if file.role is Role.LOADER]
     yield f"Loaders: {' '.join(loaders) or 'none'}"
 

@@ -136,7 +136,7 @@ def _check_root(root: Path) -> None:
     if root.exists():
         folder = Path(re.sub(r"\.(tar(\.\w+)?|t[bgx]z)$", "", str(root)))
         hint = f"give the folder {folder} beside it" if folder.is_dir() else RERUN
-        raise SourceError(f"{root}: the source is not a folder", hint=hint)
+        raise SourceError(f"{root}: the source is neither a folder nor an ISO", hint=hint)
     raise SourceError(f"{root}: no such livecd-stage2 build", hint=_hint_of_missing(root))
 
 

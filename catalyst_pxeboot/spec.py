@@ -102,7 +102,8 @@ def parse_folders(source: Path, output: Path, settings: Mapping[str, object]) ->
     """Make a `Spec` for a stage2 folder or an ISO that lies anywhere and a target folder.
 
     What the settings leave out of subarch, rel_type and version_stamp is read off the source's
-    own name and place; if the name of an ISO does not tell, the subarch off its kernel.
+    own name and place; if the name does not tell, the subarch off its kernel. Raises
+    `SourceError` if there is no live image to ask, and `SpecError` with every fault found.
     """
     source, output = source.absolute(), output.absolute()
     guess, notes = _guess(source, str(settings.get("subarch") or ""))
@@ -123,9 +124,8 @@ def parse_folders(source: Path, output: Path, settings: Mapping[str, object]) ->
 
 def _guess(source: Path, subarch: str) -> tuple[Mapping[str, str], tuple[str, ...]]:
     """Return what the source tells of itself, and a line for each thing that is not its name."""
-    iso = is_iso(source)
-    guess = read_name(source, subarch, iso=iso)
-    if "subarch" in guess or subarch or not iso:
+    guess = read_name(source, subarch, iso=is_iso(source))
+    if "subarch" in guess or subarch:
         return guess, ()
     machine = kernel_machine(source)
     for arch in all_arches():

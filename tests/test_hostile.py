@@ -209,7 +209,8 @@ def test_a_link_within_the_source_is_none_of_these(source: Path, storedir: Path)
 def test_the_source_itself_is_none(source: Path, storedir: Path, oddity: str) -> None:
     shutil.rmtree(source)
     ODDITIES[oddity](source)
-    assert attempt(build_of(storedir)) == f"{source}: the source is not a folder; {AGAIN}"
+    why = "the source is neither a folder nor an ISO"
+    assert attempt(build_of(storedir)) == f"{source}: {why}; {AGAIN}"
 
 
 # --- archives -----------------------------------------------------------------------------------

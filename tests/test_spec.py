@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import STAMP, release_settings
+from conftest import STAMP, release_settings, write_stage2
 
 from catalyst_pxeboot.arch import all_arches, find_arch
-from catalyst_pxeboot.errors import SpecError
+from catalyst_pxeboot.errors import SourceError, SpecError
 from catalyst_pxeboot.keys import known_keys, tables
 from catalyst_pxeboot.model import LinkMode, Loader, Serial, Server
 from catalyst_pxeboot.spec import check_keys, parse_folders, parse_settings
@@ -128,10 +128,20 @@ def test_folders_tell_by_their_names(
     assert spec.output == tmp_path / "out"
 
 
-def test_a_folder_of_any_name_needs_a_subarch(tmp_path: Path) -> None:
-    with pytest.raises(SpecError) as raised:
+def test_a_folder_of_any_name_tells_by_its_kernel(tmp_path: Path) -> None:
+    write_stage2(tmp_path / "live")
+    spec = parse_folders(tmp_path / "live", tmp_path / "out", {})
+    assert (spec.arch.name, spec.version_stamp) == ("amd64", "")
+    assert spec.notes == ("subarch amd64: by its kernel, as the name live does not tell",)
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as raised:
         parse_folders(tmp_path / "live", tmp_path / "out", {})
-    assert str(raised.value) == "subarch: this spec key is missing or empty; add it, see the README"
+    assert str(raised.value) == (
+        f"{tmp_path}/live: no such livecd-stage2 build;"
+        " run catalyst on the livecd-stage2 spec first"
+    )
     spec = parse_folders(tmp_path / "live", tmp_path / "out", {"subarch": "arm64"})
     assert (spec.arch.name, spec.version_stamp) == ("arm64", "")
     assert spec.title == "Gentoo Linux arm64"
