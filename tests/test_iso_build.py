@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import struct
@@ -266,8 +267,7 @@ def iso_store(stage2: Path, iso: Path, tmp_path: Path) -> Path:
 def test_the_target_builds_from_an_iso(
     iso_store: Path, stage2: Path, tmp_path: Path, where: str
 ) -> None:
-    from catalyst.targets.pxeboot import pxeboot  # type: ignore[import-not-found]
-
+    pxeboot = importlib.import_module("catalyst.targets.pxeboot").pxeboot
     word = f"23.0-default/{NAME}"
     if where == "anywhere":
         word = str(iso_store / "builds" / word)
