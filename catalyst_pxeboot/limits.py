@@ -32,6 +32,12 @@ _NETWORK: Final = {
     RootMode.HTTP: 40 * _MIB,
 }
 
+#: What OVMF and iPXE hold while the kernel's EFI stub runs, and memory below 21 MiB, which OVMF
+#: keeps. From the kernel's own list of that moment (`efi=debug`): 35 and 21 MiB.
+_EFI_IPXE: Final = 57 * _MIB
+#: By how much a kernel may be moved to lie on a multiple of kernel_alignment, 2 MiB.
+_ALIGNMENT: Final = 2 * _MIB
+
 
 def least_memory(
     mode: RootMode,
@@ -72,9 +78,12 @@ def _loader_memory(loader: Loader, firmware: Firmware, kernel: Kernel, loaded: i
         # OVMF keeps 108 MiB or so; GRUB's own pool is a quarter of what is free, so that small
         # machines fail below a fixed size.
         return max(2 * loaded + resident + 108 * _MIB, resident + 202 * _MIB)
-    # iPXE keeps what it has fetched while the kernel's EFI stub makes a copy, each in one piece, so
-    # that what lies between is lost. Measured as the slope over the size of the squashfs: 2.57.
-    return loaded * 257 // 100 + kernel.bytes + 2 * resident + 36 * _MIB
+    # iPXE keeps what it has fetched while the kernel's EFI stub makes a copy, in one piece. Since
+    # 6.6 (and 6.1.84) the stub first unpacks the kernel to a random address (KASLR), which cuts the
+    # free memory in two; it is sure to suffice only where each half would hold the copy. Measured
+    # with 129 MiB: by luck from 452 on, with 514 in 8 boots of 10; with nokaslr from 2 * loaded.
+    files = 3 * loaded + 2 * kernel.bytes  # the file, and what the firmware loaded it to
+    return files + resident + _ALIGNMENT + _EFI_IPXE
 
 
 def _kernel_memory(kernel: Kernel) -> int:

@@ -40,6 +40,13 @@ CONSOLES = [
     ),
     ("memory", "[    1.9] Initramfs unpacking failed: write error"),
     ("memory", "Loading (tftp,192.0.2.1)/image.squashfs\nerror: out of memory."),
+    # UEFI iPXE, Linux 6.1.84 with 514 MiB for 129: in 2 boots of 10
+    (
+        "memory",
+        "EFI stub: ERROR: Failed to allocate memory for files\n"
+        "EFI stub: ERROR: Failed to load initrd: 0x8000000000000009\n"
+        "Could not boot: Error 0x7f048289 (http://ipxe.org/7f048289)",
+    ),
     ("memory", "image.squashfs... Not enough space (https://ipxe.org/31466083)"),
     ("memory", "This machine has 512 MiB of memory, and this entry needs 1679."),
     # nginx under a folder of mode 0700

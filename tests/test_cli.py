@@ -113,7 +113,7 @@ entry   *Boot LiveCD (kernel: gentoo)
 entry    Boot LiveCD (kernel: gentoo) (accessibility)
          boot/gentoo root=live:/image.squashfs.img rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup
 limits   kernel  root      loader  memory, BIOS  memory, UEFI  over the wire
-limits   gentoo  embedded  ipxe    82 MiB        133 MiB       80.4 KiB
+limits   gentoo  embedded  ipxe    82 MiB        108 MiB       80.4 KiB
 note     no root over HTTP: boot/gentoo.igz: dracut 059 made it without livenet, which gets the live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the livecd-stage2 spec
 left out Memtest86+ 64bit BIOS: its file is not in the image
 left out Memtest86+ 64bit UEFI: its file is not in the image
@@ -182,7 +182,7 @@ entry       *Boot LiveCD (kernel: gentoo)  root: embedded
 entry        Boot LiveCD (kernel: gentoo) (accessibility)  root: embedded
 
 kernel  root      loader    memory, BIOS  memory, UEFI  over the wire
-gentoo  embedded  ipxe      82 MiB        133 MiB       80.4 KiB
+gentoo  embedded  ipxe      82 MiB        108 MiB       80.4 KiB
 gentoo  embedded  pxelinux  82 MiB        -             80.4 KiB
 
 missing      ipxe: """

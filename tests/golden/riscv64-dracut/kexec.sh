@@ -32,7 +32,7 @@ set_entry() {
     gentoo)
         entry_title='Boot LiveCD (kernel: gentoo)'
         root=embedded
-        memory=45
+        memory=60
         kernel=boot/gentoo.Image
         kernel_packed=
         kernel_bytes=8192
@@ -48,7 +48,7 @@ image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2
     gentoo-accessibility)
         entry_title='Boot LiveCD (kernel: gentoo) (accessibility)'
         root=embedded
-        memory=45
+        memory=60
         kernel=boot/gentoo.Image
         kernel_packed=
         kernel_bytes=8192
