@@ -26,7 +26,7 @@ from catalyst_pxeboot.commands import (
     serve,
     verify,
 )
-from catalyst_pxeboot.console import Color, Console
+from catalyst_pxeboot.console import Color, Console, OutputError
 from catalyst_pxeboot.errors import PxebootError, SpecError
 
 PROGRAM = "catalyst-pxeboot"
@@ -51,8 +51,22 @@ COMMANDS = (build, serve, dhcp, boot_test, qemu, inspect, verify, menu, export)
 
 def run() -> NoReturn:
     """Run the command and exit with its code."""
+    _open_closed_streams()
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main(sys.argv[1:]))
+
+
+def _open_closed_streams() -> None:
+    # Otherwise the next file opened gets the number, and what a program we start says goes into it.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
@@ -72,21 +86,30 @@ def main(argv: Sequence[str]) -> int:
         color=Color(arguments.color),
     )
     try:
+        return _run(arguments, console)
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OutputError as error:
+        console.error(str(error))
+    except BrokenPipeError:
+        pass  # The reader of our output has gone (`| head`).
+    # Python would complain once more at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
+    try:
         arguments.run(arguments, console)
         console.finish()
-        sys.stdout.flush()
+    except OutputError:
+        raise
     except SpecError as error:
         console.finish(error.problems)
         return EXIT_FAILED
     except PxebootError as error:
         console.finish([error])
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`). Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     return EXIT_DONE
 

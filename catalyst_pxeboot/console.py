@@ -25,6 +25,10 @@ _LOG_STEP = 10  # per cent
 _WORTH_A_LINE = 64 << 20  # bytes
 
 
+class OutputError(PxebootError):
+    """Standard output takes nothing more, so that nothing more can be told there."""
+
+
 class Color(StrEnum):
     """When to use colour."""
 
@@ -62,12 +66,12 @@ class Console:
     def line(self, text: str) -> None:
         """Print a line of the command's result."""
         if not self.json:
-            print(text, flush=True)
+            _print(text)
 
     def step(self, text: str) -> None:
         """Say what is being done."""
         if not self.json and not self._quiet:
-            print(text, flush=True)
+            _print(text)
 
     def detail(self, text: str) -> None:
         """Say what only some want to know."""
@@ -76,7 +80,7 @@ class Console:
 
     def event(self, data: Mapping[str, Any], text: str) -> None:
         """Tell what has just happened, in a line, quiet or not."""
-        print(json.dumps(dict(data), ensure_ascii=False) if self.json else text, flush=True)
+        _print(json.dumps(dict(data), ensure_ascii=False) if self.json else text)
 
     def result(self, data: Mapping[str, Any]) -> None:
         """Add to the JSON document that `finish` prints."""
@@ -105,7 +109,7 @@ class Console:
                 "warnings": self._warnings,
                 "problems": told,
             }
-            print(json.dumps(document, ensure_ascii=False), flush=True)
+            _print(json.dumps(document, ensure_ascii=False))
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Advance]:
@@ -164,6 +168,18 @@ class Console:
             return self._color is Color.ALWAYS
         # https://no-color.org: set and not empty
         return _is_terminal(stream) and not os.environ.get("NO_COLOR")
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"standard output cannot be written: {error.strerror}",
+            hint="free space there, or send it elsewhere",
+        ) from error
 
 
 def _is_terminal(stream: TextIO) -> bool:

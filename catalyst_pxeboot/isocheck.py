@@ -14,9 +14,9 @@ from pathlib import Path
 
 from catalyst_pxeboot.digest import Meter, Progress, digest_file
 from catalyst_pxeboot.errors import SourceError, one_line
-from catalyst_pxeboot.formats.iso import Stamp
+from catalyst_pxeboot.formats.iso import AGAIN, Stamp
 from catalyst_pxeboot.formats.sums import Sum, parse_sums
-from catalyst_pxeboot.isosource import AGAIN, open_iso
+from catalyst_pxeboot.isosource import open_iso, reading
 from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.words import size
 
@@ -52,7 +52,9 @@ def check_iso(
     with open_iso(path) as stream:
         stamp = Stamp.of(os.fstat(stream.fileno()))
         lists = [_read_list(side, path, keyring, report) for side in _beside(path, _LISTS)]
-        signed = [_check_signature(side, path, keyring, report) for side in _signatures(path)]
+        signed = [
+            _check_signature(side, path, keyring, report) for side in _beside(path, (_SIGNATURE,))
+        ]
         covered = any(signed) or any(found.signed and _is_strong(found.sums) for found in lists)
         if keyring and not covered:
             raise SourceError(
@@ -68,7 +70,8 @@ def check_iso(
         names = " and ".join(found.path.name for found in lists if found.sums)
         report(f"Checking {path.name}, {size(stamp.bytes)}, by {names}")
         meter = Meter(progress, f"Checking {path.name}", stamp.bytes)
-        digests = digest_file(stream.fileno(), algorithms, where=str(path), meter=meter)
+        with reading(path):
+            digests = digest_file(stream.fileno(), algorithms, where=str(path), meter=meter)
     for found in lists:
         for entry in found.sums:
             if digests[entry.algorithm] != entry.digest:
@@ -89,10 +92,6 @@ def _beside(path: Path, endings: Sequence[str]) -> Iterator[Path]:
             if side.exists() or side.is_symlink():
                 yield side
                 break
-
-
-def _signatures(path: Path) -> Iterator[Path]:
-    yield from _beside(path, (_SIGNATURE,))
 
 
 def _read_list(side: Path, path: Path, keyring: Path | None, report: Report) -> _List:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from catalyst_pxeboot.digest import BLOCK, write_all
 from catalyst_pxeboot.errors import FormatError, PxebootError, SourceError, SpecError
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
-from catalyst_pxeboot.formats.iso import Iso, IsoFile, Stamp, is_iso, read_iso
+from catalyst_pxeboot.formats.iso import AGAIN, Iso, IsoFile, Stamp, is_iso, read_iso
 from catalyst_pxeboot.formats.squashfs import SUPERBLOCK, Squashfs, parse_squashfs
 from catalyst_pxeboot.isomenu import IsoMenu, read_iso_menu
 from catalyst_pxeboot.model import Within
@@ -37,7 +37,6 @@ _INITRAMFS = ".igz"
 _DEVICE_TREE = ".dtb"
 _MAX_UNPACKED = 4 * 1024**3  # bytes of kernels, initramfs images and so on
 
-AGAIN = "fetch or make the ISO again"
 _CHANGED = "wait until the ISO is complete, then build again"
 
 
@@ -79,16 +78,23 @@ def open_iso(path: Path) -> BinaryIO:
         ) from error
 
 
-def _read_iso(path: Path) -> Iso:
-    with open_iso(path):
-        pass  # says what is wrong with the path
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise `SourceError` where the disk fails that `path` lies on."""
     try:
-        iso = read_iso(path, wanted=SQUASHFS)
+        yield
     except OSError as error:
         raise SourceError(
             f"{path}: it cannot be read to its end: {error.strerror}",
             hint="check the disk it lies on",
         ) from error
+
+
+def _read_iso(path: Path) -> Iso:
+    with open_iso(path):
+        pass  # says what is wrong with the path
+    with reading(path):
+        iso = read_iso(path, wanted=SQUASHFS)
     lacks = [name for name in (SQUASHFS, GRUB_CFG) if iso.find(name) is None]
     if lacks == [GRUB_CFG] and any(_is_initramfs(name) for name in iso.files):
         return iso  # catalyst writes no menu on some architectures
@@ -152,8 +158,9 @@ def _read_squashfs(iso: Iso, stream: BinaryIO) -> tuple[Squashfs, IsoFile]:
     path = iso.path / SQUASHFS
     if file is None or not file.bytes:
         raise SourceError(f"{path}: the live root is an empty file", hint=AGAIN)
-    stream.seek(file.offset)
-    head = stream.read(min(SUPERBLOCK, file.bytes))
+    with reading(path):
+        stream.seek(file.offset)
+        head = stream.read(min(SUPERBLOCK, file.bytes))
     return parse_squashfs(head, path=path, size=file.bytes), file
 
 
@@ -194,7 +201,8 @@ def _unpack(stream: BinaryIO, file: IsoFile, target: Path) -> None:
         stream.seek(file.offset)
         left = file.bytes
         while left:
-            block = stream.read(min(BLOCK, left))
+            with reading(target):
+                block = stream.read(min(BLOCK, left))
             if not block:
                 raise SourceError(f"{target}: the ISO ends within it", hint=_CHANGED)
             _write(fd, block, target)

@@ -10,12 +10,30 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from catalyst_pxeboot.errors import TemplateError
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
 def templates_folder() -> Path:
     """Find the folder of the shipped Jinja2 templates."""
     return _shipped("templates")
+
+
+def check_templates(folder: Path) -> None:
+    """Raise `TemplateError` unless a user's `folder` of templates is one.
+
+    Without it the shipped ones would be taken, in silence.
+    """
+    try:
+        fits = folder.is_dir()
+    except OSError:  # it may not be looked at
+        fits = False
+    if not fits:
+        raise TemplateError(
+            f"{folder}: is no folder of templates",
+            hint="name a folder, or take the shipped templates",
+        )
 
 
 def specs_folder() -> Path:

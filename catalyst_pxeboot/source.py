@@ -114,13 +114,13 @@ def read_tree(root: Path, squashfs: Squashfs, *, time: int, names: Sequence[str]
 
 
 def _check_root(root: Path) -> None:
-    if root.is_dir():
-        try:
-            names = sorted(entry.name for entry in root.iterdir())
-        except OSError as error:
-            raise SourceError(
-                f"{root}: the source cannot be read: {error.strerror}", hint="check its permissions"
-            ) from error
+    try:
+        names = sorted(entry.name for entry in root.iterdir()) if root.is_dir() else None
+    except OSError as error:
+        raise SourceError(
+            f"{root}: the source cannot be read: {error.strerror}", hint="check its permissions"
+        ) from error
+    if names is not None:
         if not names:
             raise SourceError(f"{root}: the source is an empty folder", hint=RERUN)
         if SQUASHFS not in names and "boot" not in names:
@@ -135,7 +135,11 @@ def _check_root(root: Path) -> None:
         )
     if root.exists():
         folder = Path(re.sub(r"\.(tar(\.\w+)?|t[bgx]z)$", "", str(root)))
-        hint = f"give the folder {folder} beside it" if folder.is_dir() else RERUN
+        hint = (
+            f"give the folder {folder} beside it"
+            if folder.is_dir()
+            else "give the livecd-stage2 folder or an ISO made of it"
+        )
         raise SourceError(f"{root}: the source is neither a folder nor an ISO", hint=hint)
     raise SourceError(f"{root}: no such livecd-stage2 build", hint=_hint_of_missing(root))
 
@@ -149,7 +153,7 @@ def _hint_of_missing(root: Path) -> str:
     except OSError:
         newest = None
     if newest is None:
-        return "run catalyst on the livecd-stage2 spec first"
+        return "check the path, or run catalyst on the livecd-stage2 spec first"
     return f"the newest build there is {newest.name}; correct source_subpath or build it"
 
 

@@ -111,6 +111,8 @@ def parse_folders(source: Path, output: Path, settings: Mapping[str, object]) ->
     reader.require("subarch")
     if ISO_KEY in reader:
         reader.fault(ISO_KEY, f"the source is {source}", "name one of them")
+    if output.resolve().is_relative_to(source.resolve()):
+        reader.fault("output", f"{output} lies in the source", "give a folder elsewhere")
     return _parse(
         reader,
         reader.word("subarch"),

@@ -139,10 +139,10 @@ SAFE = "boot loaders need letters, digits and . _ + - / only, and no .."
 
 CASES = [
     # the source folder
-    Case("source missing", "{source}: no such livecd-stage2 build; run catalyst on the livecd-stage2 spec first", vanish),
+    Case("source missing", "{source}: no such livecd-stage2 build; check the path, or run catalyst on the livecd-stage2 spec first", vanish),
     Case("source of another stamp", "{source}: no such livecd-stage2 build; the newest build there is livecd-stage2-amd64-20261101T170000Z; correct source_subpath or build it", other_stamp),
     Case("source empty", f"{{source}}: the source is an empty folder; {AGAIN}", empty),
-    Case("source a tarball", f"{{source}}.tar.xz: the source is neither a folder nor an ISO; {AGAIN}", tarball, {"source_subpath": f"23.0-default/livecd-stage2-amd64-{STAMP}.tar.xz"}),
+    Case("source a tarball", "{source}.tar.xz: the source is neither a folder nor an ISO; give the livecd-stage2 folder or an ISO made of it", tarball, {"source_subpath": f"23.0-default/livecd-stage2-amd64-{STAMP}.tar.xz"}),
     Case("source a tarball beside the folder", "{source}.tar.xz: the source is neither a folder nor an ISO; give the folder {source} beside it", lambda s: s.with_name(s.name + ".tar.xz").write_bytes(b"x"), {"source_subpath": f"23.0-default/livecd-stage2-amd64-{STAMP}.tar.xz"}),
     Case("source a dangling symlink", "{source}: the source is a dangling symlink; point it at the build or remove it", dangle),
     Case("not a stage2 tree", "{source}: not a livecd-stage2 tree (neither image.squashfs nor boot/ in it); give the folder livecd-stage2-<subarch>-<version_stamp> itself", other_folder),

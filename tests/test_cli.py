@@ -113,7 +113,7 @@ entry   *Boot LiveCD (kernel: gentoo)
 entry    Boot LiveCD (kernel: gentoo) (accessibility)
          boot/gentoo root=live:/image.squashfs.img rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup
 limits   kernel  root      loader  memory, BIOS  memory, UEFI  over the wire
-limits   gentoo  embedded  ipxe    82 MiB        108 MiB       80.4 KiB
+limits   gentoo  embedded  ipxe    82 MiB        140 MiB       80.4 KiB
 note     no root over HTTP: boot/gentoo.igz: dracut 059 made it without livenet, which gets the live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the livecd-stage2 spec
 left out Memtest86+ 64bit BIOS: its file is not in the image
 left out Memtest86+ 64bit UEFI: its file is not in the image
@@ -182,7 +182,7 @@ entry       *Boot LiveCD (kernel: gentoo)  root: embedded
 entry        Boot LiveCD (kernel: gentoo) (accessibility)  root: embedded
 
 kernel  root      loader    memory, BIOS  memory, UEFI  over the wire
-gentoo  embedded  ipxe      82 MiB        108 MiB       80.4 KiB
+gentoo  embedded  ipxe      82 MiB        140 MiB       80.4 KiB
 gentoo  embedded  pxelinux  82 MiB        -             80.4 KiB
 
 missing      ipxe: """
@@ -296,6 +296,41 @@ def test_an_interrupt_leaves_nothing(storedir: Path, tmp_path: Path, number: int
     process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert not (tmp_path / "made").exists()
+
+
+def command_line(*argv: str, shell: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as `shell` says, where "$@" stands for it."""
+    command = [sys.executable, "-c", "from catalyst_pxeboot.cli import run; run()", *argv]
+    return subprocess.run(
+        ["bash", "-c", shell, "bash", *command],
+        capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(storedir: Path, closed: str) -> None:
+    source = str(storedir_stage2(storedir))
+    done = command_line("inspect", source, shell=f'"$@" {closed}')
+    assert (done.returncode, done.stderr) == (0, "")
+    failed = command_line("inspect", "/nowhere", shell=f'"$@" {closed}; echo $? >&1')
+    assert (failed.stdout, failed.stderr.count("\n")) == ("1\n", 0 if "2>" in closed else 1)
+
+
+@pytest.mark.parametrize("option", ["-v", "--json"])
+def test_output_that_cannot_be_written(storedir: Path, option: str) -> None:
+    source = str(storedir_stage2(storedir))
+    done = command_line("inspect", option, source, shell='"$@" >/dev/full')
+    assert (done.returncode, done.stderr) == (
+        1,
+        "catalyst-pxeboot: error: standard output cannot be written: No space left on device;"
+        " free space there, or send it elsewhere\n",
+    )
+
+
+def test_an_error_that_nobody_reads() -> None:
+    shell = '{ sleep 1; "$@"; echo $? >&2; } | true; sleep 2'
+    done = command_line("inspect", "/nowhere", "--json", shell=shell)
+    assert done.stderr.splitlines()[1:] == ["1"]
 
 
 def test_start_up_imports_nothing_heavy() -> None:

@@ -16,7 +16,7 @@ from test_golden import CASES, make
 from catalyst_pxeboot.commands import export as command
 from catalyst_pxeboot.console import Console
 from catalyst_pxeboot.errors import PxebootError
-from catalyst_pxeboot.exports.formats import FOLDERS, Format, export_tree
+from catalyst_pxeboot.exports.formats import FOLDERS, Format, export_tree, write_export
 from catalyst_pxeboot.model import Loader
 
 # --- what cannot be exported ----------------------------------------------------------------------
@@ -79,6 +79,7 @@ def test_a_tree_without_ipxe(tmp_path: Path) -> None:
         lambda manifest: manifest["files"][0]["digests"].update(sha256="x"),
         lambda manifest: manifest["menu"]["entries"].append(manifest["menu"]["entries"][0]),
         lambda manifest: manifest["menu"]["entries"][0].update(name="a b"),
+        lambda manifest: manifest["menu"]["entries"][0]["initrds"].update(ipxe=[]),
         lambda manifest: manifest["squashfs"].update(path="none"),
         lambda manifest: manifest.update(release=[]),
     ],
@@ -207,6 +208,26 @@ def test_a_folder_in_the_way_and_a_file_in_the_way(tmp_path: Path) -> None:
         run(*words, tmp_path / "file")
     with pytest.raises(PxebootError, match="the export cannot be written: "):
         run(tree, "--format", "treeinfo", "--output", tmp_path / "file/x")
+
+
+def test_a_place_that_may_not_be_looked_at(tmp_path: Path) -> None:
+    tree, place = small_tree(tmp_path / "tree"), tmp_path / ("x" * 300)
+    for form in (Format.MATCHBOX, Format.TREEINFO):
+        with pytest.raises(PxebootError) as caught:
+            write_export(export_tree(tree, form, base_url=URL), form, place)
+        assert str(caught.value) == (
+            f"the export cannot be written: File name too long ({place}); check --output"
+        )
+
+
+@pytest.mark.parametrize("name", ["none", "x" * 300])
+def test_templates_that_are_no_folder(tmp_path: Path, name: str) -> None:
+    own = tmp_path / name
+    with pytest.raises(PxebootError) as caught:
+        export_tree(small_tree(tmp_path), Format.TREEINFO, base_url=None, templates=own)
+    assert str(caught.value) == (
+        f"{own}: is no folder of templates; name a folder, or take the shipped templates"
+    )
 
 
 def test_inside_the_tree_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

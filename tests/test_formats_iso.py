@@ -121,6 +121,8 @@ def test_what_is_an_iso(plain: Path, tree: Path, tmp_path: Path) -> None:
     text.write_text("no")
     assert [is_iso(path) for path in (plain, bare, tmp_path / "none.ISO")] == [True] * 3
     assert [is_iso(path) for path in (folder, tree, text, tmp_path / "none")] == [False] * 4
+    too_long = "x" * 300
+    assert [is_iso(tmp_path / name) for name in (f"{too_long}.iso", too_long)] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,8 @@ def test_the_source_itself_is_none(source: Path, storedir: Path, oddity: str) ->
     shutil.rmtree(source)
     ODDITIES[oddity](source)
     why = "the source is neither a folder nor an ISO"
-    assert attempt(build_of(storedir)) == f"{source}: {why}; {AGAIN}"
+    hint = "give the livecd-stage2 folder or an ISO made of it"
+    assert attempt(build_of(storedir)) == f"{source}: {why}; {hint}"
 
 
 # --- archives -----------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from test_signing_openpgp import TIME, Keyring
 
+from catalyst_pxeboot import isocheck
 from catalyst_pxeboot.errors import PxebootError, SourceError, VerifyError
 from catalyst_pxeboot.formats.sums import Sum, parse_sums
 from catalyst_pxeboot.isocheck import check_iso
@@ -152,6 +155,17 @@ def test_digests_that_cannot_be_read(iso: Path) -> None:
     iso.with_name(f"{NAME}.DIGESTS").rmdir()
     beside(iso, ".DIGESTS", b"x" * (1 << 20) + b"x")
     assert "the digests cannot be read: More than 1048576 bytes" in refused(iso)
+
+
+def test_a_disk_that_fails(iso: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_more: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    beside(iso, ".DIGESTS", catalyst_sums("SHA512"))
+    monkeypatch.setattr(isocheck, "digest_file", fail)
+    assert refused(iso) == (
+        f"{iso}: it cannot be read to its end: Input/output error; check the disk it lies on"
+    )
 
 
 def test_progress_is_told_and_reaches_the_end(iso: Path) -> None:

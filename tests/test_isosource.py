@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -181,6 +182,10 @@ def test_paths_that_are_none(tmp_path: Path) -> None:
     assert refused(path, SourceError) == (
         f"{path}: the source is an empty folder; build livecd-stage2 again"
     )
+    path = tmp_path / ("x" * 300)
+    assert refused(path, SourceError) == (
+        f"{path}: the source cannot be read: File name too long; check its permissions"
+    )
 
 
 def test_an_iso_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +230,29 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(isosource, "read_iso", fail)
     assert refused(path, SourceError) == (
         f"{path}: it cannot be read to its end: Input/output error; check the disk it lies on"
+    )
+
+
+@pytest.mark.parametrize("name", ["image.squashfs", "boot/gentoo.igz"])
+def test_a_disk_that_fails_within_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = iso_of(tmp_path)
+    bad = read_iso(path, wanted=name).files[name].offset
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() == bad:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(size)
+
+    unpack, squashfs = isosource._unpack, isosource._read_squashfs
+    content = Failing(path.read_bytes())
+    monkeypatch.setattr(isosource, "_unpack", lambda _stream, *args: unpack(content, *args))
+    monkeypatch.setattr(isosource, "_read_squashfs", lambda iso, _stream: squashfs(iso, content))
+    assert refused(path, SourceError) == (
+        f"{path}/{name}: it cannot be read to its end: Input/output error;"
+        " check the disk it lies on"
     )
 
 

@@ -575,10 +575,25 @@ def test_help(machine: Machine, tree: Path) -> None:
             "kexec.sh: http://server/a b: an address of other characters than letters, digits and"
             " : / . _ ~ % + @ -\n",
         ),
+        (
+            ["http://server/a", "quiet", "--dry-run"],
+            "kexec.sh: --dry-run: options stand before the tree's address\n"
+            "  sh kexec.sh --help shows how\n",
+        ),
+        (
+            [".", "--dry-run"],
+            "kexec.sh: --dry-run: options stand before the tree's address\n"
+            "  sh kexec.sh --help shows how\n",
+        ),
     ],
 )
 def test_wrong_words(machine: Machine, tree: Path, words: list[str], complaint: str) -> None:
     assert refused(machine.run(tree, *words), machine) == complaint
+
+
+def test_what_is_meant_for_init_may_look_like_an_option(machine: Machine, tree: Path) -> None:
+    said = machine.run(tree, "--dry-run", str(tree), "quiet", "--", "--log-level=debug").stdout
+    assert " quiet -- --log-level=debug\n" in said
 
 
 def test_by_a_pipe_without_an_address(machine: Machine, tree: Path) -> None:

@@ -1128,7 +1128,17 @@ def test_a_trees_menu(tmp_path: Path) -> None:
     assert not menu.waits
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"menu": {"default": "x", "entries": []}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"menu": {"default": "x", "entries": []}}',
+        MUTE.replace('"limits":', '"limits": [], "x":'),
+        MUTE.replace("943718400", '"much"'),
+    ],
+)
 def test_a_manifest_that_says_nothing_of_the_menu(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     assert read_menu(tmp_path) == TreeMenu()

@@ -112,6 +112,8 @@ def test_a_failure_is_a_document_too(tree: Path, capsys: pytest.CaptureFixture[s
     (document,) = documents(["inspect", str(tree / "none")], capsys)
     assert document["ok"] is False
     assert len(document["problems"]) == 1
+    (document,) = documents(["inspect", str(tree / ("x" * 300))], capsys)
+    assert document["problems"][0]["hint"] == "check its permissions"
 
 
 def test_schema_refuses_what_it_does_not_know() -> None:

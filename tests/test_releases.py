@@ -14,10 +14,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import release_settings
+from conftest import release_settings, write_stage2
+from isoimages import plain_iso
 from releasetrees import KINDS, make_manifest, write_tree
 
 import catalyst_pxeboot
+from catalyst_pxeboot import cli
 from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.errors import PublishError, PxebootError, TemplateError
 from catalyst_pxeboot.model import Loader
@@ -202,6 +204,31 @@ def test_a_tree_that_was_built(storedir: Path) -> None:
         assert loader["memory_bytes"].keys() == (
             {"bios"} if name == "pxelinux" else {"bios", "efi"}
         )
+
+
+def test_trees_of_isos(tmp_path: Path, no_loaders: None) -> None:
+    """An ISO's place tells no release type, and a name of one's own no stamp."""
+    names = (f"install-amd64-minimal-{OLD}", f"install-amd64-minimal-{NEW}",
+             f"livegui-amd64-{NEW}", "my-own")  # fmt: skip
+    for name in names:
+        live = write_stage2(tmp_path / "live" / name)
+        iso = plain_iso(live, tmp_path / f"{name}.iso")
+        argv = ["build", "-q", "--source", str(iso), "--output", str(tmp_path / "www" / name)]
+        assert cli.main(argv) == 0
+    root = tmp_path / "www"
+    assert (run(root).trees, run(root).warnings) == (4, ())
+    releases = read(root)
+    assert [(r["rel_type"], r["version_stamp"]) for r in map(releases.get, names) if r] == [
+        ("", OLD), ("", NEW), ("", NEW), ("", "")
+    ]  # fmt: skip
+    groups = group_releases(find_releases(root, {}).releases)
+    assert sorted([release.path for release in group] for group in groups) == [
+        [names[1], names[0]], [names[2]], ["my-own"]
+    ]  # fmt: skip
+    menu = (root / "menu.ipxe").read_text()
+    assert "Older: amd64 (1)" in menu
+    assert f"Gentoo Linux amd64 {NEW} ({names[2]})" in menu
+    assert "()" not in menu
 
 
 def read(root: Path) -> dict[str, Any]:

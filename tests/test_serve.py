@@ -233,6 +233,13 @@ def test_who_the_servers_run_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     os.chown(tmp_path / "home", 1, 1)
     account = choose_account(tree)
     assert account and (account.uid, account.user) == (1, "daemon")
+    os.chown(tmp_path / "home", 54321, 54321)
+    with pytest.raises(PxebootError) as caught:
+        choose_account(tree)
+    assert str(caught.value) == (
+        f"{tmp_path}/home: is closed to others, and its owner 54321 is no user of this machine;"
+        " move the tree to /srv, or open the folder: chmod o+x"
+    )
 
 
 # --- configurations -------------------------------------------------------------------------------
@@ -330,7 +337,8 @@ daemon off;
 user root root;
 worker_processes auto;
 pid /run/lab/nginx.pid;
-error_log /run/lab/nginx-error.log;
+# Not of each request that is refused: a client could fill the disk.
+error_log /run/lab/nginx-error.log alert;
 """
     )
     assert text.endswith(
@@ -398,6 +406,16 @@ def test_somebodys_own_server() -> None:
     )  # fmt: skip
     small = server_for(IPv4Interface("10.0.0.129/30"), None, None)
     assert (small.range_first, small.range_last) == ("10.0.0.130", "10.0.0.130")
+
+
+@pytest.mark.parametrize("address", ["10.0.0.0/24", "10.0.0.255/24"])
+def test_the_network_is_no_server(address: str) -> None:
+    with pytest.raises(PxebootError) as caught:
+        server_for(IPv4Interface(address), None, None)
+    assert str(caught.value) == (
+        f"--server: {address} is the network 10.0.0.0/24 or its broadcast address, not a server's;"
+        " give the server's own address, such as 10.0.0.1/24"
+    )
 
 
 # --- the command dhcp -----------------------------------------------------------------------------

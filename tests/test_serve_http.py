@@ -151,6 +151,7 @@ def site(request: pytest.FixtureRequest, sites: dict[str, Site]) -> Site:
         "/boot/",
         "/.begin",
         "/access.log",
+        "//[a",
         "*",
     ],
 )
@@ -246,6 +247,22 @@ def test_events_tell_of_it(site: Site) -> None:
         "event": "refused", "time": "", "ip": "127.0.0.1", "mac": None, "arch": None,
         "scheme": "http", "file": "none", "status": 404,
     }  # fmt: skip
+
+
+def test_no_request_fills_a_log(site: Site) -> None:
+    """What is told of each request stands in access.log, which is emptied when it is large."""
+    (scratch,) = (site.served.output.parent / "tmp").iterdir()
+
+    def others() -> dict[str, int]:
+        logs = (*scratch.glob("*.log"), *scratch.glob("*.messages"))
+        return {log.name: log.stat().st_size for log in logs if log.name != "access.log"}
+
+    before = others()
+    assert before
+    long = "/" + "a" * 300
+    for target in ("/boot/", "/private", "/leak", "/pipe", "/none", "//[a", "/%00", "*", long):
+        site.get(target)
+    assert others() == before
 
 
 def test_slow_askers_were_cut_off(site: Site) -> None:

@@ -78,6 +78,16 @@ def test_killed_outright_it_leaves_no_server(tree: Path, tmp_path: Path, kind: s
         assert old not in left_over(served)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(find_program("dnsmasq") is None, reason="dnsmasq is missing")
+def test_the_servers_account_owns_no_folder_that_root_reads(tree: Path, tmp_path: Path) -> None:
+    with serving(tree, tmp_path, *options(free_port())) as served:
+        (name,) = left_over(served)
+        scratch = tmp_path / "tmp" / name
+        assert (scratch / "dnsmasq/log").owner() == "nobody"
+        assert {scratch.owner(), (scratch / "dnsmasq").owner()} == {"root"}
+
+
 def test_a_server_that_ends_takes_all_with_it(tree: Path, tmp_path: Path) -> None:
     with serving(tree, tmp_path, *options(free_port()), without=WITHOUT["embedded"]) as served:
         processes = server_processes(served.process.pid)

@@ -135,12 +135,21 @@ def test_a_folder_of_any_name_tells_by_its_kernel(tmp_path: Path) -> None:
     assert spec.notes == ("subarch amd64: by its kernel, as the name live does not tell",)
 
 
+def test_a_tree_is_not_written_into_its_source(tmp_path: Path) -> None:
+    write_stage2(tmp_path / "live")
+    (tmp_path / "link").symlink_to("live")
+    output = tmp_path / "link/boot/tree"
+    with pytest.raises(SpecError) as raised:
+        parse_folders(tmp_path / "live", output, {"subarch": "amd64"})
+    assert str(raised.value) == f"output: {output} lies in the source; give a folder elsewhere"
+
+
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as raised:
         parse_folders(tmp_path / "live", tmp_path / "out", {})
     assert str(raised.value) == (
         f"{tmp_path}/live: no such livecd-stage2 build;"
-        " run catalyst on the livecd-stage2 spec first"
+        " check the path, or run catalyst on the livecd-stage2 spec first"
     )
     spec = parse_folders(tmp_path / "live", tmp_path / "out", {"subarch": "arm64"})
     assert (spec.arch.name, spec.version_stamp) == ("arm64", "")

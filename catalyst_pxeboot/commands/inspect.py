@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from catalyst_pxeboot.console import Console
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from catalyst_pxeboot.publish import MANIFEST
     from catalyst_pxeboot.verify import read_manifest
 
-    if (arguments.tree / MANIFEST).exists():
+    if os.path.lexists(arguments.tree / MANIFEST):  # False, too, for what may not be looked at
         _raw, manifest = read_manifest(arguments.tree)
         lines = describe.tree_lines(arguments.tree, manifest)
         console.result({"tree": str(arguments.tree), "manifest": manifest})

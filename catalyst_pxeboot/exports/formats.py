@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from catalyst_pxeboot.errors import PublishError, PxebootError
+from catalyst_pxeboot.errors import PublishError, PxebootError, from_os_error
 from catalyst_pxeboot.exports import foreman, ipxevars, matchbox, netbootxyz, treeinfo
 from catalyst_pxeboot.exports.output import Exported, write_files
 from catalyst_pxeboot.exports.tree import Tree, read_tree
+from catalyst_pxeboot.resources import check_templates
 from catalyst_pxeboot.specvalues import parse_base_url
 
 
@@ -44,6 +45,8 @@ def export_tree(
     `base_url` is the tree's address on its web server. Raises `PxebootError` if the format needs
     it, or if a value of the tree cannot be written down in the format.
     """
+    if templates is not None:
+        check_templates(templates)
     tree = read_tree(folder)
     url = _check_url(base_url)
     if url is None and form is not Format.TREEINFO:
@@ -60,15 +63,17 @@ def write_export(export: Export, form: Format, output: Path, *, force: bool = Fa
     Returns where each file is. Raises `PublishError` and changes nothing if a file of somebody
     else's is in the way.
     """
-    if form in FOLDERS:
-        if output.exists() and not output.is_dir():
+    try:
+        is_folder = output.is_dir()
+        if form in FOLDERS and not is_folder and output.exists():
             raise PublishError(
                 f"{output}: is no folder, and {form} takes several files",
                 hint="give a folder as --output",
             )
+    except OSError as error:
+        raise from_os_error(error, "the export cannot be written", hint="check --output") from error
+    if form in FOLDERS or is_folder:
         paths = [output / file.path for file in export.files]
-    elif output.is_dir():
-        paths = [output / export.files[0].path]
     else:
         paths = [output]
     contents = [file.content for file in export.files]

@@ -11,6 +11,7 @@ from catalyst_pxeboot import quoting
 from catalyst_pxeboot.errors import PxebootError, VerifyError
 from catalyst_pxeboot.model import ROOT_TITLES, Loader, Role, RootMode
 from catalyst_pxeboot.publish import MANIFEST
+from catalyst_pxeboot.releases.trees import parse_count, parse_text
 from catalyst_pxeboot.verify import read_manifest
 from catalyst_pxeboot.words import mebibytes
 
@@ -120,15 +121,13 @@ def _parse(manifest: Mapping[str, Any]) -> Tree:
     files = {}
     for file in manifest["files"]:
         path = _path(file["path"])
-        if not isinstance(file["bytes"], int) or file["bytes"] < 0:
-            raise ValueError(f"{file['bytes']!r} is no number of bytes")
-        digest = _text(file["digests"]["sha256"])
+        digest = parse_text(file["digests"]["sha256"])
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
             raise ValueError(f"{digest!r} is no sha256")
         inside = member if file["role"] == Role.SQUASHFS else ""
-        files[path] = File(path, file["bytes"], digest, inside)
+        files[path] = File(path, parse_count(file["bytes"]), digest, inside)
     live = [entry for entry in manifest["menu"]["entries"] if "firmware" not in entry]
-    names = [_text(entry["name"]) for entry in live]
+    names = [parse_text(entry["name"]) for entry in live]
     if len(set(names)) < len(names):
         raise ValueError("two entries have the same name")
     machines = {kernel["path"]: kernel["machine"] for kernel in manifest["kernels"]}
@@ -136,8 +135,8 @@ def _parse(manifest: Mapping[str, Any]) -> Tree:
         arch=_word(release["arch"]),
         subarch=_word(release["subarch"]),
         version_stamp=_word(release["version_stamp"]),
-        title=_text(release["title"]),
-        time=_text(release["time"]),
+        title=parse_text(release["title"]),
+        time=parse_text(release["time"]),
         machine=_word(machines[live[0]["kernel"]]) if live else "",
         squashfs=files[manifest["squashfs"]["path"]],
         files=files,
@@ -157,10 +156,12 @@ def _entries(
         root = RootMode(entry["root"])
         if loader not in entry["kernels"] or root is RootMode.NFS:
             continue
+        if not entry["initrds"][loader]:
+            raise ValueError(f"{entry['name']!r} has no initrd")
         memory = entry["limits"].get(loader, {}).get("memory_bytes", {}).values()
         yield Entry(
             name=quoting.quote_label(loader, entry["name"]),
-            title=_text(entry["title"]),
+            title=parse_text(entry["title"]),
             root=root,
             kernel=files[entry["kernels"][loader]],
             initrds=tuple(files[path] for path in entry["initrds"][loader]),
@@ -169,14 +170,8 @@ def _entries(
         )
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is no text")
-    return value
-
-
 def _path(value: object) -> str:
-    return quoting.quote_path(Loader.IPXE, _text(value))
+    return quoting.quote_path(Loader.IPXE, parse_text(value))
 
 
 def _word(value: object) -> str:

@@ -29,7 +29,8 @@ _MAX_FILES: Final = 200_000
 _MAX_DEPTH: Final = 64
 _MAX_LINKS: Final = 8  # symlinks in a row
 _FAR: Final = 1 << 44  # bytes; farther than any 32-bit sector number
-_AGAIN: Final = "fetch or make the ISO again"
+#: The way out where an image is not whole.
+AGAIN: Final = "fetch or make the ISO again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +84,17 @@ class Iso:
 
 def is_iso(path: Path) -> bool:
     """Say whether `path` is meant as an ISO: a file of that name, or with an ISO's descriptor."""
-    if path.is_dir():
-        return False
-    if path.suffix.lower() == ".iso":
-        return True
+    meant = path.suffix.lower() == ".iso"
     try:
-        with open_regular(path) as file:
-            file.seek(_DESCRIPTORS + 1)
-            return file.read(5) == b"CD001"
+        if path.is_dir():
+            return False
+        if not meant:
+            with open_regular(path) as file:
+                file.seek(_DESCRIPTORS + 1)
+                meant = file.read(5) == b"CD001"
     except OSError:
-        return False
+        pass  # whoever opens it as the one or the other tells why
+    return meant
 
 
 def read_iso(path: Path, *, wanted: str) -> Iso:
@@ -134,7 +136,7 @@ def _check_volume(path: Path, file: BinaryIO, size: int) -> None:
         )
     if len(head) < SECTOR:
         raise FormatError(
-            f"{path}: truncated: {size} bytes, which end in its volume descriptor", hint=_AGAIN
+            f"{path}: truncated: {size} bytes, which end in its volume descriptor", hint=AGAIN
         )
     if head[0] != 1:
         return  # allowed, and pycdlib finds it further on
@@ -144,12 +146,12 @@ def _check_volume(path: Path, file: BinaryIO, size: int) -> None:
         raise _damaged(path, f"its volume descriptor names blocks of {block} bytes, not {SECTOR}")
     if size < sectors * SECTOR:
         raise FormatError(
-            f"{path}: truncated: {size} bytes, its volume says {sectors * SECTOR}", hint=_AGAIN
+            f"{path}: truncated: {size} bytes, its volume says {sectors * SECTOR}", hint=AGAIN
         )
 
 
 def _damaged(path: Path, what: str) -> FormatError:
-    return FormatError(f"{path}: damaged: {what}", hint=_AGAIN)
+    return FormatError(f"{path}: damaged: {what}", hint=AGAIN)
 
 
 def _unreadable(path: Path, error: Exception) -> FormatError:
@@ -266,7 +268,7 @@ def _list_files(path: Path, entries: Iterator[_Entry], size: int) -> dict[str, I
                 raise FormatError(
                     f"{path}: truncated: {size} bytes, but {file.path} ends at byte"
                     f" {file.offset + file.bytes}",
-                    hint=_AGAIN,
+                    hint=AGAIN,
                 )
             files[file.path] = file
     except _Fault as error:

@@ -37,8 +37,7 @@ from catalyst_pxeboot.lab.services import read_arch
 from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, why_mute
 from catalyst_pxeboot.model import Firmware, Loader
 from catalyst_pxeboot.run import run
-
-_ENDING = 5.0  # seconds for QEMU to end when it is asked to
+from catalyst_pxeboot.server.children import end_process
 
 
 class Display(StrEnum):
@@ -244,12 +243,7 @@ def _wait(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:  # how a window's session is ended from here
         return
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=_ENDING)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process)
     if code:
         raise CommandError(f"QEMU ended with exit code {code}", hint="its own message stands above")
 

@@ -60,17 +60,18 @@ def read_menu(tree: Path) -> TreeMenu:
         manifest = json.loads((tree / MANIFEST).read_text("utf-8"))
         menu, arch = manifest["menu"], manifest["release"]["arch"]
         entry = _default_entry(menu)
-    except (OSError, ValueError, LookupError, TypeError, StopIteration):
+        memory = {
+            (loader, firmware): mebibytes(int(count))
+            for loader, limits in entry.get("limits", {}).items()
+            for firmware, count in limits.get("memory_bytes", {}).items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
         return TreeMenu()
     return TreeMenu(
         speaks=bool(_SERIAL.search(str(entry.get("arguments", "")))),
         waits=menu.get("timeout") is None,
         console=next((known.console for known in all_arches() if known.name == arch), "ttyS0"),
-        memory={
-            (loader, firmware): mebibytes(int(count))
-            for loader, limits in entry.get("limits", {}).items()
-            for firmware, count in limits.get("memory_bytes", {}).items()
-        },
+        memory=memory,
     )
 
 

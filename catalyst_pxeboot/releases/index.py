@@ -15,7 +15,14 @@ from catalyst_pxeboot import __version__
 from catalyst_pxeboot.errors import PublishError
 from catalyst_pxeboot.publish import GENERATOR
 from catalyst_pxeboot.reading import read_regular
-from catalyst_pxeboot.releases.trees import Release, Stamp, TreeConfig, parse_count, parse_text
+from catalyst_pxeboot.releases.trees import (
+    Release,
+    Stamp,
+    TreeConfig,
+    parse_count,
+    parse_text,
+    parse_word,
+)
 
 INDEX = "releases.json"
 FORMAT = 1
@@ -132,8 +139,8 @@ def _parse_release(release: Mapping[str, Any]) -> Release:
         path=parse_text(release["path"]),
         arch=parse_text(release["arch"]),
         subarch=parse_text(release["subarch"]),
-        rel_type=parse_text(release["rel_type"]),
-        version_stamp=parse_text(release["version_stamp"]),
+        rel_type=parse_word(release["rel_type"]),
+        version_stamp=parse_word(release["version_stamp"]),
         title=parse_text(release["title"]),
         time=parse_text(release["time"]),
         machine=parse_text(release["machine"]),

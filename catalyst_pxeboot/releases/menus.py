@@ -161,7 +161,9 @@ def group_releases(releases: Iterable[Release]) -> list[list[Release]]:
 
 def _kind(release: Release) -> tuple[str, str, str, str]:
     # The machine is part of it: what boots the newest may not boot an older one otherwise.
-    return release.arch, release.rel_type, release.subarch, release.machine
+    # An ISO's tree has no release type: of one kind are those named alike but for their stamp.
+    kind = release.rel_type or f"/{release.path.replace(release.version_stamp or '/', '/')}"
+    return release.arch, kind, release.subarch, release.machine
 
 
 def _arch_place(arch: str) -> int:
@@ -190,8 +192,8 @@ def _entitle(releases: Sequence[Release]) -> Mapping[str, str]:
     for more in ("rel_type", "path"):
         shown = Counter(titles.values())
         for release in releases:
-            if shown[titles[release.path]] > 1:
-                titles[release.path] += f" ({getattr(release, more)})"
+            if shown[titles[release.path]] > 1 and (word := getattr(release, more)):
+                titles[release.path] += f" ({word})"
     return titles
 
 
@@ -202,7 +204,8 @@ def _view_group(
         _view_tree(loader, release, names[release.path], titles[release.path]) for release in group
     )
     first = group[0]
-    text = f"Older: {first.subarch}, {first.rel_type} ({len(older)})"
+    kind = ", ".join(filter(None, (first.subarch, first.rel_type)))
+    text = f"Older: {kind} ({len(older)})"
     return GroupView(first.machine, newest, tuple(older), quoting.quote_title(loader, text))
 
 

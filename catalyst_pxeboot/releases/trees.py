@@ -224,8 +224,8 @@ def _parse_release(path: str, manifest: Mapping[str, Any], stamp: Stamp) -> Rele
         path=path,
         arch=parse_text(release["arch"]),
         subarch=parse_text(release["subarch"]),
-        rel_type=parse_text(release["rel_type"]),
-        version_stamp=parse_text(release["version_stamp"]),
+        rel_type=parse_word(release["rel_type"]),
+        version_stamp=parse_word(release["version_stamp"]),
         title=parse_text(release["title"]),
         time=parse_text(release["time"]),
         machine=parse_text(machines[live[0]["kernel"]] if live else None),
@@ -244,6 +244,11 @@ def parse_text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is no text")
     return value
+
+
+def parse_word(value: object) -> str:
+    """Return `value`, a text or what an ISO's name does not tell: empty. Raises ValueError."""
+    return value if value == "" else parse_text(value)
 
 
 def parse_count(value: object) -> int:
@@ -270,7 +275,7 @@ def _check_texts(root: Path, release: Release) -> None:
             loader = Loader(name)
             quoting.quote_path(loader, release.path)
             # All that a menu may show of it.
-            for text in (release.title, release.subarch, release.rel_type):
+            for text in filter(None, (release.title, release.subarch, release.rel_type)):
                 quoting.quote_title(loader, text)
     except PxebootError as error:
         raise VerifyError(f"{where}: {error.message}", hint=error.hint) from error

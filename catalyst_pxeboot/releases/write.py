@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.errors import PublishError, TemplateError, from_os_error
+from catalyst_pxeboot.errors import PublishError, from_os_error
 from catalyst_pxeboot.publish import GENERATOR, MANIFEST, own_names, take_lock
 from catalyst_pxeboot.releases.index import INDEX, OWN, PAGE, Index, read_index, render_index
 from catalyst_pxeboot.releases.trees import Found, find_releases
-from catalyst_pxeboot.resources import templates_folder
+from catalyst_pxeboot.resources import check_templates, templates_folder
 
 _LOCK = f".{INDEX}.lock"
 _JOURNAL = f".{INDEX}.journal"
@@ -184,11 +184,7 @@ def _digest_templates(templates: Path | None) -> str:
     shipped = templates_folder()
     folders = [(shipped, shipped / name) for name in _OURS]
     if templates is not None:
-        if not templates.is_dir():
-            raise TemplateError(
-                f"{templates}: is no folder of templates",
-                hint="name a folder, or take the shipped templates",
-            )
+        check_templates(templates)
         folders.append((templates, templates))
     for top, folder in folders:
         for path in sorted(folder.rglob("*.j2")):

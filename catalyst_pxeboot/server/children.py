@@ -14,7 +14,7 @@ from pathlib import Path
 from catalyst_pxeboot.errors import CommandError, one_line
 
 START_SECONDS = 10.0  # for a server to come up
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 5.0  # for a process to end when it is asked to
 
 # Told each server's process id, it ends them when its standard input closes: when this process
 # has gone, however it went. (The kernel's own PR_SET_PDEATHSIG is lost when a server changes its
@@ -135,13 +135,18 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a server and all that it started; a second Ctrl-C waits until that is done."""
     waiting = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        process.terminate()
-        try:
-            process.wait(timeout=_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end_process(process)
         with suppress(ProcessLookupError):  # a server's workers, if it was killed
             os.killpg(process.pid, signal.SIGKILL)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, waiting)
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, kill it if it does not, and wait until it is gone."""
+    process.terminate()
+    try:
+        process.wait(timeout=_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

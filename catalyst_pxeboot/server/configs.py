@@ -189,6 +189,13 @@ def server_for(
 
     Without a range it is the one that pxeboot/server gives, where the network holds that.
     """
+    network = address.network
+    if network.num_addresses > 2 and address.ip in (network[0], network[-1]):
+        raise PxebootError(
+            f"--server: {address} is the network {network} or its broadcast address, not a"
+            " server's",
+            hint=f"give the server's own address, such as {network[1]}/{network.prefixlen}",
+        )
     if dhcp_range:
         check_range(*dhcp_range, address, "the server", "--range")
         first, last = dhcp_range

@@ -130,7 +130,7 @@ def choose_account(*folders: Path) -> Account | None:
     """Choose who may read `folders` and least besides; None if we are not root.
 
     That is nobody, unless a folder on the way is closed to others (a home, usually): then its
-    owner, and root only where that is the owner.
+    owner, and root only where that is the owner. Raises `PxebootError` for one without a name.
     """
     if os.geteuid() != 0:
         return None
@@ -138,11 +138,21 @@ def choose_account(*folders: Path) -> Account | None:
         for place in reversed((folder, *folder.parents)):
             status = place.stat()
             if not status.st_mode & 0o001:
-                return _account(pwd.getpwuid(status.st_uid))
+                return _owner(place, status.st_uid)
     try:
         return _account(pwd.getpwnam(_NOBODY))
     except KeyError:
         return _account(pwd.getpwuid(0))
+
+
+def _owner(folder: Path, number: int) -> Account:
+    try:
+        return _account(pwd.getpwuid(number))
+    except KeyError as error:  # of a container, or of another machine's disk
+        raise PxebootError(
+            f"{folder}: is closed to others, and its owner {number} is no user of this machine",
+            hint="move the tree to /srv, or open the folder: chmod o+x",
+        ) from error
 
 
 def _account(entry: pwd.struct_passwd) -> Account:

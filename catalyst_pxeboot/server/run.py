@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -82,10 +81,9 @@ def serve(
             for name, text in setup.files.items():
                 file = scratch / name
                 file.parent.mkdir(exist_ok=True)
+                # The folder stays ours. A server opens its files before it becomes another
+                # account, which must not put something else in the place of what we read as root.
                 file.write_text(text, "utf-8")
-            if account:
-                for folder in {(scratch / name).parent for name in setup.files} - {scratch}:
-                    os.chown(folder, account.uid, account.gid)
             child = stack.enter_context(
                 running(
                     setup.name, setup.argv,

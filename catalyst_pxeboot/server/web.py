@@ -247,7 +247,11 @@ def _arrived(request: web.BaseRequest) -> int:
 
 
 def _decoded(request: web.BaseRequest) -> str:
-    return unquote(urlsplit(request.raw_path).path)
+    """Return the path that is asked for; empty, which names no file, where it is none."""
+    try:
+        return unquote(urlsplit(request.raw_path).path)
+    except ValueError:  # `//[`, which urlsplit takes for half an IPv6 address
+        return ""
 
 
 def _client(request: web.BaseRequest) -> tuple[str, int]:

@@ -341,6 +341,12 @@ main() {
         fi
         ;;
     esac
+    for word; do
+        case $word in
+        --) break ;;
+        --*) die "$word: options stand before the tree's address" 'sh kexec.sh --help shows how' ;;
+        esac
+    done
     more="$*"
     # The script's own folder if it was started from a tree, then the address that it was made with.
     set_entry "${entry:-${entries%% *}}"

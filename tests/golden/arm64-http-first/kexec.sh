@@ -64,7 +64,7 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
     gentoo-nfs)
         entry_title='Boot LiveCD (kernel: gentoo)'
         root=nfs
-        memory=70
+        memory=92
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=8192
@@ -79,7 +79,7 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
     gentoo-nfs-accessibility)
         entry_title='Boot LiveCD (kernel: gentoo) (accessibility)'
         root=nfs
-        memory=70
+        memory=92
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=8192
@@ -427,6 +427,12 @@ main() {
         fi
         ;;
     esac
+    for word; do
+        case $word in
+        --) break ;;
+        --*) die "$word: options stand before the tree's address" 'sh kexec.sh --help shows how' ;;
+        esac
+    done
     more="$*"
     # The script's own folder if it was started from a tree, then the address that it was made with.
     set_entry "${entry:-${entries%% *}}"

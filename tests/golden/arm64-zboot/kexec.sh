@@ -32,7 +32,7 @@ set_entry() {
     gentoo)
         entry_title='Boot LiveCD (kernel: gentoo)'
         root=embedded
-        memory=60
+        memory=92
         kernel=boot/gentoo.Image
         kernel_packed=
         kernel_bytes=8192
@@ -48,7 +48,7 @@ image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2
     gentoo-accessibility)
         entry_title='Boot LiveCD (kernel: gentoo) (accessibility)'
         root=embedded
-        memory=60
+        memory=92
         kernel=boot/gentoo.Image
         kernel_packed=
         kernel_bytes=8192
@@ -341,6 +341,12 @@ main() {
         fi
         ;;
     esac
+    for word; do
+        case $word in
+        --) break ;;
+        --*) die "$word: options stand before the tree's address" 'sh kexec.sh --help shows how' ;;
+        esac
+    done
     more="$*"
     # The script's own folder if it was started from a tree, then the address that it was made with.
     set_entry "${entry:-${entries%% *}}"
