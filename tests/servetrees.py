@@ -23,6 +23,7 @@ from catalyst_pxeboot.run import find_program
 from catalyst_pxeboot.spec import parse_folders
 
 COMMAND = (sys.executable, "-m", "catalyst_pxeboot")
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def make_tree(folder: Path, **parts: Any) -> Path:
@@ -59,9 +60,10 @@ class Served:
     def read(self) -> list[dict[str, Any]]:
         """Read all events so far."""
         lines = self.output.read_text("utf-8").split("\n")[:-1]
-        self.events = [json.loads(line) for line in lines]
-        for event in self.events:
-            jsonschema.validate(event, SCHEMA)
+        for line in lines[len(self.events) :]:
+            event = json.loads(line)
+            VALIDATOR.validate(event)
+            self.events.append(event)
         return self.events
 
     def kinds(self, kind: str) -> list[dict[str, Any]]:
