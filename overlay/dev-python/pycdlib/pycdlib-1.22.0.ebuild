@@ -11,7 +11,6 @@ inherit distutils-r1 pypi
 DESCRIPTION="Reads, writes and changes ISO 9660 images"
 HOMEPAGE="
 	https://github.com/clalancette/pycdlib/
-	https://pypi.org/project/pycdlib/
 "
 
 LICENSE="LGPL-2.1"
