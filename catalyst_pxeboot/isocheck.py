@@ -16,8 +16,9 @@ from catalyst_pxeboot.digest import Meter, Progress, digest_file
 from catalyst_pxeboot.errors import SourceError, one_line
 from catalyst_pxeboot.formats.iso import AGAIN, Stamp
 from catalyst_pxeboot.formats.sums import Sum, parse_sums
-from catalyst_pxeboot.isosource import open_iso, reading
+from catalyst_pxeboot.isosource import open_iso
 from catalyst_pxeboot.reading import read_regular
+from catalyst_pxeboot.source import reading
 from catalyst_pxeboot.words import size
 
 KEY = "pxeboot/keyring"

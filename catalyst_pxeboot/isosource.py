@@ -31,6 +31,7 @@ from catalyst_pxeboot.source import (
     Source,
     read_source,
     read_tree,
+    reading,
 )
 
 _INITRAMFS = ".igz"
@@ -75,18 +76,6 @@ def open_iso(path: Path) -> BinaryIO:
     except OSError as error:
         raise SourceError(
             f"{path}: the ISO cannot be read: {error.strerror}", hint="check the path and its mode"
-        ) from error
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Raise `SourceError` where the disk fails that `path` lies on."""
-    try:
-        yield
-    except OSError as error:
-        raise SourceError(
-            f"{path}: it cannot be read to its end: {error.strerror}",
-            hint="check the disk it lies on",
         ) from error
 
 

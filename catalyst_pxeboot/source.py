@@ -82,7 +82,7 @@ def read_source(root: Path, *, names: Sequence[str] = ()) -> Source:
     """
     _check_root(root)
     path = _regular(root, SQUASHFS, "the live root")
-    with _reading(path):
+    with reading(path):
         squashfs = read_squashfs(path)
         time = int(path.stat().st_mtime)
     return read_tree(root, squashfs, time=time, names=names)
@@ -191,8 +191,8 @@ def _regular(root: Path, name: str, what: str) -> Path:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Name the file in what the disk says while it is read."""
+def reading(path: Path) -> Iterator[None]:
+    """Name the file in what the disk says while it is read, as a `SourceError`."""
     try:
         yield
     except OSError as error:
@@ -211,7 +211,7 @@ def _read_menu(root: Path) -> IsoMenu:
         raise FormatError(
             f"{path}: {path.stat().st_size} bytes are no GRUB menu", hint="restore the file"
         )
-    with _reading(path):
+    with reading(path):
         text = read_regular(path, limit=MAX_GRUB_CFG).decode(errors="replace")
     menu = read_iso_menu(parse_grub_cfg(text, where=str(path)))
     if not menu.kernels:
@@ -259,16 +259,16 @@ def _unlisted_kernel(menu: IsoMenu, name: str) -> IsoKernel:
 
 def _read_kernel(root: Path, iso: IsoKernel) -> SourceKernel:
     path = _regular(root, iso.path, "the kernel")
-    with _reading(path):
+    with reading(path):
         kernel = read_kernel(path)
     path = _regular(root, iso.initramfs, "the initramfs")
-    with _reading(path):
+    with reading(path):
         initramfs = read_initramfs(path)
     config_name = f"{iso.path}-config"
     config = None
     if (root / config_name).exists() or (root / config_name).is_symlink():
         path = _regular(root, config_name, "the kernel's config")
-        with _reading(path):
+        with reading(path):
             config = read_kconfig(path)
     return SourceKernel(
         iso=iso,

@@ -54,16 +54,12 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     )
     for line in export.left_out:
         console.warning(f"left out: {line}")
-    sizes = [len(file.content) for file in export.files]
     if arguments.output is None:
         (file,) = export.files
-        console.line(file.content.decode().removesuffix("\n"))
-        console.result(
-            {
-                "format": str(form),
-                "files": [{"path": file.path, "bytes": sizes[0], "text": file.content.decode()}],
-            }
-        )
+        text = file.content.decode()
+        console.line(text.removesuffix("\n"))
+        printed = {"path": file.path, "bytes": len(file.content), "text": text}
+        console.result({"format": str(form), "files": [printed]})
         return
     if is_inside(arguments.tree, arguments.output):
         console.warning(
@@ -71,14 +67,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             " `verify` will name it"
         )
     paths = write_export(export, form, arguments.output, force=arguments.force)
-    for path, count in zip(paths, sizes, strict=True):
-        console.step(f"{path}: {count} bytes")
-    console.result(
-        {
-            "format": str(form),
-            "files": [
-                {"path": str(path), "bytes": count}
-                for path, count in zip(paths, sizes, strict=True)
-            ],
-        }
-    )
+    files = [
+        {"path": str(path), "bytes": len(file.content)}
+        for path, file in zip(paths, export.files, strict=True)
+    ]
+    for told in files:
+        console.step(f"{told['path']}: {told['bytes']} bytes")
+    console.result({"format": str(form), "files": files})
