@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.model import Firmware, Loader
-from catalyst_pxeboot.resources import read_table
-from catalyst_pxeboot.words import nearest
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.resources import read_table
+from catalyst_pxeboot.util.text import nearest
 
 
 @dataclass(frozen=True, slots=True)

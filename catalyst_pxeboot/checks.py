@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from catalyst_pxeboot.arch import Arch
-from catalyst_pxeboot.errors import SourceError
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.source import Source, SourceKernel
+from catalyst_pxeboot.util.errors import SourceError
 
 #: The kernel option that reads an initramfs of each compression (usr/Kconfig).
 RD_OPTIONS = {

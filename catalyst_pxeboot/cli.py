@@ -27,7 +27,7 @@ from catalyst_pxeboot.commands import (
     verify,
 )
 from catalyst_pxeboot.console import Color, Console, OutputError
-from catalyst_pxeboot.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.errors import PxebootError, SpecError
 
 PROGRAM = "catalyst-pxeboot"
 

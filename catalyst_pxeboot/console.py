@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, TextIO
 
-from catalyst_pxeboot.errors import PxebootError
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.text import size
 
 #: Told how many bytes of all are done.
 Advance = Callable[[int], None]

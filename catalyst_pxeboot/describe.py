@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.errors import VerifyError
 from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
-from catalyst_pxeboot.manifest import menu_entries, sum_files
+from catalyst_pxeboot.manifest import menu_entries
 from catalyst_pxeboot.model import Role, RootMode
 from catalyst_pxeboot.pipeline import Built
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.roots import find_obstacle
 from catalyst_pxeboot.source import Source
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.errors import VerifyError
+from catalyst_pxeboot.util.sums import sum_files
+from catalyst_pxeboot.util.text import size
 
 #: The roles of files that come from the live image.
 PAYLOAD = frozenset({Role.SQUASHFS, Role.INITRAMFS, Role.KERNEL, Role.MEMTEST, Role.DEVICE_TREE})

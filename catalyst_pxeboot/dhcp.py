@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.arch import Arch, DhcpClient
-from catalyst_pxeboot.errors import PxebootError, SpecError, TemplateError
 from catalyst_pxeboot.model import MadeFile, Server
 from catalyst_pxeboot.render import render_file
-from catalyst_pxeboot.resources import read_table
+from catalyst_pxeboot.util.errors import PxebootError, SpecError, TemplateError
+from catalyst_pxeboot.util.resources import read_table
 
 #: The configurations, by their paths in the tree. Each template has the same name with `.j2`.
 DHCP_CONFIGS = (

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from catalyst_pxeboot.arch import Arch
-from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
 from catalyst_pxeboot.formats.kernel import KernelImage
@@ -24,7 +23,8 @@ from catalyst_pxeboot.roots import (
 from catalyst_pxeboot.source import Source, SourceKernel
 from catalyst_pxeboot.spec import Spec
 from catalyst_pxeboot.transport import find_warnings, fits_bios
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.text import size
 
 ROOT_HEADER = "boot/root.cpio-header"
 

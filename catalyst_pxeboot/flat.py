@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catalyst_pxeboot.digest import digest_bytes
 from catalyst_pxeboot.entries import KNOW_SERVER
-from catalyst_pxeboot.errors import PublishError
-from catalyst_pxeboot.manifest import ALWAYS, algorithms, render_sums
 from catalyst_pxeboot.model import LiveEntry, Loader, MadeFile, MemtestEntry, Menu, RootMode
 from catalyst_pxeboot.plan import Plan
-from catalyst_pxeboot.publish import own_flat_names, remove_tree
+from catalyst_pxeboot.publish import own_flat_names
 from catalyst_pxeboot.signatures import Signers, clearsign_sums
-from catalyst_pxeboot.tree import write_file
+from catalyst_pxeboot.util.checksum import digest_bytes
+from catalyst_pxeboot.util.errors import PublishError
+from catalyst_pxeboot.util.files import remove_tree, write_file
+from catalyst_pxeboot.util.sums import ALWAYS, algorithms, render_sums
 
 #: The loaders that get a configuration, and what ends its name.
 CONFIG_ENDINGS = {Loader.IPXE: "ipxe", Loader.PXELINUX: "cfg", Loader.GRUB: "cfg"}

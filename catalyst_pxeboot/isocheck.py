@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.digest import Meter, Progress, digest_file
-from catalyst_pxeboot.errors import SourceError, one_line
-from catalyst_pxeboot.formats.iso import AGAIN, Stamp
-from catalyst_pxeboot.formats.sums import Sum, parse_sums
+from catalyst_pxeboot.formats.iso import AGAIN
 from catalyst_pxeboot.isosource import open_iso
-from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.source import reading
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.checksum import Meter, Progress, digest_file
+from catalyst_pxeboot.util.errors import SourceError, one_line
+from catalyst_pxeboot.util.files import FileStamp, read_regular
+from catalyst_pxeboot.util.sums import Sum, parse_sums
+from catalyst_pxeboot.util.text import size
 
 KEY = "pxeboot/keyring"
 
@@ -43,7 +43,7 @@ class _List:
 
 def check_iso(
     path: Path, *, keyring: Path | None, report: Report, progress: Progress | None = None
-) -> Stamp:
+) -> FileStamp:
     """Check the ISO at `path` by all that lies beside it; return which file that was.
 
     `keyring` is a file of OpenPGP public keys, of which one must have signed the ISO or its
@@ -51,7 +51,7 @@ def check_iso(
     is not what a digest or signature says.
     """
     with open_iso(path) as stream:
-        stamp = Stamp.of(os.fstat(stream.fileno()))
+        stamp = FileStamp.of(os.fstat(stream.fileno()))
         lists = [_read_list(side, path, keyring, report) for side in _beside(path, _LISTS)]
         signed = [
             _check_signature(side, path, keyring, report) for side in _beside(path, (_SIGNATURE,))

@@ -14,15 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from catalyst_pxeboot.digest import BLOCK, write_all
-from catalyst_pxeboot.errors import FormatError, PxebootError, SourceError, SpecError
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
-from catalyst_pxeboot.formats.iso import AGAIN, Iso, IsoFile, Stamp, is_iso, read_iso
+from catalyst_pxeboot.formats.iso import AGAIN, Iso, IsoFile, is_iso, read_iso
 from catalyst_pxeboot.formats.squashfs import SUPERBLOCK, Squashfs, parse_squashfs
 from catalyst_pxeboot.isomenu import IsoMenu, read_iso_menu
 from catalyst_pxeboot.model import Within
-from catalyst_pxeboot.reading import open_regular
-from catalyst_pxeboot.scratch import scratch_folder
 from catalyst_pxeboot.source import (
     GRUB_CFG,
     MAX_GRUB_CFG,
@@ -33,6 +29,10 @@ from catalyst_pxeboot.source import (
     read_tree,
     reading,
 )
+from catalyst_pxeboot.util.checksum import BLOCK, write_all
+from catalyst_pxeboot.util.errors import FormatError, PxebootError, SourceError, SpecError
+from catalyst_pxeboot.util.files import FileStamp, open_regular
+from catalyst_pxeboot.util.tempdir import scratch_folder
 
 _INITRAMFS = ".igz"
 _DEVICE_TREE = ".dtb"
@@ -43,7 +43,7 @@ _CHANGED = "wait until the ISO is complete, then build again"
 
 @contextmanager
 def open_source(
-    path: Path, *, names: Sequence[str] = (), checked: Stamp | None = None
+    path: Path, *, names: Sequence[str] = (), checked: FileStamp | None = None
 ) -> Iterator[Source]:
     """Read the live image at `path`, a livecd-stage2 folder or an ISO, for the context's length.
 
@@ -97,7 +97,7 @@ def _read_iso(path: Path) -> Iso:
 
 
 def _read_image(iso: Iso, stream: BinaryIO, folder: Path, names: Sequence[str]) -> Source:
-    if Stamp.of(os.fstat(stream.fileno())) != iso.stamp:
+    if FileStamp.of(os.fstat(stream.fileno())) != iso.stamp:
         raise SourceError(f"{iso.path}: it changed while it was read", hint=_CHANGED)
     files: dict[str, IsoFile] = {}
 
@@ -133,7 +133,7 @@ def _read_image(iso: Iso, stream: BinaryIO, folder: Path, names: Sequence[str]) 
     )
 
 
-def _within(file: IsoFile, stamp: Stamp, time: int) -> Within:
+def _within(file: IsoFile, stamp: FileStamp, time: int) -> Within:
     """Return where a file lies, with the mode that it most likely had in the folder.
 
     ISOs are read-only, and grub-mkrescue takes every w of a mode away and gives every r.

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.kernel import KernelImage
-from catalyst_pxeboot.manifest import ALWAYS
 from catalyst_pxeboot.model import LiveEntry, MadeFile, NfsRoot, Role
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.quoting import quote_shell
 from catalyst_pxeboot.render import NfsView, render_file
 from catalyst_pxeboot.tree import TreeFile
-from catalyst_pxeboot.words import mebibytes
+from catalyst_pxeboot.util.sums import ALWAYS
+from catalyst_pxeboot.util.text import mebibytes
 
 KEXEC = "kexec.sh"
 

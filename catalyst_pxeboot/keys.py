@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from catalyst_pxeboot.errors import PxebootError
-from catalyst_pxeboot.resources import read_table
-from catalyst_pxeboot.words import nearest
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.resources import read_table
+from catalyst_pxeboot.util.text import nearest
 
 _KERNEL_KEY = re.compile(r"boot/kernel/(?P<name>[^/]+)/(?P<sub>[^/]+)")
 _KERNEL_CONSOLE = "console"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from catalyst_pxeboot.words import mebibytes, size
+from catalyst_pxeboot.util.text import mebibytes, size
 
 _HEAD = ("kernel", "root", "loader", "memory, BIOS", "memory, UEFI", "over the wire")
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.errors import CommandError
 from catalyst_pxeboot.model import Loader
-from catalyst_pxeboot.resources import read_table
-from catalyst_pxeboot.run import find_program, run
-from catalyst_pxeboot.scratch import scratch_folder
+from catalyst_pxeboot.util.errors import CommandError
+from catalyst_pxeboot.util.process import find_program, run
+from catalyst_pxeboot.util.resources import read_table
+from catalyst_pxeboot.util.tempdir import scratch_folder
 
 #: Bytes of a loader binary that are searched for its version.
 VERSION_BYTES = 8 * 1024 * 1024

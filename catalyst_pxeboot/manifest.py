@@ -24,18 +24,9 @@ from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import GENERATOR
 from catalyst_pxeboot.source import SourceKernel
 from catalyst_pxeboot.tree import TreeFile
+from catalyst_pxeboot.util.sums import signed_sums, sum_files
 
 FORMAT = 1
-DIGESTS = "DIGESTS"
-SHA256SUMS = "SHA256SUMS"
-
-#: In every manifest, whatever catalyst.conf's digests are, so that a tree can be verified.
-ALWAYS = "sha256"
-
-
-def algorithms(digests: Sequence[str]) -> tuple[str, ...]:
-    """Return the digests to take of every file: those asked for, and sha256."""
-    return tuple(sorted({*digests, ALWAYS}))
 
 
 def render_manifest(
@@ -100,38 +91,6 @@ def menu_entries(plan: Plan) -> list[dict[str, Any]]:
         *(_live(entry, loaders) for entry in plan.menu.live),
         *(_memtest(entry, loaders) for entry in plan.menu.memtests),
     ]
-
-
-def sum_files(digests: Sequence[str]) -> dict[str, list[str]]:
-    """Return the names of the digest files that a tree has, each with its algorithms."""
-    return {**({DIGESTS: list(digests)} if digests else {}), SHA256SUMS: [ALWAYS]}
-
-
-def signed_sums(digests: Sequence[str]) -> str:
-    """Return the digest file that is clear-signed: DIGESTS where there is one."""
-    return DIGESTS if digests else SHA256SUMS
-
-
-def render_sums(
-    by_path: Mapping[str, Mapping[str, str]],
-    sums: Mapping[str, Sequence[str]],
-    digest_format: str,
-) -> dict[str, bytes]:
-    """Return the digest files of `sums` by name, from every file's digests by path."""
-    return {
-        name: "".join(
-            _sum_lines(path, algorithm, by_path[path][algorithm], digest_format)
-            for path in sorted(by_path)
-            for algorithm in names
-        ).encode()
-        for name, names in sums.items()
-    }
-
-
-def _sum_lines(path: str, algorithm: str, digest: str, digest_format: str) -> str:
-    name = algorithm.upper()
-    line = f"{name} ({path}) = {digest}" if digest_format == "bsd" else f"{digest}  {path}"
-    return f"# {name} HASH\n{line}\n"
 
 
 def _kernel(kernel: SourceKernel) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.formats.iso import Stamp
 from catalyst_pxeboot.formats.kernel import Kernel
-from catalyst_pxeboot.words import mebibytes
+from catalyst_pxeboot.util.files import FileStamp
+from catalyst_pxeboot.util.text import mebibytes
 
 #: Name of the squashfs inside the initramfs. It ends in `.img` because dracut's live: scheme
 #: asks for that, and lies at the root because genkernel looks nowhere else.
@@ -275,7 +275,7 @@ class Within:
     offset: int
     mode: int
     time: int
-    iso: Stamp
+    iso: FileStamp
 
 
 @dataclass(frozen=True, slots=True)

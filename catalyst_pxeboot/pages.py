@@ -18,7 +18,7 @@ from catalyst_pxeboot.arch import Qemu
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.kexec import KEXEC, render_kexec
 from catalyst_pxeboot.limitstable import limit_lines, limit_rows, limit_warnings
-from catalyst_pxeboot.manifest import ALWAYS, menu_entries, signed_sums, sum_files
+from catalyst_pxeboot.manifest import menu_entries
 from catalyst_pxeboot.model import Loader, MadeFile, Role, Server
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import MANIFEST
@@ -26,7 +26,8 @@ from catalyst_pxeboot.quoting import LOADER_NAMES
 from catalyst_pxeboot.render import render_file
 from catalyst_pxeboot.signatures import CLEARSIGNED, Signers
 from catalyst_pxeboot.tree import TreeFile
-from catalyst_pxeboot.words import mebibytes, size
+from catalyst_pxeboot.util.sums import ALWAYS, signed_sums, sum_files
+from catalyst_pxeboot.util.text import mebibytes, size
 
 INDEX = "index.html"
 README = "README.txt"

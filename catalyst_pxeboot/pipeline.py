@@ -14,22 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.dhcp import render_dhcp
-from catalyst_pxeboot.digest import Progress, digest_bytes
-from catalyst_pxeboot.errors import PxebootError, SourceError
 from catalyst_pxeboot.flat import FlatPublication, FlatSet, plan_flat, stage_flat
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.isocheck import check_iso
 from catalyst_pxeboot.isosource import open_source
 from catalyst_pxeboot.linking import cannot_link_iso
 from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
-from catalyst_pxeboot.manifest import (
-    ALWAYS,
-    algorithms,
-    render_manifest,
-    render_sums,
-    signed_sums,
-    sum_files,
-)
+from catalyst_pxeboot.manifest import render_manifest
 from catalyst_pxeboot.model import LinkMode, Loader, MadeFile, Role, RootCheckFile
 from catalyst_pxeboot.pages import render_page, render_texts
 from catalyst_pxeboot.plan import Plan, plan_tree
@@ -51,8 +42,11 @@ from catalyst_pxeboot.tree import (
     stage_made_files,
     stage_source_files,
     stage_unpacked_files,
-    write_file,
 )
+from catalyst_pxeboot.util.checksum import Progress, digest_bytes
+from catalyst_pxeboot.util.errors import PxebootError, SourceError
+from catalyst_pxeboot.util.files import write_file
+from catalyst_pxeboot.util.sums import ALWAYS, algorithms, render_sums, signed_sums, sum_files
 
 Report = Callable[[str], None]
 

@@ -15,7 +15,6 @@ from catalyst_pxeboot.entries import (
     unpacked_for,
     unpacked_path,
 )
-from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
 from catalyst_pxeboot.loaders import Loaders
@@ -36,7 +35,8 @@ from catalyst_pxeboot.model import (
 from catalyst_pxeboot.roots import ROOT_CHECK
 from catalyst_pxeboot.source import Source
 from catalyst_pxeboot.spec import Spec
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.text import size
 
 #: Bytes of a line that a U-Boot takes on any usual board (CONFIG_SYS_CBSIZE).
 _UBOOT_LINE = 512

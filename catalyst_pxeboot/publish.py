@@ -9,24 +9,35 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from catalyst_pxeboot.errors import PublishError, from_os_error
-from catalyst_pxeboot.reading import read_regular
+from catalyst_pxeboot.util.errors import PublishError, from_os_error
+from catalyst_pxeboot.util.files import (
+    list_files,
+    read_regular,
+    remove_tree,
+    sync_folder,
+    take_lock,
+)
 
 GENERATOR = "catalyst-pxeboot"
+
+
 MANIFEST = "manifest.json"
+
+
 MAX_MANIFEST = 16 * 1024 * 1024  # bytes
 
+
 _AT_FDCWD = -100
+
+
 _RENAME_EXCHANGE = 2  # renameat2(2): both names stay, their folders change places
 
 
@@ -90,7 +101,7 @@ class Publication:
                 _exchange(self.staging, self.target)
             else:
                 self.staging.rename(self.target)
-            _sync_folder(self.target.parent)
+            sync_folder(self.target.parent)
         except OSError as error:
             raise self._os_error(error) from error
         self._made_folders.clear()
@@ -163,23 +174,6 @@ def _lock_path(target: Path) -> Path:
     return target.parent / f".{target.name}.lock"
 
 
-def take_lock(path: Path) -> int | None:
-    """Take the lock file at `path`, making it if need be; None if another process holds it."""
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before removed the name, then let go: such a lock is of no file now.
-            if os.path.samestat(os.fstat(lock), path.stat()):
-                return lock
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        except FileNotFoundError:
-            pass
-        os.close(lock)
-
-
 def check_replaceable(target: Path, expected: Callable[[Path], frozenset[str] | None]) -> None:
     """Raise `PublishError` unless `target` is absent, empty, or a tree of this program.
 
@@ -237,23 +231,6 @@ def _own_manifest(target: Path) -> Mapping[str, Any]:
     return dict(manifest)
 
 
-def list_files(folder: Path) -> list[str]:
-    """Return every name below `folder` but folders', relative to it, sorted."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        links = [name for name in folders if (Path(root) / name).is_symlink()]
-        found += [str((Path(root) / name).relative_to(folder)) for name in (*files, *links)]
-    return sorted(found)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove `folder` if it is there. What was hard-linked into it keeps its other names."""
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)
-
-
 def _exchange(one: Path, other: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     done = libc.renameat2(
@@ -269,11 +246,3 @@ def _exchange(one: Path, other: Path) -> None:
         " tree there cannot be replaced without a moment in which there is none",
         hint="remove the old tree first, or keep storedir on ext4, xfs, btrfs or tmpfs",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

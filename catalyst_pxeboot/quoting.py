@@ -18,8 +18,8 @@ import re
 import shlex
 from collections.abc import Iterable
 
-from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.util.errors import TemplateError
 
 #: Loaders as people write them.
 LOADER_NAMES = {

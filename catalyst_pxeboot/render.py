@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from catalyst_pxeboot import quoting
-from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.model import (
     ROOT_MEMBER,
@@ -28,9 +27,10 @@ from catalyst_pxeboot.model import (
     Serial,
     Server,
 )
-from catalyst_pxeboot.reading import read_regular
-from catalyst_pxeboot.resources import templates_folder
-from catalyst_pxeboot.words import mebibytes
+from catalyst_pxeboot.util.errors import TemplateError
+from catalyst_pxeboot.util.files import read_regular
+from catalyst_pxeboot.util.resources import templates_folder
+from catalyst_pxeboot.util.text import mebibytes
 
 if TYPE_CHECKING:
     import jinja2

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.errors import SourceError
 from catalyst_pxeboot.formats.cpio import MAX_MEMBER
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.model import ROOT_MEMBER, RootMode
 from catalyst_pxeboot.source import SourceKernel
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.errors import SourceError
+from catalyst_pxeboot.util.text import size
 
 #: What leads each generator's initramfs to the live root, but for where it lies in a network.
 ROOT_ARGUMENTS: Mapping[tuple[Generator, RootMode], tuple[str, ...]] = {

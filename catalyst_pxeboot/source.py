@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from catalyst_pxeboot.errors import FormatError, SourceError
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.initramfs import Initramfs, read_initramfs
 from catalyst_pxeboot.formats.kconfig import read_kconfig
@@ -22,8 +21,9 @@ from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
 from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
 from catalyst_pxeboot.isomenu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
 from catalyst_pxeboot.model import Within
-from catalyst_pxeboot.reading import read_regular
-from catalyst_pxeboot.words import nearest
+from catalyst_pxeboot.util.errors import FormatError, SourceError
+from catalyst_pxeboot.util.files import read_regular
+from catalyst_pxeboot.util.text import nearest
 
 SQUASHFS = "image.squashfs"
 GRUB_CFG = "boot/grub/grub.cfg"

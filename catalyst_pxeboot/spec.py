@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from catalyst_pxeboot.arch import Arch, all_arches, find_arch
-from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.isosource import kernel_machine
 from catalyst_pxeboot.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
@@ -36,7 +35,8 @@ from catalyst_pxeboot.specvalues import (
     parse_serial,
     parse_server,
 )
-from catalyst_pxeboot.words import nearest
+from catalyst_pxeboot.util.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.text import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
 

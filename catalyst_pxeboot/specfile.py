@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.util.errors import PxebootError
 
 #: What catalyst sets where catalyst.conf does not; only the keys that this target reads.
 CONF_DEFAULTS: Mapping[str, object] = {

@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.model import NfsRoot, Release, RootMode, Serial, Server
-from catalyst_pxeboot.words import nearest
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.text import nearest
 
 #: What passes every loader and shell unharmed; RFC 3986 allows more.
 _URL = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~+-]+)*")

@@ -7,7 +7,7 @@ from typing import Final
 
 from catalyst_pxeboot.formats.kernel import Kernel
 from catalyst_pxeboot.model import Firmware, Loader
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.text import size
 
 #: The highest address at which loaders on a BIOS put an initrd where the kernel's header does not
 #: tell (initrd_addr_max, Documentation/arch/x86/boot.rst): every kernel since 2002 says this.

@@ -9,26 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from catalyst_pxeboot.digest import (
-    BLOCK,
-    Meter,
-    Progress,
-    digest_bytes,
-    digest_file,
-    new_hash,
-    write_all,
-)
-from catalyst_pxeboot.errors import SourceError
 from catalyst_pxeboot.formats.cpio import Readable
-from catalyst_pxeboot.formats.iso import Stamp
 from catalyst_pxeboot.formats.kernel import open_unpacked
-from catalyst_pxeboot.linking import (
-    FILE_MODE,
-    cannot_link_iso,
-    clone_range,
-    finish_like,
-    link_or_clone,
-)
+from catalyst_pxeboot.linking import cannot_link_iso, clone_range, finish_like, link_or_clone
 from catalyst_pxeboot.model import (
     JoinedFile,
     LinkMode,
@@ -38,6 +21,17 @@ from catalyst_pxeboot.model import (
     UnpackedFile,
     Within,
 )
+from catalyst_pxeboot.util.checksum import (
+    BLOCK,
+    Meter,
+    Progress,
+    digest_bytes,
+    digest_file,
+    new_hash,
+    write_all,
+)
+from catalyst_pxeboot.util.errors import SourceError
+from catalyst_pxeboot.util.files import FILE_MODE, FileStamp, finish_file, write_file
 
 FOLDER_MODE = 0o755
 
@@ -112,17 +106,6 @@ def stage_joined_files(
 ) -> list[TreeFile]:
     """Write files that are others of `staging`, which must be there, one behind the other."""
     return [_join(file, staging, algorithms, time) for file in files]
-
-
-def write_file(path: Path, content: bytes, *, time: int) -> None:
-    """Write a new file with the tree's mode and time, whatever the umask."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
-    try:
-        with os.fdopen(fd, "wb", closefd=False) as stream:
-            stream.write(content)
-        _finish(fd, time)
-    finally:
-        os.close(fd)
 
 
 def check_links(files: Iterable[TreeFile], staging: Path) -> None:
@@ -210,7 +193,7 @@ def _stage_within(
                 length=file.bytes,
                 meter=meter,
             )
-            if Stamp.of(os.fstat(source)) != within.iso:
+            if FileStamp.of(os.fstat(source)) != within.iso:
                 raise SourceError(
                     f"{file.origin}: it changed since it was looked at",
                     hint="wait until the ISO is complete, then build again",
@@ -286,7 +269,7 @@ class _Writer:
     def __exit__(self, kind: object, *_error: object) -> None:
         try:
             if kind is None:
-                _finish(self._fd, self._time)
+                finish_file(self._fd, self._time)
         finally:
             os.close(self._fd)
 
@@ -303,9 +286,3 @@ def _changed(path: Path, count: int) -> SourceError:
         f"{path}: it changed since it was looked at ({count} bytes then)",
         hint="wait until livecd-stage2 has ended, then build again",
     )
-
-
-def _finish(fd: int, time: int) -> None:
-    os.fchmod(fd, FILE_MODE)
-    os.utime(fd, (time, time))
-    os.fsync(fd)

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.digest import digest_bytes, digest_file
-from catalyst_pxeboot.errors import FormatError, PxebootError, VerifyError
 from catalyst_pxeboot.formats.cpio import parse_member_header
-from catalyst_pxeboot.manifest import ALWAYS, FORMAT, render_sums
+from catalyst_pxeboot.manifest import FORMAT
 from catalyst_pxeboot.model import Role
-from catalyst_pxeboot.publish import GENERATOR, MANIFEST, MAX_MANIFEST, list_files
-from catalyst_pxeboot.reading import open_regular, read_regular
+from catalyst_pxeboot.publish import GENERATOR, MANIFEST, MAX_MANIFEST
 from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.util.checksum import digest_bytes, digest_file
+from catalyst_pxeboot.util.errors import FormatError, PxebootError, VerifyError
+from catalyst_pxeboot.util.files import list_files, open_regular, read_regular
+from catalyst_pxeboot.util.sums import ALWAYS, render_sums
 from catalyst_pxeboot.verifysigned import find_signature_faults
 
 #: Which loader reads which configuration.

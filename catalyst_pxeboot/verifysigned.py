@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.errors import PxebootError, VerifyError
-from catalyst_pxeboot.manifest import ALWAYS
 from catalyst_pxeboot.model import Role
 from catalyst_pxeboot.publish import MAX_MANIFEST
-from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.signatures import CLEARSIGNED, GRUB_ENDING, IPXE_ENDING
+from catalyst_pxeboot.util.errors import PxebootError, VerifyError
+from catalyst_pxeboot.util.files import read_regular
+from catalyst_pxeboot.util.sums import ALWAYS
 
 _REBUILD = "build the tree again"
 

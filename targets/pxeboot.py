@@ -13,11 +13,11 @@ from catalyst.base.targetbase import TargetBase
 from catalyst.support import CatalystError
 
 from catalyst_pxeboot import describe
-from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.keys import known_keys, required_keys
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.publish import clean_leftovers
 from catalyst_pxeboot.spec import check_keys, parse_settings
+from catalyst_pxeboot.util.errors import PxebootError, SpecError
 
 
 class pxeboot(TargetBase):

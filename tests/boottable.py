@@ -34,7 +34,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import foreignimage
 import liveimage
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.machine import UEFI_X64_SECURE
 from catalyst_pxeboot.lab.network import Subnet, why_no_network
@@ -44,6 +43,7 @@ from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.util.errors import PxebootError
 
 CACHE = Path(os.environ.get("PXEBOOT_CACHE", Path(__file__).resolve().parents[1] / ".cache"))
 NEW_IPXE = os.environ.get("PXEBOOT_NEW_IPXE", "")

@@ -11,7 +11,8 @@ from pathlib import Path
 import builders
 import pytest
 
-from catalyst_pxeboot import loaders, resources
+from catalyst_pxeboot import loaders
+from catalyst_pxeboot.util import resources
 
 HERE = Path(__file__).parent
 STANDIN = HERE / "standin"

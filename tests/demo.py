@@ -10,10 +10,10 @@ from pathlib import Path
 import liveimage
 from conftest import STAMP
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.lab.boot import boot_tree
 from catalyst_pxeboot.lab.machine import Client
 from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.util.errors import PxebootError
 
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".cache"

@@ -47,12 +47,13 @@ from syscalls import (
     run_both,
 )
 
-from catalyst_pxeboot import loaders, resources
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot import loaders
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.publish import clean_leftovers
-from catalyst_pxeboot.run import find_program
 from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.util import resources
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.process import find_program
 from catalyst_pxeboot.verify import read_manifest, verify_tree
 
 OLD, NEW, ABSENT = "old", "new", "absent"

@@ -24,7 +24,6 @@ from pycdlib import PyCdlib
 
 from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.describe import tree_lines
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header, parse_member_header, read_members
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
@@ -37,9 +36,10 @@ from catalyst_pxeboot.isomenu import read_iso_menu
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.publish import own_names
 from catalyst_pxeboot.render import CONFIGS
-from catalyst_pxeboot.run import find_program
 from catalyst_pxeboot.spec import check_keys, parse_settings
 from catalyst_pxeboot.specfile import read_conf, read_spec
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.process import find_program
 from catalyst_pxeboot.verify import read_manifest, verify_tree
 
 TESTS: Final = Path(__file__).parent

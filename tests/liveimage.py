@@ -26,7 +26,7 @@ from pathlib import Path
 
 import genkernel_fixture
 
-from catalyst_pxeboot.errors import CommandError
+from catalyst_pxeboot.util.errors import CommandError
 
 #: First word of the line that proves that the live root was reached; the kernel's command line
 #: follows it.

@@ -28,7 +28,7 @@ from enum import StrEnum, auto
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, TypeVar, cast
 
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.util.errors import PxebootError
 
 #: What is done with a call: it goes on, its process is killed before it, or it fails with the
 #: error number that was answered.

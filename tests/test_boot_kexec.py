@@ -13,10 +13,10 @@ import liveimage
 import pytest
 from test_boot import CACHE, make_tree
 
-from catalyst_pxeboot.errors import CommandError
 from catalyst_pxeboot.formats.cpio import write_archive
 from catalyst_pxeboot.lab.machine import BIOS, find_qemu
 from catalyst_pxeboot.lab.serve import TreeServer, serve_tree
+from catalyst_pxeboot.util.errors import CommandError
 
 pytestmark = [pytest.mark.boot, pytest.mark.more, pytest.mark.timeout(600)]
 

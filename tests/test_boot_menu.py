@@ -13,7 +13,6 @@ import liveimage
 import pytest
 from test_boot import CACHE, TIMEOUT
 
-from catalyst_pxeboot.errors import CommandError
 from catalyst_pxeboot.lab.boot import boot_client
 from catalyst_pxeboot.lab.machine import Accel, Client
 from catalyst_pxeboot.lab.watch import Verdict
@@ -21,6 +20,7 @@ from catalyst_pxeboot.model import Firmware, Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.releases.write import write_menu
 from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.util.errors import CommandError
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
 

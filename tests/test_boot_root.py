@@ -29,13 +29,7 @@ from catalyst_pxeboot.lab.machine import (
     find_qemu,
     qemu_argv,
 )
-from catalyst_pxeboot.lab.network import (
-    TAP,
-    Subnet,
-    join_namespace,
-    make_network,
-    why_no_network,
-)
+from catalyst_pxeboot.lab.network import TAP, Subnet, join_namespace, make_network, why_no_network
 from catalyst_pxeboot.lab.paths import Scheme, find_paths
 from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.lab.serve import TreeServer, running_server

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from catalyst_pxeboot.lab.causes import Evidence, find_cause, name_cause
-from catalyst_pxeboot.resources import read_table
+from catalyst_pxeboot.util.resources import read_table
 
 #: Last lines as clients really printed them, by the row of the table that they belong to.
 CONSOLES = [

@@ -17,8 +17,8 @@ from test_bad_input import snapshot
 
 from catalyst_pxeboot import cli, specfile
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.files import list_files
 
 ROOT = Path(__file__).parents[1]
 

@@ -24,10 +24,10 @@ import pytest
 
 from catalyst_pxeboot.arch import all_arches, find_arch
 from catalyst_pxeboot.dhcp import DHCP_CONFIGS, render_dhcp
-from catalyst_pxeboot.errors import SpecError, TemplateError
 from catalyst_pxeboot.model import Role, Server
-from catalyst_pxeboot.resources import read_table
-from catalyst_pxeboot.run import find_program
+from catalyst_pxeboot.util.errors import SpecError, TemplateError
+from catalyst_pxeboot.util.process import find_program
+from catalyst_pxeboot.util.resources import read_table
 
 AMD64_FILES = (
     "boot.ipxe",

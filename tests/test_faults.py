@@ -52,7 +52,9 @@ from syscalls import (
 )
 
 from catalyst_pxeboot import pipeline, publish, source, tree
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.util import files as util_files
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.files import remove_tree
 
 FEW = Amount(kills=30, points=5, changes=8, sizes=4, grub=False)
 
@@ -129,7 +131,7 @@ def test_a_tree_that_is_moved_away_first_is_seen(
     def exchange(one: Path, other: Path) -> None:
         other.rename(other.with_name("away"))
         one.rename(other)
-        publish.remove_tree(other.with_name("away"))
+        remove_tree(other.with_name("away"))
 
     monkeypatch.setattr(publish, "_exchange", exchange)
     at = At(2, KILL, counts=lambda call: call.name == "rename")
@@ -148,7 +150,7 @@ def test_a_tree_that_is_filled_in_place_is_seen(
 ) -> None:
     def stay(self: publish.Publication) -> Path:
         self.staging = self.target
-        publish.remove_tree(self.target)
+        remove_tree(self.target)
         self.target.mkdir()
         return self.target
 
@@ -206,10 +208,11 @@ def test_a_change_that_is_not_noticed_is_seen(
 
 
 def test_a_tree_that_is_not_synced_is_seen(stopping: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree, "_finish", lambda _fd, _time: None)
+    for module in (tree, util_files):
+        monkeypatch.setattr(module, "finish_file", lambda _fd, _time: None)
     row = run_one(stopping, Fault("x", durable_order))
     assert "boot.ipxe" in row.violations[0]
-    monkeypatch.setattr(publish, "_sync_folder", lambda _folder: None)
+    monkeypatch.setattr(publish, "sync_folder", lambda _folder: None)
     row = run_one(stopping, Fault("x", durable_order))
     assert "/site']" in row.violations[0]
 

@@ -16,11 +16,11 @@ from test_golden import MEMTEST, NETWORK
 
 from catalyst_pxeboot import flat as flat_room
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.errors import PublishError, SpecError
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.errors import PublishError, SpecError
+from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.verify import verify_tree
 
 RELEASE = f"amd64-minimal-{STAMP}"

@@ -14,13 +14,9 @@ from builders import compress, lz4_legacy, newc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats import compression as module
-from catalyst_pxeboot.formats.compression import (
-    Compression,
-    detect_compression,
-    open_decompressed,
-)
+from catalyst_pxeboot.formats.compression import Compression, detect_compression, open_decompressed
+from catalyst_pxeboot.util.errors import FormatError
 
 DATA = newc({"a": bytes(range(256)) * 300, "b": b"text" * 999})
 PACKED = [c for c in Compression if c is not Compression.NONE]

@@ -12,7 +12,6 @@ from builders import FILE, LINK, newc, newc_member
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats.cpio import (
     MAX_MEMBER,
     Member,
@@ -21,6 +20,7 @@ from catalyst_pxeboot.formats.cpio import (
     read_members,
     write_archive,
 )
+from catalyst_pxeboot.util.errors import FormatError
 
 ARCHIVE = newc({"./etc/a": b"hello", "/b": (LINK | 0o777, b"etc/a"), ".": (0o040755, b"")})
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats.grubcfg import GrubConfig, GrubEntry, parse_grub_cfg
+from catalyst_pxeboot.util.errors import FormatError
 
 DATA = Path(__file__).parent / "data" / "grub-cfg"
 

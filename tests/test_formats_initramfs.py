@@ -18,7 +18,6 @@ from builders import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats import initramfs as module
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import (
@@ -27,6 +26,7 @@ from catalyst_pxeboot.formats.initramfs import (
     alignment_padding,
     read_initramfs,
 )
+from catalyst_pxeboot.util.errors import FormatError
 
 Write = Callable[[bytes], Path]
 DRACUT = dracut_members(

@@ -23,8 +23,8 @@ from isoimages import (
     set_length,
 )
 
-from catalyst_pxeboot.errors import FormatError, PxebootError
 from catalyst_pxeboot.formats.iso import Iso, is_iso, read_iso
+from catalyst_pxeboot.util.errors import FormatError, PxebootError
 
 WANTED = "image.squashfs"
 AGAIN = "fetch or make the ISO again"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats import kconfig
 from catalyst_pxeboot.formats.kconfig import read_kconfig
+from catalyst_pxeboot.util.errors import FormatError
 
 TEXT = r"""#
 # Automatically generated file; DO NOT EDIT.

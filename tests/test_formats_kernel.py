@@ -22,10 +22,10 @@ from builders import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats import kernel as module
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.kernel import Kernel, KernelImage, read_kernel
+from catalyst_pxeboot.util.errors import FormatError
 
 Write = Callable[[bytes], Path]
 

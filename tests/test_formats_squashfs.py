@@ -12,8 +12,8 @@ from builders import squashfs_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
+from catalyst_pxeboot.util.errors import FormatError
 
 
 def patch(form: str, place: int, *values: int) -> bytes:

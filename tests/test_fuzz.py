@@ -15,7 +15,7 @@ from fuzz import Figures, Judge, fuzz_at_random, table_lines
 from fuzztargets import TARGETS, Target
 from syscalls import call_apart
 
-from catalyst_pxeboot.errors import FormatError, PxebootError
+from catalyst_pxeboot.util.errors import FormatError, PxebootError
 
 #: Each lzo archive is unpacked by a process of its own.
 RUNS = {"initramfs-lzo": 150, "manifest": 1000, "config-ipxe": 1000, "config-grub": 1000}

@@ -29,13 +29,13 @@ from conftest import INITRAMFS, release_settings, storedir_stage2, write_stage2
 from faults import digest_folder
 from syscalls import End, Outcome, run_apart
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import read_initramfs
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.run import find_program
 from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.process import find_program
 from catalyst_pxeboot.verify import verify_tree
 
 MIB = 1 << 20

@@ -14,11 +14,11 @@ import pytest
 from test_signing_openpgp import TIME, Keyring
 
 from catalyst_pxeboot import isocheck
-from catalyst_pxeboot.errors import PxebootError, SourceError, VerifyError
-from catalyst_pxeboot.formats.sums import Sum, parse_sums
 from catalyst_pxeboot.isocheck import check_iso
 from catalyst_pxeboot.signing.openpgp import find_signer
 from catalyst_pxeboot.signing.userids import find_user_id
+from catalyst_pxeboot.util.errors import PxebootError, SourceError, VerifyError
+from catalyst_pxeboot.util.sums import Sum, parse_sums
 
 NAME = "install-amd64-minimal-20261122T170000Z.iso"
 CONTENT = b"an ISO, as far as digests go" * 1000

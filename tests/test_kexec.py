@@ -19,11 +19,11 @@ import pytest
 from conftest import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 from test_golden import CASES, GOLDEN, NETWORK
 
-from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.quoting import quote_shell
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.errors import TemplateError
 
 SHELLS = ("dash", "busybox sh")
 MAC = "52:54:00:12:34:56"

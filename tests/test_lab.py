@@ -21,15 +21,9 @@ import pytest
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.arch import all_arches
 from catalyst_pxeboot.dhcp import render_dhcp
-from catalyst_pxeboot.errors import CommandError, PublishError, PxebootError
 from catalyst_pxeboot.lab import boot, boottest, machine, network, services, watch
 from catalyst_pxeboot.lab.boot import boot_tree, user_link
-from catalyst_pxeboot.lab.boottest import (
-    boot_test,
-    judge,
-    judge_complaint,
-    run_path,
-)
+from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path
 from catalyst_pxeboot.lab.machine import (
     BIOS,
     MACHINES,
@@ -48,7 +42,13 @@ from catalyst_pxeboot.lab.machine import (
     kvm_runs,
     qemu_argv,
 )
-from catalyst_pxeboot.lab.network import Network, Subnet, make_network, network_argv, why_no_network
+from catalyst_pxeboot.lab.network import (
+    Network,
+    Subnet,
+    make_network,
+    network_argv,
+    why_no_network,
+)
 from catalyst_pxeboot.lab.paths import (
     PATHS,
     BootPath,
@@ -71,16 +71,11 @@ from catalyst_pxeboot.lab.services import (
     read_site,
     tftp_bytes,
 )
-from catalyst_pxeboot.lab.treemenu import (
-    TreeMenu,
-    add_arguments,
-    read_menu,
-    view_tree,
-    why_mute,
-)
+from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.model import Firmware, Loader, Server
 from catalyst_pxeboot.server.children import running
+from catalyst_pxeboot.util.errors import CommandError, PublishError, PxebootError
 
 COMMON = """
 -nodefaults -no-user-config -machine q35,graphics=off -accel tcg,thread=multi -cpu max -m 1024

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot import loaders
-from catalyst_pxeboot.errors import CommandError
 from catalyst_pxeboot.loaders import (
     FoundLoader,
     GrubImage,
@@ -27,7 +26,8 @@ from catalyst_pxeboot.loaders import (
 )
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.render import render_grub_early
-from catalyst_pxeboot.resources import read_table
+from catalyst_pxeboot.util.errors import CommandError
+from catalyst_pxeboot.util.resources import read_table
 
 PC = {"i386-pc": "core.0"}
 NEEDED = ("configfile", "echo", "http", "linux", "net", "normal", "regexp", "test", "tftp")

@@ -16,11 +16,11 @@ from conftest import TIME, release_settings
 
 import catalyst_pxeboot
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.errors import VerifyError
 from catalyst_pxeboot.model import Loader, Role
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.errors import VerifyError
+from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.verify import LOADER_OF, verify_tree
 
 GOLDEN = Path(__file__).parent / "golden"

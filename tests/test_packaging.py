@@ -14,7 +14,7 @@ from conftest import INITRAMFS, STAMP, write_stage2
 
 from catalyst_pxeboot import cli, specfile
 from catalyst_pxeboot.keys import tables
-from catalyst_pxeboot.publish import list_files
+from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.verify import verify_tree
 
 ROOT = Path(__file__).parents[1]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.quoting import quote_arguments, quote_label, quote_path, quote_title
+from catalyst_pxeboot.util.errors import TemplateError
 
 IPXE, PXELINUX, GRUB, UBOOT = Loader.IPXE, Loader.PXELINUX, Loader.GRUB, Loader.UBOOT
 NAMES = {IPXE: "iPXE", PXELINUX: "PXELINUX", GRUB: "GRUB", UBOOT: "U-Boot"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.reading import open_regular, read_regular
+from catalyst_pxeboot.util.files import open_regular, read_regular
 
 
 def test_reads_a_file_and_what_a_link_leads_to(tmp_path: Path) -> None:

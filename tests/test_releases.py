@@ -21,10 +21,8 @@ from releasetrees import KINDS, make_manifest, write_tree
 import catalyst_pxeboot
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.errors import PublishError, PxebootError, TemplateError
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.releases import write
 from catalyst_pxeboot.releases.index import MENUS, OWN, PAGE, read_index
 from catalyst_pxeboot.releases.machines import all_machines
@@ -32,6 +30,8 @@ from catalyst_pxeboot.releases.menus import group_releases, render_menus
 from catalyst_pxeboot.releases.trees import find_releases
 from catalyst_pxeboot.releases.write import MenuWritten, write_menu
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.errors import PublishError, PxebootError, TemplateError
+from catalyst_pxeboot.util.files import list_files
 
 GOLDEN = Path(__file__).parent / "golden/releases"
 PACKAGE = Path(catalyst_pxeboot.__file__).parent

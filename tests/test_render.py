@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.configs import Config, check_config, check_grub
-from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.model import (
     MEMTEST_LOADERS,
@@ -28,6 +27,7 @@ from catalyst_pxeboot.model import (
     Server,
 )
 from catalyst_pxeboot.render import CONFIGS, render_configs, render_grub_early
+from catalyst_pxeboot.util.errors import TemplateError
 
 LIVE = LiveEntry(
     name="gentoo",

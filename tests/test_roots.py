@@ -9,12 +9,12 @@ import builders
 import pytest
 from conftest import release_settings, storedir_stage2, write_stage2
 
-from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.loaders import Loaders
 from catalyst_pxeboot.model import Loader, RootMode
 from catalyst_pxeboot.plan import Plan, plan_tree
 from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.errors import PxebootError, SpecError
 
 NET = ("base", "dmsquash-live", "livenet", "network", "network-legacy", "url-lib")
 HTTP, NFS, EMBEDDED = RootMode.HTTP, RootMode.NFS, RootMode.EMBEDDED

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.scratch import scratch_folder
+from catalyst_pxeboot.util.tempdir import scratch_folder
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,6 @@ import pytest
 from conftest import STAMP
 from test_boot import CACHE, TIMEOUT
 
-from catalyst_pxeboot.errors import CommandError, FormatError
 from catalyst_pxeboot.lab import screen as screen_room
 from catalyst_pxeboot.lab import watch
 from catalyst_pxeboot.lab.boottest import run_path
@@ -21,6 +20,7 @@ from catalyst_pxeboot.lab.screentext import _LINUX, find_font, read_screen
 from catalyst_pxeboot.lab.watch import watch_machine
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.util.errors import CommandError, FormatError
 
 FONT = find_font()
 needs_font = pytest.mark.skipif(not FONT, reason="QEMU's VGA BIOS is missing: seabios")

@@ -18,7 +18,6 @@ import liveimage
 import pytest
 from conftest import STAMP
 
-from catalyst_pxeboot.errors import CommandError
 from catalyst_pxeboot.lab.boot import prepare_flash
 from catalyst_pxeboot.lab.machine import (
     UEFI_X64_SECURE,
@@ -32,6 +31,7 @@ from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.loaders import is_signed
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.verify import verify_tree
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]

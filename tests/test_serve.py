@@ -15,7 +15,6 @@ from servetrees import make_tree
 
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.arch import find_arch
-from catalyst_pxeboot.errors import CommandError, PxebootError
 from catalyst_pxeboot.server import interfaces as interfaces_room
 from catalyst_pxeboot.server.advice import advice_lines, tree_notes
 from catalyst_pxeboot.server.configs import nginx_config, plan_servers, server_for
@@ -24,6 +23,7 @@ from catalyst_pxeboot.server.facts import Account, ServedTree, choose_account, t
 from catalyst_pxeboot.server.interfaces import Interface, find_ip, parse_interfaces
 from catalyst_pxeboot.server.logs import HttpBegin, HttpEnd, Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, Wish, plan_serving, spare_range
+from catalyst_pxeboot.util.errors import CommandError, PxebootError
 
 ETH1 = Interface("eth1", True, False, (IPv4Interface("10.0.0.1/24"),))
 WLAN = Interface("wlan0", True, False, (IPv4Interface("192.168.7.20/24"),))

@@ -16,7 +16,7 @@ import pytest
 from servetrees import make_tree, serving
 from test_serve_http import free_port
 
-from catalyst_pxeboot.run import find_program
+from catalyst_pxeboot.util.process import find_program
 
 CLIENTS = 50
 #: The largest resident memory that fifty transfers may add to all of a server's processes.

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from servetrees import Served, make_tree, serving
 
-from catalyst_pxeboot.run import find_program
+from catalyst_pxeboot.util.process import find_program
 
 SECRET = b"not for clients"
 LARGE = 3 << 20

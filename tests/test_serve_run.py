@@ -16,9 +16,9 @@ from servetrees import COMMAND, Served, make_tree, serving
 from test_serve_clients import server_processes
 from test_serve_http import free_port
 
-from catalyst_pxeboot.run import find_program
 from catalyst_pxeboot.server.children import Child, running
 from catalyst_pxeboot.server.ports import Protocol, find_owner, why_taken
+from catalyst_pxeboot.util.process import find_program
 
 pytestmark = pytest.mark.skipif(find_program("nginx") is None, reason="nginx is missing")
 

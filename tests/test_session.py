@@ -20,7 +20,6 @@ import pytest
 from test_boot import make_tree
 
 from catalyst_pxeboot import cli
-from catalyst_pxeboot.errors import CommandError, PxebootError
 from catalyst_pxeboot.lab import session
 from catalyst_pxeboot.lab.machine import BIOS, UEFI_ARM64, Accel, Flash
 from catalyst_pxeboot.lab.paths import PATHS
@@ -32,6 +31,7 @@ from catalyst_pxeboot.lab.session import (
     session_script,
 )
 from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.util.errors import CommandError, PxebootError
 
 MANIFEST = """\
 {"release": {"arch": "amd64"}, "menu": {"default": "live", "timeout": 5, "entries": [

@@ -23,12 +23,12 @@ from test_signing_openpgp import Keyring
 
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.errors import PxebootError, SpecError
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.publish import list_files
 from catalyst_pxeboot.render import render_grub_early
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.verify import verify_tree
 
 pytestmark = pytest.mark.skipif(

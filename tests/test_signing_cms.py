@@ -27,13 +27,13 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from catalyst_pxeboot.errors import PxebootError, VerifyError
 from catalyst_pxeboot.signing.cms import (
     CmsSigner,
     load_certificates,
     load_cms_signer,
     verify_digest,
 )
+from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 
 TIME = 1_795_366_800  # 2026-11-22 17:00:00 UTC
 CONTENT = b"a kernel\n" * 1000

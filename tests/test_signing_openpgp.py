@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from catalyst_pxeboot.errors import CommandError, PxebootError, VerifyError
 from catalyst_pxeboot.signing import openpgp
 from catalyst_pxeboot.signing.openpgp import find_signer, verify_clearsigned, verify_detached
+from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("gpg") or not shutil.which("gpgconf"), reason="no gpg and gpgconf"

@@ -10,7 +10,6 @@ from conftest import INITRAMFS, TIME, release_settings, storedir_stage2, write_s
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.isomenu import read_iso_menu
@@ -19,6 +18,7 @@ from catalyst_pxeboot.model import Firmware
 from catalyst_pxeboot.plan import plan_tree
 from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.util.errors import PxebootError
 
 SAMPLES = Path(__file__).parent / "data/grub-cfg"
 

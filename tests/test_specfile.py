@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.specfile import DEFAULT_DIGESTS, parse_spec, read_conf, read_spec
+from catalyst_pxeboot.util.errors import PxebootError
 
 RULES = {
     "one word": ("subarch: amd64", {"subarch": "amd64"}),

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from catalyst_pxeboot import digest, tree
-from catalyst_pxeboot.digest import BLOCK, RING, digest_bytes, digest_file
-from catalyst_pxeboot.errors import PublishError, SourceError
+from catalyst_pxeboot import tree
 from catalyst_pxeboot.model import LinkMode, MadeFile, Role, SourceFile
 from catalyst_pxeboot.tree import stage_made_files, stage_source_files
+from catalyst_pxeboot.util import checksum as digest
+from catalyst_pxeboot.util.checksum import BLOCK, RING, digest_bytes, digest_file
+from catalyst_pxeboot.util.errors import PublishError, SourceError
 
 ALGORITHMS = ("blake2b", "sha256", "sha512")
 TIME = 1_000_000_000

@@ -16,7 +16,6 @@ from conftest import INITRAMFS, STAMP, release_settings, storedir_stage2, write_
 from catalyst_pxeboot import tree
 from catalyst_pxeboot.configs import Config, check_uboot
 from catalyst_pxeboot.describe import plan_lines, source_lines
-from catalyst_pxeboot.errors import FormatError, PxebootError, SourceError, SpecError
 from catalyst_pxeboot.formats import kernel as kernels
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header
@@ -25,6 +24,7 @@ from catalyst_pxeboot.model import JoinedFile, Loader, Role, Server, UnpackedFil
 from catalyst_pxeboot.pipeline import build, make_plan
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.spec import Spec, parse_settings
+from catalyst_pxeboot.util.errors import FormatError, PxebootError, SourceError, SpecError
 from catalyst_pxeboot.verify import verify_tree
 
 IMAGE = builders.arm64_image()

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from catalyst_pxeboot.console import Console
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.util.errors import PxebootError
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalyst_pxeboot.console import Advance, Console
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.util.errors import PxebootError
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.spec import Spec

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.commands.serve import address_range
 from catalyst_pxeboot.console import Console
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.util.errors import PxebootError
 
 #: The formats, and the files of the tree's dhcp/ that have them.
 FORMATS = {

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from catalyst_pxeboot.console import Console
-from catalyst_pxeboot.errors import PxebootError
+from catalyst_pxeboot.util.errors import PxebootError
 
 #: As `exports.formats.Format` has them, which would make --help slow.
 FORMATS = ("matchbox", "netboot.xyz", "foreman", "treeinfo", "ipxe-vars")

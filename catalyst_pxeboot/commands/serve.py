@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalyst_pxeboot.console import Console
-from catalyst_pxeboot.errors import SpecError
+from catalyst_pxeboot.util.errors import SpecError
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.server.facts import Account, ServedTree

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from catalyst_pxeboot.console import Console
-from catalyst_pxeboot.errors import SpecError
+from catalyst_pxeboot.util.errors import SpecError
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

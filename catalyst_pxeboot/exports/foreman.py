@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot import quoting
-from catalyst_pxeboot.errors import TemplateError
 from catalyst_pxeboot.exports.output import Exported
 from catalyst_pxeboot.exports.tree import Entry, File, Tree, located
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.util.errors import TemplateError
 
 #: Foreman's template kinds, each with the loader that reads it.
 KINDS = {"iPXE": Loader.IPXE, "PXELinux": Loader.PXELINUX, "PXEGrub2": Loader.GRUB}

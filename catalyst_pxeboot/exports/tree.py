@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import quoting
-from catalyst_pxeboot.errors import PxebootError, VerifyError
 from catalyst_pxeboot.model import ROOT_TITLES, Loader, Role, RootMode
 from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.releases.trees import parse_count, parse_text
+from catalyst_pxeboot.util.errors import PxebootError, VerifyError
+from catalyst_pxeboot.util.text import mebibytes
 from catalyst_pxeboot.verify import read_manifest
-from catalyst_pxeboot.words import mebibytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from catalyst_pxeboot.errors import TemplateError, VerifyError
 from catalyst_pxeboot.exports.output import Exported
 from catalyst_pxeboot.exports.tree import Entry, Tree, located
 from catalyst_pxeboot.model import Loader, RootMode
 from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.util.errors import TemplateError, VerifyError
 
 NAME = ".treeinfo"
 

@@ -21,9 +21,9 @@ from typing import IO, Final, Protocol, Self
 import lz4.block
 import zstandard
 
-from catalyst_pxeboot.errors import FormatError, one_line
 from catalyst_pxeboot.formats.cpio import MAGICS, Readable
-from catalyst_pxeboot.run import find_program
+from catalyst_pxeboot.util.errors import FormatError, one_line
+from catalyst_pxeboot.util.process import find_program
 
 
 class Compression(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from catalyst_pxeboot.errors import FormatError
+from catalyst_pxeboot.util.errors import FormatError
 
 #: The largest member in bytes: the size field is 32 bits wide.
 MAX_MEMBER = 0xFFFFFFFF

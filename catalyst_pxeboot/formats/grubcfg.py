@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from catalyst_pxeboot.errors import FormatError
+from catalyst_pxeboot.util.errors import FormatError
 
 #: Real menus have some KiB and fewer than 50 entries; these take 100 MiB of memory and a second.
 MAX_CHARACTERS: Final = 512 << 10

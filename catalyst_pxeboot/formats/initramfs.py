@@ -15,7 +15,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats.compression import (
     Compression,
     Decompressed,
@@ -23,7 +22,8 @@ from catalyst_pxeboot.formats.compression import (
     open_decompressed,
 )
 from catalyst_pxeboot.formats.cpio import Member, Readable, read_members
-from catalyst_pxeboot.reading import open_regular
+from catalyst_pxeboot.util.errors import FormatError
+from catalyst_pxeboot.util.files import open_regular
 
 #: The most bytes an initramfs may unpack to. All of linux-firmware, unpacked, is below 2 GiB.
 MAX_UNPACKED: Final = 4 << 30

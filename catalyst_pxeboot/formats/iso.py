@@ -16,19 +16,33 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from catalyst_pxeboot.errors import FormatError, PxebootError
-from catalyst_pxeboot.reading import open_regular
+from catalyst_pxeboot.util.errors import FormatError, PxebootError
+from catalyst_pxeboot.util.files import FileStamp, open_regular
 
 if TYPE_CHECKING:
     from pycdlib.dr import DirectoryRecord
 
 SECTOR: Final = 2048  # bytes
+
+
 _DESCRIPTORS: Final = 16 * SECTOR  # what lies before them is for boot loaders
+
+
 _MAX_READ: Final = 32 * 1024 * 1024  # bytes of directories; those of a real image have some 500 KiB
+
+
 _MAX_FILES: Final = 200_000
+
+
 _MAX_DEPTH: Final = 64
+
+
 _MAX_LINKS: Final = 8  # symlinks in a row
+
+
 _FAR: Final = 1 << 44  # bytes; farther than any 32-bit sector number
+
+
 #: The way out where an image is not whole.
 AGAIN: Final = "fetch or make the ISO again"
 
@@ -49,27 +63,12 @@ class IsoFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells whether a file is still the one that was read."""
-
-    device: int
-    inode: int
-    bytes: int
-    modified: int  # nanoseconds since 1970
-
-    @classmethod
-    def of(cls, info: os.stat_result) -> Stamp:
-        """Return the stamp of a file by its status."""
-        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
-
-
-@dataclass(frozen=True, slots=True)
 class Iso:
     """An image and its files by path, without a slash at the start."""
 
     path: Path
     volume: str  # its label
-    stamp: Stamp
+    stamp: FileStamp
     files: Mapping[str, IsoFile]
 
     def find(self, path: str) -> IsoFile | None:
@@ -105,7 +104,7 @@ def read_iso(path: Path, *, wanted: str) -> Iso:
     or damaged, and `OSError` where it cannot be read.
     """
     with open_regular(path) as file:
-        stamp = Stamp.of(os.fstat(file.fileno()))
+        stamp = FileStamp.of(os.fstat(file.fileno()))
         _check_volume(path, file, stamp.bytes)
         try:
             volume, listings = _read_listings(path, file)

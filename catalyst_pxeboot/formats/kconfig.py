@@ -13,8 +13,8 @@ from typing import Final
 
 from snakeoil.bash import read_dict
 
-from catalyst_pxeboot.errors import FormatError
-from catalyst_pxeboot.reading import open_regular
+from catalyst_pxeboot.util.errors import FormatError
+from catalyst_pxeboot.util.files import open_regular
 
 #: The most bytes a configuration may have; real ones have about 300 KiB.
 MAX_BYTES: Final = 4 << 20

@@ -18,7 +18,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from catalyst_pxeboot.errors import FormatError
 from catalyst_pxeboot.formats.compression import (
     Compression,
     Decompressed,
@@ -26,7 +25,8 @@ from catalyst_pxeboot.formats.compression import (
     open_decompressed,
 )
 from catalyst_pxeboot.formats.cpio import Readable
-from catalyst_pxeboot.reading import open_regular
+from catalyst_pxeboot.util.errors import FormatError
+from catalyst_pxeboot.util.files import open_regular
 
 #: The most bytes of a kernel that are searched for its version, once unpacked.
 MAX_SEARCHED: Final = 256 << 20

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from catalyst_pxeboot.errors import FormatError
-from catalyst_pxeboot.reading import open_regular
+from catalyst_pxeboot.util.errors import FormatError
+from catalyst_pxeboot.util.files import open_regular
 
 _FIELDS: Final = struct.Struct("<4sIIIIHHHHHHQQ")
 SUPERBLOCK: Final = 96  # bytes of the whole superblock; the rest are places of tables

@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.errors import CommandError, PxebootError
 from catalyst_pxeboot.lab.boot import boot_client, first_unreadable, prepare_flash
 from catalyst_pxeboot.lab.causes import Evidence, find_cause
 from catalyst_pxeboot.lab.machine import (
@@ -43,7 +42,8 @@ from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, vi
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.render import CONFIGS
-from catalyst_pxeboot.run import find_program
+from catalyst_pxeboot.util.errors import CommandError, PxebootError
+from catalyst_pxeboot.util.process import find_program
 
 #: What a live system shows when it is up: agetty's prompt, also of an automatic login; or, where
 #: root is logged in without one as Gentoo's images do it, the banner (/etc/motd, by catalyst's

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from catalyst_pxeboot.resources import read_table
+from catalyst_pxeboot.util.resources import read_table
 
 #: Seconds of silence after which a boot is held for stuck.
 STUCK = 30.0

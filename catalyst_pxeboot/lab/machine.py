@@ -11,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from catalyst_pxeboot.errors import CommandError, PxebootError
 from catalyst_pxeboot.model import Firmware, Loader
-from catalyst_pxeboot.run import find_program
+from catalyst_pxeboot.util.errors import CommandError, PxebootError
+from catalyst_pxeboot.util.process import find_program
 
 # Where a distribution puts iPXE as a UEFI program with network drivers of its own.
 _IPXE_EFI = (

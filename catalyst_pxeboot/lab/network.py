@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from catalyst_pxeboot.errors import CommandError
-from catalyst_pxeboot.run import find_program, run
 from catalyst_pxeboot.server.interfaces import find_ip
+from catalyst_pxeboot.util.errors import CommandError
+from catalyst_pxeboot.util.process import find_program, run
 
 BRIDGE = "br0"  # the network, as the tree's server sees it
 TAP = "tap0"  # the client's cable

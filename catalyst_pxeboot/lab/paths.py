@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.lab.machine import (
     BIOS,
     MACHINES,
@@ -26,7 +25,8 @@ from catalyst_pxeboot.lab.machine import (
     Machine,
 )
 from catalyst_pxeboot.model import Firmware, Loader
-from catalyst_pxeboot.words import nearest
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.text import nearest
 
 
 class Scheme(StrEnum):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.errors import CommandError, from_os_error
+from catalyst_pxeboot.util.errors import CommandError, from_os_error
 
 _TIMEOUT = 10.0  # seconds for an answer
 

@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from catalyst_pxeboot.errors import from_os_error
 from catalyst_pxeboot.lab.result import Outcome, PathResult
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.errors import from_os_error
+from catalyst_pxeboot.util.text import size
 
 _HEAD = ("#", "path", "client", "chain", "DHCP", "result", "seconds", "fetched")
 _SUITE = "catalyst-pxeboot boot-test"

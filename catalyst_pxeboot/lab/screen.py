@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.lab.qmp import save_screen, take_screen
 from catalyst_pxeboot.lab.screentext import find_font, read_screen
+from catalyst_pxeboot.util.errors import PxebootError
 
 _CURSOR = re.compile("[_█]$")
 

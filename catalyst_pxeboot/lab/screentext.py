@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from catalyst_pxeboot.errors import FormatError
+from catalyst_pxeboot.util.errors import FormatError
 
 _HEADER = re.compile(rb"P6\s(\d{1,5})\s(\d{1,5})\s255\s")
 _HEIGHT = 16  # pixels of a cell, and bytes of a glyph

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from catalyst_pxeboot.errors import CommandError, PxebootError
 from catalyst_pxeboot.lab.boot import EFI_PROGRAM, prepare_disk, prepare_flash, user_link
 from catalyst_pxeboot.lab.boottest import MEMORY_MIB
 from catalyst_pxeboot.lab.machine import (
@@ -36,8 +35,9 @@ from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.services import read_arch
 from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, why_mute
 from catalyst_pxeboot.model import Firmware, Loader
-from catalyst_pxeboot.run import run
 from catalyst_pxeboot.server.children import end_process
+from catalyst_pxeboot.util.errors import CommandError, PxebootError
+from catalyst_pxeboot.util.process import run
 
 
 class Display(StrEnum):

@@ -20,7 +20,7 @@ from catalyst_pxeboot.arch import all_arches
 from catalyst_pxeboot.model import Firmware, Loader
 from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.render import CONFIGS
-from catalyst_pxeboot.words import mebibytes
+from catalyst_pxeboot.util.text import mebibytes
 
 _SPEED = 115200  # baud
 _SERIAL = re.compile(r"(?:^|\s)console=(?:tty[A-Z]|hvc)")

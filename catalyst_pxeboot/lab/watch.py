@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from catalyst_pxeboot.errors import CommandError
 from catalyst_pxeboot.lab.screen import Screen
+from catalyst_pxeboot.util.errors import CommandError
 
 _TAIL = 40  # lines of the console that a result keeps
 _PROMPT = 0.5  # seconds of silence after which an unfinished line is a prompt

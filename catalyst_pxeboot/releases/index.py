@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.errors import PublishError
 from catalyst_pxeboot.publish import GENERATOR
-from catalyst_pxeboot.reading import read_regular
 from catalyst_pxeboot.releases.trees import (
     Release,
     Stamp,
@@ -23,6 +21,8 @@ from catalyst_pxeboot.releases.trees import (
     parse_text,
     parse_word,
 )
+from catalyst_pxeboot.util.errors import PublishError
+from catalyst_pxeboot.util.files import read_regular
 
 INDEX = "releases.json"
 FORMAT = 1

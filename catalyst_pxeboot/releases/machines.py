@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from catalyst_pxeboot.resources import read_table
+from catalyst_pxeboot.util.resources import read_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from catalyst_pxeboot.releases.index import INDEX, MENUS, PAGE
 from catalyst_pxeboot.releases.machines import all_machines, arch_order
 from catalyst_pxeboot.releases.trees import Release
 from catalyst_pxeboot.render import render_file
-from catalyst_pxeboot.words import mebibytes
+from catalyst_pxeboot.util.text import mebibytes
 
 #: Where the menus' templates lie.
 _TEMPLATES = "menu"

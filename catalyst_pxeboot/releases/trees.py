@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.errors import PxebootError, VerifyError, one_line
 from catalyst_pxeboot.publish import GENERATOR, MANIFEST
+from catalyst_pxeboot.util.errors import PxebootError, VerifyError, one_line
 
 _MAX_MANIFEST = 16 * 1024 * 1024  # bytes
 

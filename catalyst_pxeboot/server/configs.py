@@ -12,12 +12,12 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 from catalyst_pxeboot.dhcp import render_dhcp
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.model import Server
 from catalyst_pxeboot.render import render_file
 from catalyst_pxeboot.server.facts import Account, ServedTree
 from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, check_range, spare_range
 from catalyst_pxeboot.specvalues import parse_server
+from catalyst_pxeboot.util.errors import PxebootError
 
 ACCESS_LOG = "access.log"
 #: The tree's name in the scratch folder: its own path may hold what a server cannot read.

@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from catalyst_pxeboot.arch import Arch
-from catalyst_pxeboot.errors import one_line
 from catalyst_pxeboot.server.facts import ServedTree
 from catalyst_pxeboot.server.logs import DhcpLine, HttpBegin, HttpEnd, Line, TftpLine
-from catalyst_pxeboot.words import size
+from catalyst_pxeboot.util.errors import one_line
+from catalyst_pxeboot.util.text import size
 
 #: A file of which progress is told.
 LARGE = 32 << 20  # bytes

@@ -8,8 +8,8 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.errors import CommandError
-from catalyst_pxeboot.run import find_program, run
+from catalyst_pxeboot.util.errors import CommandError
+from catalyst_pxeboot.util.process import find_program, run
 
 
 @dataclass(frozen=True, slots=True)

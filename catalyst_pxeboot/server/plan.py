@@ -11,10 +11,10 @@ from ipaddress import IPv4Address, IPv4Interface
 from itertools import islice
 from pathlib import Path
 
-from catalyst_pxeboot.errors import PxebootError
 from catalyst_pxeboot.model import Server
 from catalyst_pxeboot.server.interfaces import Interface
-from catalyst_pxeboot.words import nearest
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.text import nearest
 
 HTTP_PORT = 80
 #: For who may not have port 80.

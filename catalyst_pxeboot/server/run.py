@@ -8,8 +8,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from catalyst_pxeboot.errors import PxebootError
-from catalyst_pxeboot.scratch import scratch_folder
 from catalyst_pxeboot.server.children import Child, guarding, read_text, running
 from catalyst_pxeboot.server.configs import ACCESS_LOG, TREE, ServerSetup, plan_servers
 from catalyst_pxeboot.server.events import Event, Tracker, read_mac
@@ -18,6 +16,8 @@ from catalyst_pxeboot.server.logs import Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.server.plan import UNPRIVILEGED_PORT, Dhcp, Facts, Plan
 from catalyst_pxeboot.server.ports import Protocol, why_taken
 from catalyst_pxeboot.server.sockets import read_arrived
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.tempdir import scratch_folder
 
 _LOOK_SECONDS = 0.2  # between looks at the logs
 

@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
 
-from catalyst_pxeboot.errors import PxebootError, VerifyError
+from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 
 CERTIFICATE = "pxeboot/sign_cert"
 KEY = "pxeboot/sign_key"

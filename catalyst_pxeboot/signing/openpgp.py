@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from catalyst_pxeboot.errors import CommandError, PxebootError, VerifyError
-from catalyst_pxeboot.run import find_program, run
-from catalyst_pxeboot.scratch import scratch_folder
+from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
+from catalyst_pxeboot.util.process import find_program, run
+from catalyst_pxeboot.util.tempdir import scratch_folder
 
 KEY = "pxeboot/gpg_key"
 

@@ -32,7 +32,7 @@ import builders
 from conftest import STAMP, write_stage2
 from snakeoil.chksum import get_chksums
 
-from catalyst_pxeboot.digest import digest_file
+from catalyst_pxeboot.util.checksum import digest_file
 
 ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024
@@ -404,7 +404,7 @@ def print_digests(bench: Bench) -> None:
     """Print ways to take the three digests of the squashfs in one process."""
     file = bench.squashfs
     ways: dict[str, Callable[[], list[str]]] = {
-        "catalyst_pxeboot.digest": partial(digest, file),
+        "catalyst_pxeboot.util.checksum": partial(digest, file),
         "snakeoil.chksum, parallel": partial(digest_by_snakeoil, file, parallel=True),
         "snakeoil.chksum, not parallel": partial(digest_by_snakeoil, file, parallel=False),
         "8 KiB reads, once per digest, as catalyst": partial(digest_as_catalyst, file),

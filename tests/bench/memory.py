@@ -24,12 +24,12 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 import liveimage  # noqa: E402  # the two paths above come first
 from nfsserver import EXPORT, serve_nfs  # noqa: E402
 
-from catalyst_pxeboot.errors import PxebootError  # noqa: E402
 from catalyst_pxeboot.lab.boot import boot_tree  # noqa: E402
 from catalyst_pxeboot.lab.machine import Client  # noqa: E402
 from catalyst_pxeboot.model import Firmware, Loader, RootMode  # noqa: E402
 from catalyst_pxeboot.pipeline import build, make_plan  # noqa: E402
 from catalyst_pxeboot.spec import Spec, parse_folders  # noqa: E402
+from catalyst_pxeboot.util.errors import PxebootError  # noqa: E402
 
 STEP = 8  # MiB: how closely the least is found
 TIMEOUT = 150.0  # seconds for a boot under emulation

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from catalyst_pxeboot.errors import CommandError, one_line
+from catalyst_pxeboot.util.errors import CommandError, one_line
 
 
 def find_program(name: str) -> Path | None:

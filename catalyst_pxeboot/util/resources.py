@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.errors import TemplateError
+from catalyst_pxeboot.util.errors import TemplateError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def templates_folder() -> Path:

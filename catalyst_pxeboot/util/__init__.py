@@ -1,0 +1,1 @@
+"""Errors, files, processes, checksums and text: what every other package may use."""
