@@ -105,7 +105,7 @@ def _read_list(side: Path, path: Path, keyring: Path | None, report: Report) -> 
     signed = False
     if _CLEARSIGNED in content:
         if keyring:
-            from catalyst_pxeboot.signing.openpgp import verify_clearsigned
+            from catalyst_pxeboot.formats.signing.openpgp import verify_clearsigned
 
             content, fingerprint = verify_clearsigned(content, keyring, where=str(side))
             report(_good(side.name, fingerprint, keyring))
@@ -139,7 +139,7 @@ def _check_signature(side: Path, path: Path, keyring: Path | None, report: Repor
     if keyring is None:
         report(f"Signature {side.name}: not checked, give --keyring")
         return False
-    from catalyst_pxeboot.signing.openpgp import verify_detached
+    from catalyst_pxeboot.formats.signing.openpgp import verify_detached
 
     fingerprint = verify_detached(path, side, keyring)
     report(_good(path.name, fingerprint, keyring))
@@ -147,7 +147,7 @@ def _check_signature(side: Path, path: Path, keyring: Path | None, report: Repor
 
 
 def _good(name: str, fingerprint: str, keyring: Path) -> str:
-    from catalyst_pxeboot.signing.userids import find_user_id
+    from catalyst_pxeboot.formats.signing.userids import find_user_id
 
     return one_line(
         f"Signature of {name}: good, by {fingerprint} {find_user_id(fingerprint, keyring)}".rstrip()

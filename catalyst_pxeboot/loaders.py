@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from catalyst_pxeboot.formats.pe import is_signed
 from catalyst_pxeboot.model import Loader
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program, run
@@ -173,27 +173,6 @@ def read_version(loader: Loader, file: Path) -> str | None:
         case Loader.GRUB:
             found = _sbat_version(data) or re.search(rb"GRUB(?: version)? (\d+\.\d+[!-~]*)", data)
     return found.group(1).decode("ascii", "replace").replace("\0", "") if found else None
-
-
-def is_signed(file: Path) -> bool:
-    """Tell whether a UEFI program carries a signature, whoever made it.
-
-    PE format, "The Attribute Certificate Table".
-    """
-    with file.open("rb") as stream:
-        data = stream.read(4096)
-        size = stream.seek(0, 2)
-    if data[:2] != b"MZ" or len(data) < 64:
-        return False
-    header = struct.unpack_from("<I", data, 60)[0] + 24
-    if data[header - 24 : header - 20] != b"PE\0\0" or header + 152 > len(data):
-        return False
-    # The table of data directories lies behind the fields of a 32-bit or of a 64-bit header.
-    directories = {0x10B: 96, 0x20B: 112}.get(struct.unpack_from("<H", data, header)[0])
-    if directories is None:
-        return False
-    place, count = struct.unpack_from("<II", data, header + directories + 4 * 8)
-    return bool(count and place + count <= size)
 
 
 def _sbat_version(data: bytes) -> re.Match[bytes] | None:

@@ -16,8 +16,8 @@ from catalyst_pxeboot.model import Loader, MadeFile, Menu, Role, Signing
 from catalyst_pxeboot.render import CONFIGS
 
 if TYPE_CHECKING:
-    from catalyst_pxeboot.signing.cms import CmsSigner
-    from catalyst_pxeboot.signing.openpgp import Signer
+    from catalyst_pxeboot.formats.signing.cms import CmsSigner
+    from catalyst_pxeboot.formats.signing.openpgp import Signer
 
 #: What a signature's name ends in. GRUB looks for this one by itself.
 GRUB_ENDING = ".sig"
@@ -46,13 +46,13 @@ def find_signers(signing: Signing, loaders: Iterable[Loader]) -> Signers:
     """
     openpgp, cms = None, None
     if signing.gpg_key:
-        from catalyst_pxeboot.signing.openpgp import find_signer
+        from catalyst_pxeboot.formats.signing.openpgp import find_signer
 
         openpgp = find_signer(signing.gpg_key)
         if Loader.GRUB in loaders:
             openpgp.require_grub()
     if signing.certificate and signing.key:
-        from catalyst_pxeboot.signing.cms import load_cms_signer
+        from catalyst_pxeboot.formats.signing.cms import load_cms_signer
 
         cms = load_cms_signer(
             signing.certificate,

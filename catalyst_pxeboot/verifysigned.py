@@ -53,7 +53,7 @@ def find_signature_faults(
 def _clearsigned_faults(
     tree: Path, manifest: Mapping[str, Any], keyring: Path | None
 ) -> Iterator[VerifyError]:
-    from catalyst_pxeboot.signing.openpgp import verify_clearsigned
+    from catalyst_pxeboot.formats.signing.openpgp import verify_clearsigned
 
     names = manifest.get("clearsigned", [])
     if keyring and not names:
@@ -86,7 +86,7 @@ def _clearsigned_faults(
 
 
 def _openpgp_faults(tree: Path, path: str, signature: str, keyring: Path) -> Iterator[VerifyError]:
-    from catalyst_pxeboot.signing.openpgp import verify_detached
+    from catalyst_pxeboot.formats.signing.openpgp import verify_detached
 
     try:
         verify_detached(tree / path, tree / signature, keyring)
@@ -101,7 +101,7 @@ def _cms_faults(
     files: Mapping[str, Mapping[str, Any]],
     certificates: Path,
 ) -> Iterator[VerifyError]:
-    from catalyst_pxeboot.signing.cms import load_certificates, verify_digest
+    from catalyst_pxeboot.formats.signing.cms import load_certificates, verify_digest
 
     mine = {name: path for name, path in signed.items() if name.endswith(IPXE_ENDING)}
     if not mine:

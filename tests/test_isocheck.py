@@ -14,9 +14,9 @@ import pytest
 from test_signing_openpgp import TIME, Keyring
 
 from catalyst_pxeboot import isocheck
+from catalyst_pxeboot.formats.signing.openpgp import find_signer
+from catalyst_pxeboot.formats.signing.userids import find_user_id
 from catalyst_pxeboot.isocheck import check_iso
-from catalyst_pxeboot.signing.openpgp import find_signer
-from catalyst_pxeboot.signing.userids import find_user_id
 from catalyst_pxeboot.util.errors import PxebootError, SourceError, VerifyError
 from catalyst_pxeboot.util.sums import Sum, parse_sums
 

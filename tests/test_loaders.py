@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot import loaders
+from catalyst_pxeboot.formats.pe import is_signed
 from catalyst_pxeboot.loaders import (
     FoundLoader,
     GrubImage,
@@ -20,7 +21,6 @@ from catalyst_pxeboot.loaders import (
     find_loaders,
     grub_argv,
     grub_modules,
-    is_signed,
     make_grub_image,
     read_version,
 )

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from catalyst_pxeboot.signing.cms import (
+from catalyst_pxeboot.formats.signing.cms import (
     CmsSigner,
     load_certificates,
     load_cms_signer,

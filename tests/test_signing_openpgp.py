@@ -20,8 +20,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
-from catalyst_pxeboot.signing import openpgp
-from catalyst_pxeboot.signing.openpgp import find_signer, verify_clearsigned, verify_detached
+from catalyst_pxeboot.formats.signing import openpgp
+from catalyst_pxeboot.formats.signing.openpgp import (
+    find_signer,
+    verify_clearsigned,
+    verify_detached,
+)
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 
 pytestmark = pytest.mark.skipif(
