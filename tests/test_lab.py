@@ -74,7 +74,7 @@ from catalyst_pxeboot.lab.services import (
 from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.model import Firmware, Loader, Server
-from catalyst_pxeboot.server.children import running
+from catalyst_pxeboot.services.children import running
 from catalyst_pxeboot.util.errors import CommandError, PublishError, PxebootError
 
 COMMON = """

@@ -15,14 +15,14 @@ from servetrees import make_tree
 
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.arch import find_arch
-from catalyst_pxeboot.server import interfaces as interfaces_room
 from catalyst_pxeboot.server.advice import advice_lines, tree_notes
 from catalyst_pxeboot.server.configs import nginx_config, plan_servers, server_for
 from catalyst_pxeboot.server.events import Event, Tracker, stopped_event
 from catalyst_pxeboot.server.facts import Account, ServedTree, choose_account, tells_begin
-from catalyst_pxeboot.server.interfaces import Interface, find_ip, parse_interfaces
-from catalyst_pxeboot.server.logs import HttpBegin, HttpEnd, Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, Wish, plan_serving, spare_range
+from catalyst_pxeboot.services import interfaces as interfaces_room
+from catalyst_pxeboot.services.interfaces import Interface, find_ip, parse_interfaces
+from catalyst_pxeboot.services.logs import HttpBegin, HttpEnd, Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 
 ETH1 = Interface("eth1", True, False, (IPv4Interface("10.0.0.1/24"),))
@@ -652,7 +652,7 @@ def test_lines_of_a_web_server() -> None:
 
 
 def test_a_log_is_read_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catalyst_pxeboot.server.logs._MOST_LOG", 10)
+    monkeypatch.setattr("catalyst_pxeboot.services.logs._MOST_LOG", 10)
     log = tmp_path / "log"
     tail = Tail(log)
     assert list(tail.lines()) == []

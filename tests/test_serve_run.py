@@ -16,8 +16,8 @@ from servetrees import COMMAND, Served, make_tree, serving
 from test_serve_clients import server_processes
 from test_serve_http import free_port
 
-from catalyst_pxeboot.server.children import Child, running
 from catalyst_pxeboot.server.ports import Protocol, find_owner, why_taken
+from catalyst_pxeboot.services.children import Child, running
 from catalyst_pxeboot.util.process import find_program
 
 pytestmark = pytest.mark.skipif(find_program("nginx") is None, reason="nginx is missing")
@@ -166,7 +166,7 @@ def test_a_port_and_its_owner() -> None:
 def test_a_stubborn_server_is_killed_with_its_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catalyst_pxeboot.server.children._STOP_SECONDS", 0.3)
+    monkeypatch.setattr("catalyst_pxeboot.services.children._STOP_SECONDS", 0.3)
     script = f"trap '' TERM; sleep 60 & echo $! > {tmp_path}/worker; wait; wait"
     with running(
         "stubborn", ["/bin/sh", "-c", script], messages=tmp_path / "messages",

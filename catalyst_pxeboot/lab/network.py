@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from catalyst_pxeboot.server.interfaces import find_ip
+from catalyst_pxeboot.services.interfaces import find_ip
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program, run
 

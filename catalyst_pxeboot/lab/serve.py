@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from catalyst_pxeboot.server.files import find_file
+from catalyst_pxeboot.services.files import find_file
 
 _CHUNK = 256 << 10  # bytes
 

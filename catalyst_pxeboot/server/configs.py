@@ -142,7 +142,7 @@ def _web_setup(plan: Plan, facts: Facts, scratch: Path, account: Account | None)
     # It imports what we import, and nothing from the current folder (-P).
     env = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     argv = (
-        sys.executable, "-P", "-m", "catalyst_pxeboot.server.web", str(scratch / "web.json"),
+        sys.executable, "-P", "-m", "catalyst_pxeboot.services.web", str(scratch / "web.json"),
     )  # fmt: skip
     text = json.dumps(settings, indent=1) + "\n"
     return ServerSetup("the web server", {"web.json": text}, argv, "web.log", "web.pid", "", env)

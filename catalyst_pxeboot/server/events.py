@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from catalyst_pxeboot.arch import Arch
 from catalyst_pxeboot.server.facts import ServedTree
-from catalyst_pxeboot.server.logs import DhcpLine, HttpBegin, HttpEnd, Line, TftpLine
+from catalyst_pxeboot.services.logs import DhcpLine, HttpBegin, HttpEnd, Line, TftpLine
 from catalyst_pxeboot.util.errors import one_line
 from catalyst_pxeboot.util.text import size
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.arch import Arch, all_arches
-from catalyst_pxeboot.server.interfaces import read_interfaces
 from catalyst_pxeboot.server.plan import Facts
+from catalyst_pxeboot.services.interfaces import read_interfaces
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.util.process import find_program

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from catalyst_pxeboot.model import Server
-from catalyst_pxeboot.server.interfaces import Interface
+from catalyst_pxeboot.services.interfaces import Interface
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest
 

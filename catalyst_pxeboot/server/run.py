@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from catalyst_pxeboot.server.children import Child, guarding, read_text, running
 from catalyst_pxeboot.server.configs import ACCESS_LOG, TREE, ServerSetup, plan_servers
 from catalyst_pxeboot.server.events import Event, Tracker, read_mac
 from catalyst_pxeboot.server.facts import Account, ServedTree, choose_account
-from catalyst_pxeboot.server.logs import Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.server.plan import UNPRIVILEGED_PORT, Dhcp, Facts, Plan
 from catalyst_pxeboot.server.ports import Protocol, why_taken
 from catalyst_pxeboot.server.sockets import read_arrived
+from catalyst_pxeboot.services.children import Child, guarding, read_text, running
+from catalyst_pxeboot.services.logs import Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.tempdir import scratch_folder
 

@@ -1,6 +1,6 @@
 """Our own web server, for where nginx is not: the files of one folder, to many clients at once.
 
-    python -m catalyst_pxeboot.server.web SETTINGS
+    python -m catalyst_pxeboot.services.web SETTINGS
 
 A process of its own, as nginx is, with the same log: a line when a request comes and one when it
 has ended. SETTINGS is a JSON file: `root` `address` `port` `log` `ready` (a file written when it
@@ -32,15 +32,26 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
 from catalyst_pxeboot.publish import MANIFEST
-from catalyst_pxeboot.server.files import find_file
 from catalyst_pxeboot.server.sockets import BYTES_ACKED
+from catalyst_pxeboot.services.files import find_file
 
 _MOST_CONNECTIONS = 4096
+
+
 _ASK_SECONDS = 10.0  # for a connection's first request
+
+
 _IDLE_SECONDS = 60.0  # between requests
+
+
 _STALL_SECONDS = 60.0  # in which a client takes nothing of an answer
+
+
 _WATCH_SECONDS = 2.0
+
+
 _LINE_BYTES = 4096  # of a request's line, and of each header
+
 
 _TYPES = {
     ".html": "text/html",

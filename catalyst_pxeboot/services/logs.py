@@ -62,7 +62,10 @@ class HttpEnd:
 
 Line = DhcpLine | TftpLine | HttpBegin | HttpEnd
 
+
 _MAC = r"[0-9a-f]{2}(?::[0-9a-f]{2}){5,}"
+
+
 _DHCP = re.compile(
     r"dnsmasq-dhcp(?:\[\d+\])?: (?P<transaction>\d+) (?:"
     r"(?P<kind>DHCP[A-Z]+|PXE)\([^)]*\) (?:(?P<ip>\d+(?:\.\d+){3}) )?"
@@ -71,6 +74,8 @@ _DHCP = re.compile(
     r"tags: (?P<tags>.*)|"
     r"(?:bootfile name: |sent size: *\d+ option: 67 bootfile-name +)(?P<file>.*))$"
 )
+
+
 _TFTP = re.compile(
     r"dnsmasq-tftp(?:\[\d+\])?: (?:"
     r"(?P<outcome>sent|failed sending) (?P<file>/.*) to |"

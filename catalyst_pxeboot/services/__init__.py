@@ -1,0 +1,1 @@
+"""Child processes, their logs, network interfaces and the web server."""
