@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from catalyst_pxeboot.arch import Arch
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import Generator
+from catalyst_pxeboot.model.arch import Arch
 from catalyst_pxeboot.source import Source, SourceKernel
 from catalyst_pxeboot.util.errors import SourceError
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
 from catalyst_pxeboot.manifest import menu_entries
-from catalyst_pxeboot.model import Role, RootMode
+from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.pipeline import Built
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import MANIFEST

@@ -14,8 +14,9 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.arch import Arch, DhcpClient
-from catalyst_pxeboot.model import MadeFile, Server
+from catalyst_pxeboot.model.arch import Arch, DhcpClient
+from catalyst_pxeboot.model.files import MadeFile
+from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render import render_file
 from catalyst_pxeboot.util.errors import PxebootError, SpecError, TemplateError
 from catalyst_pxeboot.util.resources import read_table

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from catalyst_pxeboot.arch import Arch
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
-from catalyst_pxeboot.formats.kernel import KernelImage
 from catalyst_pxeboot.isomenu import IsoEntry, without_root
 from catalyst_pxeboot.limits import least_memory
-from catalyst_pxeboot.model import ROOT_MEMBER, Firmware, Limits, LiveEntry, Loader, RootMode
+from catalyst_pxeboot.model.arch import Arch
+from catalyst_pxeboot.model.loader import KNOW_SERVER, UNPACKED_FOR, Firmware, Loader
+from catalyst_pxeboot.model.menu import ROOT_MEMBER, Limits, LiveEntry
+from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.roots import (
     ROOT_ARGUMENTS,
     ROOT_CHECK,
@@ -28,21 +29,6 @@ from catalyst_pxeboot.util.text import size
 
 ROOT_HEADER = "boot/root.cpio-header"
 
-#: Kernels that a loader cannot start, and why. It is given the plain Image within. PXELINUX runs
-#: on x86, where there are none of these.
-UNPACKED_FOR = {
-    KernelImage.GZIP: {
-        Loader.IPXE: "UEFI starts PE programs only, and iPXE unpacks none before 2021",
-        Loader.UBOOT: "it unpacks none unless its kernel_comp_addr_r and kernel_comp_size are set",
-    },
-    KernelImage.ZBOOT: {
-        Loader.GRUB: "before 2.12 it asks for the plain Image's header, unless patched",
-        Loader.UBOOT: "it starts EFI programs by bootefi, not by pxe boot",
-    },
-}
-
-#: Loaders that know, while they run, which server they came from.
-KNOW_SERVER = frozenset({Loader.IPXE, Loader.GRUB})
 
 #: Bytes that loaders add to a command line by themselves: BOOT_IMAGE=, initrd=, BOOTIF=, and the
 #: address of a root in the network.

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from catalyst_pxeboot.entries import KNOW_SERVER
-from catalyst_pxeboot.model import LiveEntry, Loader, MadeFile, MemtestEntry, Menu, RootMode
+from catalyst_pxeboot.model.files import MadeFile
+from catalyst_pxeboot.model.loader import KNOW_SERVER, Loader
+from catalyst_pxeboot.model.menu import LiveEntry, MemtestEntry, Menu
+from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import own_flat_names
 from catalyst_pxeboot.signatures import Signers, clearsign_sums

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from catalyst_pxeboot.formats.grubcfg import GrubConfig, GrubEntry
-from catalyst_pxeboot.model import Firmware
+from catalyst_pxeboot.model.loader import Firmware
 
 #: Words that say where the live root lies. A network boot says that itself. `cdroot` is among
 #: them as every entry of either generator needs it and it is added again.

@@ -18,7 +18,7 @@ from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.iso import AGAIN, Iso, IsoFile, is_iso, read_iso
 from catalyst_pxeboot.formats.squashfs import SUPERBLOCK, Squashfs, parse_squashfs
 from catalyst_pxeboot.isomenu import IsoMenu, read_iso_menu
-from catalyst_pxeboot.model import Within
+from catalyst_pxeboot.model.files import Within
 from catalyst_pxeboot.source import (
     GRUB_CFG,
     MAX_GRUB_CFG,

@@ -11,7 +11,8 @@ from typing import Final
 
 from catalyst_pxeboot.formats.initramfs import Initramfs
 from catalyst_pxeboot.formats.kernel import Kernel, KernelImage
-from catalyst_pxeboot.model import Firmware, Loader, RootMode
+from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.settings import RootMode
 
 _MIB: Final = 1 << 20
 

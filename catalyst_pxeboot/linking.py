@@ -13,7 +13,8 @@ import stat
 import struct
 from pathlib import Path
 
-from catalyst_pxeboot.model import LinkMode, SourceFile, Within
+from catalyst_pxeboot.model.files import SourceFile, Within
+from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.util.checksum import write_all
 from catalyst_pxeboot.util.errors import PublishError, SourceError
 from catalyst_pxeboot.util.files import FILE_MODE

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.formats.pe import is_signed
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program, run
 from catalyst_pxeboot.util.resources import read_table

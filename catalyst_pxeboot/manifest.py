@@ -12,18 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.model import (
-    MEMTEST_LOADERS,
-    ROOT_MEMBER,
-    Limits,
-    LiveEntry,
-    Loader,
-    MemtestEntry,
-)
+from catalyst_pxeboot.model.files import TreeFile
+from catalyst_pxeboot.model.loader import MEMTEST_LOADERS, Loader
+from catalyst_pxeboot.model.menu import ROOT_MEMBER, Limits, LiveEntry, MemtestEntry
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import GENERATOR
 from catalyst_pxeboot.source import SourceKernel
-from catalyst_pxeboot.tree import TreeFile
 from catalyst_pxeboot.util.sums import signed_sums, sum_files
 
 FORMAT = 1

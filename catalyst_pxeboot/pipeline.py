@@ -21,7 +21,9 @@ from catalyst_pxeboot.isosource import open_source
 from catalyst_pxeboot.linking import cannot_link_iso
 from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
 from catalyst_pxeboot.manifest import render_manifest
-from catalyst_pxeboot.model import LinkMode, Loader, MadeFile, Role, RootCheckFile
+from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
+from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.pages import render_page, render_texts
 from catalyst_pxeboot.plan import Plan, plan_tree
 from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
@@ -35,7 +37,6 @@ from catalyst_pxeboot.rootcheck import render_root_check
 from catalyst_pxeboot.signatures import Signers, clearsign_sums, find_signers, make_signatures
 from catalyst_pxeboot.spec import Spec
 from catalyst_pxeboot.tree import (
-    TreeFile,
     check_links,
     seal_folders,
     stage_joined_files,

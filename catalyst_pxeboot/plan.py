@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from catalyst_pxeboot.checks import find_contradictions
 from catalyst_pxeboot.entries import (
     ROOT_HEADER,
-    UNPACKED_FOR,
     padding_path,
     part_sizes,
     plan_live,
@@ -18,20 +17,16 @@ from catalyst_pxeboot.entries import (
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
 from catalyst_pxeboot.loaders import Loaders
-from catalyst_pxeboot.model import (
-    ROOT_MEMBER,
-    Firmware,
+from catalyst_pxeboot.model.files import (
     JoinedFile,
-    LiveEntry,
-    Loader,
     MadeFile,
-    MemtestEntry,
-    Menu,
     Role,
     RootCheckFile,
     SourceFile,
     UnpackedFile,
 )
+from catalyst_pxeboot.model.loader import UNPACKED_FOR, Firmware, Loader
+from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.roots import ROOT_CHECK
 from catalyst_pxeboot.source import Source
 from catalyst_pxeboot.spec import Spec

@@ -18,20 +18,18 @@ import re
 import shlex
 from collections.abc import Iterable
 
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
 from catalyst_pxeboot.util.errors import TemplateError
 
-#: Loaders as people write them.
-LOADER_NAMES = {
-    Loader.IPXE: "iPXE",
-    Loader.PXELINUX: "PXELINUX",
-    Loader.GRUB: "GRUB",
-    Loader.UBOOT: "U-Boot",
-}
-
 _PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
+
+
 _LABEL = re.compile(r"[A-Za-z0-9-]+")
+
+
 _GRUB_PLAIN = re.compile(r"[A-Za-z0-9_.,:/=+@%-]+")
+
+
 _IPXE_SEPARATORS = frozenset({"||", "&&", ";"})
 
 

@@ -14,19 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from catalyst_pxeboot import quoting
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.model import (
-    ROOT_MEMBER,
-    Firmware,
-    LiveEntry,
-    Loader,
-    MadeFile,
-    MemtestEntry,
-    Menu,
-    Role,
-    RootMode,
-    Serial,
-    Server,
-)
+from catalyst_pxeboot.model.files import MadeFile, Role
+from catalyst_pxeboot.model.loader import CONFIGS, GRUB_EARLY, Firmware, Loader
+from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
+from catalyst_pxeboot.model.settings import RootMode, Serial, Server
 from catalyst_pxeboot.util.errors import TemplateError
 from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.resources import templates_folder
@@ -35,21 +26,9 @@ from catalyst_pxeboot.util.text import mebibytes
 if TYPE_CHECKING:
     import jinja2
 
-#: What a loader reads: the path in the tree. The template has the same name with `.j2`.
-CONFIGS: Mapping[Loader, tuple[str, ...]] = {
-    Loader.IPXE: ("boot.ipxe",),
-    Loader.PXELINUX: ("pxelinux.cfg/default",),
-    # The second and third lead a GRUB that was not made for the tree to the first.
-    Loader.GRUB: ("boot/grub/grub.cfg", "grub.cfg", "grub/grub.cfg"),
-    # U-Boot calls itself arm on arm64, too.
-    Loader.UBOOT: ("pxelinux.cfg/default-arm",),
-}
-
-#: The configuration inside GRUB's own network images; no file of the tree.
-GRUB_EARLY = "boot/grub/early.cfg"
-
 #: menu.c32 and the loader's core cut a command line at this many bytes (its final zero included).
 PXELINUX_LINE = 2048
+
 
 _MAX_TEMPLATE = 1024 * 1024  # bytes
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalyst_pxeboot.model import Loader, MadeFile, Menu, Role, Signing
-from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.model.files import MadeFile, Role
+from catalyst_pxeboot.model.loader import CONFIGS, Loader
+from catalyst_pxeboot.model.menu import Menu
+from catalyst_pxeboot.model.settings import Signing
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.formats.signing.cms import CmsSigner

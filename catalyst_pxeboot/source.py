@@ -20,7 +20,7 @@ from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
 from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
 from catalyst_pxeboot.isomenu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
-from catalyst_pxeboot.model import Within
+from catalyst_pxeboot.model.files import Within
 from catalyst_pxeboot.util.errors import FormatError, SourceError
 from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.text import nearest

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from catalyst_pxeboot.arch import all_arches
+from catalyst_pxeboot.model.arch import all_arches
 
 _ENDING = ".iso"
 #: What the last part of an ISO's name must be to be its version stamp.

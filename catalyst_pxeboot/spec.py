@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from catalyst_pxeboot.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.isosource import kernel_machine
 from catalyst_pxeboot.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
-from catalyst_pxeboot.model import (
+from catalyst_pxeboot.model.arch import Arch, all_arches, find_arch
+from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.settings import (
     LinkMode,
-    Loader,
     NfsRoot,
     Release,
     RootMode,

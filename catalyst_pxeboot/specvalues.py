@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface
 
-from catalyst_pxeboot.model import NfsRoot, Release, RootMode, Serial, Server
+from catalyst_pxeboot.model.settings import NfsRoot, Release, RootMode, Serial, Server
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest
 

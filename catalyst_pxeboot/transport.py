@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from catalyst_pxeboot.formats.kernel import Kernel
-from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.text import size
 
 #: The highest address at which loaders on a BIOS put an initrd where the kernel's header does not

@@ -5,22 +5,21 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from catalyst_pxeboot.formats.cpio import Readable
 from catalyst_pxeboot.formats.kernel import open_unpacked
 from catalyst_pxeboot.linking import cannot_link_iso, clone_range, finish_like, link_or_clone
-from catalyst_pxeboot.model import (
+from catalyst_pxeboot.model.files import (
     JoinedFile,
-    LinkMode,
     MadeFile,
-    Role,
     SourceFile,
+    TreeFile,
     UnpackedFile,
     Within,
 )
+from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.util.checksum import (
     BLOCK,
     Meter,
@@ -34,19 +33,6 @@ from catalyst_pxeboot.util.errors import SourceError
 from catalyst_pxeboot.util.files import FILE_MODE, FileStamp, finish_file, write_file
 
 FOLDER_MODE = 0o755
-
-
-@dataclass(frozen=True, slots=True)
-class TreeFile:
-    """A finished file of the tree: size in bytes, digests in hexadecimal, how it got there."""
-
-    path: str
-    bytes: int
-    role: Role
-    digests: Mapping[str, str]
-    origin: str
-    written: int  # bytes of it that were written; 0 for a link or clone
-    linked: int = 0  # for a link: the time of the source's file, in nanoseconds
 
 
 def stage_source_files(

@@ -13,9 +13,9 @@ from typing import Any
 from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.formats.cpio import parse_member_header
 from catalyst_pxeboot.manifest import FORMAT
-from catalyst_pxeboot.model import Role
+from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.loader import CONFIGS
 from catalyst_pxeboot.publish import GENERATOR, MANIFEST, MAX_MANIFEST
-from catalyst_pxeboot.render import CONFIGS
 from catalyst_pxeboot.util.checksum import digest_bytes, digest_file
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files, open_regular, read_regular

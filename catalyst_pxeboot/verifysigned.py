@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.model import Role
+from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.publish import MAX_MANIFEST
 from catalyst_pxeboot.signatures import CLEARSIGNED, GRUB_ENDING, IPXE_ENDING
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError

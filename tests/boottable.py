@@ -40,7 +40,7 @@ from catalyst_pxeboot.lab.network import Subnet, why_no_network
 from catalyst_pxeboot.lab.paths import PATHS, BootPath, find_paths, rotate_paths
 from catalyst_pxeboot.lab.report import table_lines, write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_folders
 from catalyst_pxeboot.util.errors import PxebootError

@@ -12,7 +12,7 @@ from conftest import STAMP
 
 from catalyst_pxeboot.lab.boot import boot_tree
 from catalyst_pxeboot.lab.machine import Client
-from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.errors import PxebootError
 
 ROOT = Path(__file__).parents[1]

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.model import Loader
-from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.model.loader import CONFIGS, Loader
 
 MIB = 1024 * 1024
 

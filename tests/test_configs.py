@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from catalyst_pxeboot.configs import CHECKS, Config, check_grub, check_ipxe, check_pxelinux
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 
 IPXE = """#!ipxe
 # a comment with || and ${

@@ -16,7 +16,7 @@ from test_golden import MEMTEST, NETWORK
 
 from catalyst_pxeboot import flat as flat_room
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_settings
 from catalyst_pxeboot.util.errors import PublishError, SpecError

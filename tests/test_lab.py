@@ -19,7 +19,6 @@ import boottable
 import pytest
 
 from catalyst_pxeboot import cli
-from catalyst_pxeboot.arch import all_arches
 from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.lab import boot, boottest, machine, network, services, watch
 from catalyst_pxeboot.lab.boot import boot_tree, user_link
@@ -73,7 +72,9 @@ from catalyst_pxeboot.lab.services import (
 )
 from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
-from catalyst_pxeboot.model import Firmware, Loader, Server
+from catalyst_pxeboot.model.arch import all_arches
+from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.services.children import running
 from catalyst_pxeboot.util.errors import CommandError, PublishError, PxebootError
 

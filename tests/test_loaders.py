@@ -24,7 +24,7 @@ from catalyst_pxeboot.loaders import (
     make_grub_image,
     read_version,
 )
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render import render_grub_early
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.resources import read_table

@@ -16,7 +16,8 @@ from conftest import TIME, release_settings
 
 import catalyst_pxeboot
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.model import Loader, Role
+from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_settings
 from catalyst_pxeboot.util.errors import VerifyError

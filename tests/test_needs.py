@@ -15,7 +15,8 @@ from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
 from catalyst_pxeboot.limits import least_memory
 from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
 from catalyst_pxeboot.manifest import _limits
-from catalyst_pxeboot.model import Firmware, Loader, RootMode
+from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import parse_settings
 from catalyst_pxeboot.transport import (

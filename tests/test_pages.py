@@ -19,7 +19,7 @@ from test_golden import CASES, GOLDEN
 from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.lab.machine import BIOS, UEFI_ARM64, find_qemu, kvm_runs
 from catalyst_pxeboot.lab.serve import serve_tree
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pages import PLACEHOLDER
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec import parse_folders, parse_settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.quoting import quote_arguments, quote_label, quote_path, quote_title
 from catalyst_pxeboot.util.errors import TemplateError
 

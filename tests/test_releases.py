@@ -21,7 +21,7 @@ from releasetrees import KINDS, make_manifest, write_tree
 import catalyst_pxeboot
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.releases import write
 from catalyst_pxeboot.releases.index import MENUS, OWN, PAGE, read_index
@@ -412,7 +412,7 @@ def test_nothing_new_takes_no_template_language(mirror: Path) -> None:
         "import sys; from pathlib import Path; from catalyst_pxeboot.releases.write import *;"
         f"written = write_menu(Path({str(mirror)!r}), templates=None, report=print);"
         "print(written.written, [name for name in sys.modules if name in"
-        " ('jinja2', 'catalyst_pxeboot.model', 'zstandard')])"
+        " ('jinja2', 'catalyst_pxeboot.model.menu', 'zstandard')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True

@@ -12,21 +12,11 @@ import pytest
 
 from catalyst_pxeboot.configs import Config, check_config, check_grub
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.model import (
-    MEMTEST_LOADERS,
-    Firmware,
-    Limits,
-    LiveEntry,
-    Loader,
-    MemtestEntry,
-    Menu,
-    NfsRoot,
-    Role,
-    RootMode,
-    Serial,
-    Server,
-)
-from catalyst_pxeboot.render import CONFIGS, render_configs, render_grub_early
+from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.loader import CONFIGS, MEMTEST_LOADERS, Firmware, Loader
+from catalyst_pxeboot.model.menu import Limits, LiveEntry, MemtestEntry, Menu
+from catalyst_pxeboot.model.settings import NfsRoot, RootMode, Serial, Server
+from catalyst_pxeboot.render import render_configs, render_grub_early
 from catalyst_pxeboot.util.errors import TemplateError
 
 LIVE = LiveEntry(

@@ -10,7 +10,8 @@ import pytest
 from conftest import release_settings, storedir_stage2, write_stage2
 
 from catalyst_pxeboot.loaders import Loaders
-from catalyst_pxeboot.model import Loader, RootMode
+from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan import Plan, plan_tree
 from catalyst_pxeboot.source import read_source
 from catalyst_pxeboot.spec import parse_settings

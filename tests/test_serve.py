@@ -14,7 +14,7 @@ import pytest
 from servetrees import make_tree
 
 from catalyst_pxeboot import cli
-from catalyst_pxeboot.arch import find_arch
+from catalyst_pxeboot.model.arch import find_arch
 from catalyst_pxeboot.server.advice import advice_lines, tree_notes
 from catalyst_pxeboot.server.configs import nginx_config, plan_servers, server_for
 from catalyst_pxeboot.server.events import Event, Tracker, stopped_event

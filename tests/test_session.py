@@ -30,7 +30,7 @@ from catalyst_pxeboot.lab.session import (
     plan_session,
     session_script,
 )
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 
 MANIFEST = """\

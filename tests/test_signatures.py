@@ -23,7 +23,7 @@ from test_signing_openpgp import Keyring
 
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.configs import check_config
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.render import render_grub_early
 from catalyst_pxeboot.spec import parse_settings

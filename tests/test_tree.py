@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from catalyst_pxeboot import tree
-from catalyst_pxeboot.model import LinkMode, MadeFile, Role, SourceFile
+from catalyst_pxeboot.model.files import MadeFile, Role, SourceFile, TreeFile
+from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.tree import stage_made_files, stage_source_files
 from catalyst_pxeboot.util import checksum as digest
 from catalyst_pxeboot.util.checksum import BLOCK, RING, digest_bytes, digest_file
@@ -30,7 +31,7 @@ def payload(folder: Path, content: bytes = b"payload" * 1000, mode: int = 0o644)
     return SourceFile("boot/gentoo", origin, Role.KERNEL, len(content))
 
 
-def stage(file: SourceFile, staging: Path, link: LinkMode) -> tree.TreeFile:
+def stage(file: SourceFile, staging: Path, link: LinkMode) -> TreeFile:
     staging.mkdir(exist_ok=True)
     return stage_source_files([file], staging, link=link, algorithms=ALGORITHMS)[0]
 

@@ -20,7 +20,9 @@ from catalyst_pxeboot.formats import kernel as kernels
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.kernel import KernelImage, open_unpacked, read_kernel
-from catalyst_pxeboot.model import JoinedFile, Loader, Role, Server, UnpackedFile
+from catalyst_pxeboot.model.files import JoinedFile, Role, UnpackedFile
+from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.pipeline import build, make_plan
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.spec import Spec, parse_settings

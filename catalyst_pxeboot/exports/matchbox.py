@@ -15,7 +15,8 @@ from typing import Any
 from catalyst_pxeboot import quoting
 from catalyst_pxeboot.exports.output import Exported
 from catalyst_pxeboot.exports.tree import Entry, File, Tree, located
-from catalyst_pxeboot.model import Loader, RootMode
+from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.settings import RootMode
 
 #: iPXE fills it in; the live system is told which network card it was booted by.
 _BOOTIF = "BOOTIF=01-${netX/mac:hexhyp}"

@@ -13,9 +13,9 @@ from pathlib import Path
 from catalyst_pxeboot import quoting
 from catalyst_pxeboot.exports.output import Exported
 from catalyst_pxeboot.exports.tree import Entry, Tree, located
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.releases.machines import all_machines
-from catalyst_pxeboot.render import CONFIGS, render_file
+from catalyst_pxeboot.render import render_file
 from catalyst_pxeboot.util.errors import TemplateError
 
 NAME = "custom.ipxe"

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import quoting
-from catalyst_pxeboot.model import ROOT_TITLES, Loader, Role, RootMode
+from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
+from catalyst_pxeboot.model.settings import ROOT_TITLES, RootMode
 from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.releases.trees import parse_count, parse_text
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
@@ -80,7 +82,7 @@ class Tree:
         """Return the loader's entries, or raise `PxebootError` if there are none."""
         if found := self.entries.get(loader):
             return found
-        name = quoting.LOADER_NAMES[loader]
+        name = LOADER_NAMES[loader]
         if any(self.left_out):
             raise PxebootError(
                 f"{self.name}: none of its entries for {name} can be exported:"

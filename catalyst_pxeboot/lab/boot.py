@@ -28,8 +28,7 @@ from catalyst_pxeboot.lab.screen import Screen
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.treemenu import add_arguments, view_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
-from catalyst_pxeboot.model import Firmware, Loader
-from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.model.loader import CONFIGS, Firmware, Loader
 
 #: What x86-64 firmware starts from a disk (UEFI specification, 3.5.1.1).
 EFI_PROGRAM = "EFI/BOOT/BOOTX64.EFI"

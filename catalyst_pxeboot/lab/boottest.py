@@ -40,8 +40,7 @@ from catalyst_pxeboot.lab.services import (
 )
 from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
-from catalyst_pxeboot.model import Loader
-from catalyst_pxeboot.render import CONFIGS
+from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
 

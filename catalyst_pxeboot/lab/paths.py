@@ -24,7 +24,7 @@ from catalyst_pxeboot.lab.machine import (
     Client,
     Machine,
 )
-from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest
 

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.arch import all_arches
-from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.model.arch import all_arches
+from catalyst_pxeboot.model.loader import CONFIGS, Firmware, Loader
 from catalyst_pxeboot.publish import MANIFEST
-from catalyst_pxeboot.render import CONFIGS
 from catalyst_pxeboot.util.text import mebibytes
 
 _SPEED = 115200  # baud

@@ -30,11 +30,11 @@ def all_machines() -> tuple[Machine, ...]:
     """
     return tuple(
         Machine(table["kernels"][0], table["ipxe"][0], tuple(sorted(table["grub"])))
-        for table in read_table("arch.toml").values()
+        for table in read_table("model/arch.toml").values()
     )
 
 
 @cache
 def arch_order() -> tuple[str, ...]:
     """Return the architectures in the order of arch.toml, in which menus show them."""
-    return tuple(read_table("arch.toml"))
+    return tuple(read_table("model/arch.toml"))

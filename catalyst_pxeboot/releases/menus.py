@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import __version__, quoting
-from catalyst_pxeboot.arch import all_arches
 from catalyst_pxeboot.kexec import KEXEC
-from catalyst_pxeboot.model import Loader
+from catalyst_pxeboot.model.arch import all_arches
+from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
 from catalyst_pxeboot.pages import PLACEHOLDER, qemu_command
-from catalyst_pxeboot.quoting import LOADER_NAMES
 from catalyst_pxeboot.releases.index import INDEX, MENUS, PAGE
 from catalyst_pxeboot.releases.machines import all_machines, arch_order
 from catalyst_pxeboot.releases.trees import Release

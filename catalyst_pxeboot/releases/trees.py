@@ -201,8 +201,7 @@ def _is_ours(manifest: Mapping[str, Any]) -> bool:
 
 
 def _parse_release(path: str, manifest: Mapping[str, Any], stamp: Stamp) -> Release:
-    from catalyst_pxeboot.model import Loader
-    from catalyst_pxeboot.render import CONFIGS
+    from catalyst_pxeboot.model.loader import CONFIGS, Loader
 
     sizes = {file["path"]: parse_count(file["bytes"]) for file in manifest["files"]}
     # memtest, which boots no live image, is the entry for one firmware only.
@@ -261,7 +260,7 @@ def parse_count(value: object) -> int:
 def _check_texts(root: Path, release: Release) -> None:
     """Raise `VerifyError` for a path or a text that one of the tree's loaders cannot take."""
     from catalyst_pxeboot import quoting
-    from catalyst_pxeboot.model import Loader
+    from catalyst_pxeboot.model.loader import Loader
     from catalyst_pxeboot.releases.machines import all_machines
 
     where = root / release.path

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 from catalyst_pxeboot.dhcp import render_dhcp
-from catalyst_pxeboot.model import Server
+from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render import render_file
 from catalyst_pxeboot.server.facts import Account, ServedTree
 from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, check_range, spare_range

@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from catalyst_pxeboot.arch import Arch
+from catalyst_pxeboot.model.arch import Arch
 from catalyst_pxeboot.server.facts import ServedTree
 from catalyst_pxeboot.services.logs import DhcpLine, HttpBegin, HttpEnd, Line, TftpLine
 from catalyst_pxeboot.util.errors import one_line

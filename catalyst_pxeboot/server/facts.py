@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.arch import Arch, all_arches
+from catalyst_pxeboot.model.arch import Arch, all_arches
 from catalyst_pxeboot.server.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from itertools import islice
 from pathlib import Path
 
-from catalyst_pxeboot.model import Server
+from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.services.interfaces import Interface
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest

@@ -26,7 +26,8 @@ from nfsserver import EXPORT, serve_nfs  # noqa: E402
 
 from catalyst_pxeboot.lab.boot import boot_tree  # noqa: E402
 from catalyst_pxeboot.lab.machine import Client  # noqa: E402
-from catalyst_pxeboot.model import Firmware, Loader, RootMode  # noqa: E402
+from catalyst_pxeboot.model.loader import Firmware, Loader  # noqa: E402
+from catalyst_pxeboot.model.settings import RootMode  # noqa: E402
 from catalyst_pxeboot.pipeline import build, make_plan  # noqa: E402
 from catalyst_pxeboot.spec import Spec, parse_folders  # noqa: E402
 from catalyst_pxeboot.util.errors import PxebootError  # noqa: E402

@@ -1,4 +1,4 @@
-"""What is planned: the nouns that plan, render, tree and manifest share.
+"""What a menu shows: live entries, memory tests, and what each needs of a client.
 
 Paths within a tree are relative, with forward slashes, as every loader and URL writes them.
 """
@@ -7,148 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
 
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.formats.kernel import Kernel
-from catalyst_pxeboot.util.files import FileStamp
+from catalyst_pxeboot.model.loader import MENU_COLUMNS, Firmware, Loader
+from catalyst_pxeboot.model.settings import ROOT_TITLES, NfsRoot, RootMode, Serial
 from catalyst_pxeboot.util.text import mebibytes
 
 #: Name of the squashfs inside the initramfs. It ends in `.img` because dracut's live: scheme
 #: asks for that, and lies at the root because genkernel looks nowhere else.
 ROOT_MEMBER = "image.squashfs.img"
-
-
-class Loader(StrEnum):
-    """A family of boot loaders that one configuration serves."""
-
-    IPXE = "ipxe"
-    PXELINUX = "pxelinux"
-    GRUB = "grub"
-    UBOOT = "uboot"
-
-
-class RootMode(StrEnum):
-    """How the live root, a squashfs, gets to the running system."""
-
-    EMBEDDED = "embedded"  # the loader puts it into the initramfs
-    HTTP = "http"  # the initramfs fetches it into memory
-    NFS = "nfs"  # the initramfs mounts the folder it lies in; it stays on the server
-
-
-class Firmware(StrEnum):
-    """What starts the loader."""
-
-    BIOS = "bios"
-    EFI = "efi"
-
-
-#: The loaders that can start memtest86+ from each kind of firmware.
-MEMTEST_LOADERS = {
-    Firmware.BIOS: frozenset({Loader.IPXE, Loader.PXELINUX, Loader.GRUB}),
-    Firmware.EFI: frozenset({Loader.IPXE, Loader.GRUB}),
-}
-
-
-#: How a menu calls the ways to the root that are not the usual one.
-ROOT_TITLES = {RootMode.HTTP: "root over HTTP", RootMode.NFS: "root over NFS"}
-#: What iPXE shows of an entry on a screen of 80; GRUB and PXELINUX show a little more.
-MENU_COLUMNS = 74
-
-
-class LinkMode(StrEnum):
-    """How a payload file gets from the stage2 tree into the netboot tree."""
-
-    AUTO = "auto"
-    HARDLINK = "hardlink"
-    REFLINK = "reflink"
-    COPY = "copy"
-
-
-class Role(StrEnum):
-    """What a file of the tree is for; stands in the manifest."""
-
-    KERNEL = "kernel"
-    INITRAMFS = "initramfs"
-    SQUASHFS = "squashfs"
-    ROOT_HEADER = "root-header"
-    ROOT_CHECK = "root-check"
-    PADDING = "padding"
-    MEMTEST = "memtest"
-    DEVICE_TREE = "device-tree"
-    LOADER = "loader"
-    CONFIG = "config"
-    SIGNATURE = "signature"
-    TEXT = "text"
-    PAGE = "page"  # for a browser
-    SCRIPT = "script"  # for a running Linux
-
-
-@dataclass(frozen=True, slots=True)
-class Serial:
-    """A serial console: `device` as the kernel names it, `speed` in baud."""
-
-    device: str
-    speed: int
-
-    @property
-    def unit(self) -> int:
-        """The port's number, as loaders count them (ttyS0 and ttyAMA0 are both port 0)."""
-        return int("".join(c for c in self.device if c.isdigit()) or "0")
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """The machine that serves the tree, as its clients see it.
-
-    The defaults are placeholders: addresses that RFC 5737 keeps for documentation. `interface`
-    None serves every interface that is on the network. `tftp_root` is the folder that TFTP
-    clients see. `tftp_prefix` and `http_prefix` are the tree's folder below the TFTP root and
-    below the web server's root, empty where the root is the tree; no slash at either end.
-    """
-
-    address: str = "192.0.2.1"
-    netmask: str = "255.255.255.0"
-    range_first: str = "192.0.2.100"
-    range_last: str = "192.0.2.199"
-    interface: str | None = None
-    http_port: int = 80
-    http_prefix: str = ""
-    tftp_prefix: str = ""
-    tftp_root: str = "/srv/pxeboot"
-
-
-@dataclass(frozen=True, slots=True)
-class NfsRoot:
-    """The folder of an NFS server in which the squashfs lies.
-
-    `server` None is the boot server, whose address only the loader knows; `options` are mount's,
-    with commas between, or empty.
-    """
-
-    server: str | None
-    path: str
-    options: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A release's name in flat file names; it ends in `stamp`, which the mirrors go by."""
-
-    name: str
-    stamp: str
-
-
-@dataclass(frozen=True, slots=True)
-class Signing:
-    """What the spec says of signatures; the files are the user's own and named nowhere else."""
-
-    gpg_key: str | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    passphrase_file: Path | None = None
-    always: bool = False  # iPXE checks whoever calls; otherwise if the caller asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,71 +130,3 @@ class Menu:
     def live_for(self, loader: Loader) -> tuple[LiveEntry, ...]:
         """Return the live entries that `loader` offers, its default first."""
         return tuple(entry for entry in self.live if loader in entry.offered)
-
-
-@dataclass(frozen=True, slots=True)
-class Within:
-    """Where a file lies in an ISO, in bytes, with the mode and time (seconds) that it is given.
-
-    `iso` is the ISO as it was when its directories were read.
-    """
-
-    offset: int
-    mode: int
-    time: int
-    iso: FileStamp
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file of the tree that exists elsewhere already and is linked, cloned or copied.
-
-    `origin` is that file, or the ISO that it lies in.
-    """
-
-    path: str
-    origin: Path
-    role: Role
-    bytes: int
-    within: Within | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UnpackedFile:
-    """A file of the tree that is the plain Image within a kernel of the live image."""
-
-    path: str
-    origin: Kernel
-    role: Role
-
-
-@dataclass(frozen=True, slots=True)
-class JoinedFile:
-    """A file of the tree that is other files of the tree, one behind the other."""
-
-    path: str
-    parts: tuple[str, ...]
-    role: Role
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class RootCheckFile:
-    """An initrd of the tree that refuses any live root but the tree's own file `root`.
-
-    `hooks` are the folders of dracut's hooks in the initramfs images that load it.
-    """
-
-    path: str
-    root: str
-    hooks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MadeFile:
-    """A file of the tree whose content this program makes."""
-
-    path: str
-    content: bytes
-    role: Role
-    origin: str = ""  # what it was made from: a template's name, a loader's package and version

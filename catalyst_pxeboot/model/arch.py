@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from catalyst_pxeboot.model import Firmware, Loader
+from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.resources import read_table
 from catalyst_pxeboot.util.text import nearest
@@ -69,7 +69,7 @@ def all_arches() -> tuple[Arch, ...]:
             grub=dict(table["grub"]),
             dhcp=tuple(_dhcp_client(client) for client in table["dhcp"]),
         )
-        for name, table in read_table("arch.toml").items()
+        for name, table in read_table("model/arch.toml").items()
     )
 
 

@@ -1,0 +1,1 @@
+"""The nouns that all other packages share: settings, loaders, menus, files, architectures."""

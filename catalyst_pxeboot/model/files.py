@@ -1,0 +1,114 @@
+"""The files of a tree: planned, made and staged.
+
+Paths within a tree are relative, with forward slashes, as every loader and URL writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from catalyst_pxeboot.formats.kernel import Kernel
+from catalyst_pxeboot.util.files import FileStamp
+
+
+class Role(StrEnum):
+    """What a file of the tree is for; stands in the manifest."""
+
+    KERNEL = "kernel"
+    INITRAMFS = "initramfs"
+    SQUASHFS = "squashfs"
+    ROOT_HEADER = "root-header"
+    ROOT_CHECK = "root-check"
+    PADDING = "padding"
+    MEMTEST = "memtest"
+    DEVICE_TREE = "device-tree"
+    LOADER = "loader"
+    CONFIG = "config"
+    SIGNATURE = "signature"
+    TEXT = "text"
+    PAGE = "page"  # for a browser
+    SCRIPT = "script"  # for a running Linux
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """Where a file lies in an ISO, in bytes, with the mode and time (seconds) that it is given.
+
+    `iso` is the ISO as it was when its directories were read.
+    """
+
+    offset: int
+    mode: int
+    time: int
+    iso: FileStamp
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of the tree that exists elsewhere already and is linked, cloned or copied.
+
+    `origin` is that file, or the ISO that it lies in.
+    """
+
+    path: str
+    origin: Path
+    role: Role
+    bytes: int
+    within: Within | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedFile:
+    """A file of the tree that is the plain Image within a kernel of the live image."""
+
+    path: str
+    origin: Kernel
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedFile:
+    """A file of the tree that is other files of the tree, one behind the other."""
+
+    path: str
+    parts: tuple[str, ...]
+    role: Role
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RootCheckFile:
+    """An initrd of the tree that refuses any live root but the tree's own file `root`.
+
+    `hooks` are the folders of dracut's hooks in the initramfs images that load it.
+    """
+
+    path: str
+    root: str
+    hooks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """A file of the tree whose content this program makes."""
+
+    path: str
+    content: bytes
+    role: Role
+    origin: str = ""  # what it was made from: a template's name, a loader's package and version
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """A finished file of the tree: size in bytes, digests in hexadecimal, how it got there."""
+
+    path: str
+    bytes: int
+    role: Role
+    digests: Mapping[str, str]
+    origin: str
+    written: int  # bytes of it that were written; 0 for a link or clone
+    linked: int = 0  # for a link: the time of the source's file, in nanoseconds

@@ -1,0 +1,94 @@
+"""What a spec can set, parsed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class RootMode(StrEnum):
+    """How the live root, a squashfs, gets to the running system."""
+
+    EMBEDDED = "embedded"  # the loader puts it into the initramfs
+    HTTP = "http"  # the initramfs fetches it into memory
+    NFS = "nfs"  # the initramfs mounts the folder it lies in; it stays on the server
+
+
+#: How a menu calls the ways to the root that are not the usual one.
+ROOT_TITLES = {RootMode.HTTP: "root over HTTP", RootMode.NFS: "root over NFS"}
+
+
+class LinkMode(StrEnum):
+    """How a payload file gets from the stage2 tree into the netboot tree."""
+
+    AUTO = "auto"
+    HARDLINK = "hardlink"
+    REFLINK = "reflink"
+    COPY = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Serial:
+    """A serial console: `device` as the kernel names it, `speed` in baud."""
+
+    device: str
+    speed: int
+
+    @property
+    def unit(self) -> int:
+        """The port's number, as loaders count them (ttyS0 and ttyAMA0 are both port 0)."""
+        return int("".join(c for c in self.device if c.isdigit()) or "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The machine that serves the tree, as its clients see it.
+
+    The defaults are placeholders: addresses that RFC 5737 keeps for documentation. `interface`
+    None serves every interface that is on the network. `tftp_root` is the folder that TFTP
+    clients see. `tftp_prefix` and `http_prefix` are the tree's folder below the TFTP root and
+    below the web server's root, empty where the root is the tree; no slash at either end.
+    """
+
+    address: str = "192.0.2.1"
+    netmask: str = "255.255.255.0"
+    range_first: str = "192.0.2.100"
+    range_last: str = "192.0.2.199"
+    interface: str | None = None
+    http_port: int = 80
+    http_prefix: str = ""
+    tftp_prefix: str = ""
+    tftp_root: str = "/srv/pxeboot"
+
+
+@dataclass(frozen=True, slots=True)
+class NfsRoot:
+    """The folder of an NFS server in which the squashfs lies.
+
+    `server` None is the boot server, whose address only the loader knows; `options` are mount's,
+    with commas between, or empty.
+    """
+
+    server: str | None
+    path: str
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release's name in flat file names; it ends in `stamp`, which the mirrors go by."""
+
+    name: str
+    stamp: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """What the spec says of signatures; the files are the user's own and named nowhere else."""
+
+    gpg_key: str | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    passphrase_file: Path | None = None
+    always: bool = False  # iPXE checks whoever calls; otherwise if the caller asks for it
