@@ -22,7 +22,7 @@ from catalyst_pxeboot.roots import (
     find_obstacle,
 )
 from catalyst_pxeboot.source import Source, SourceKernel
-from catalyst_pxeboot.spec import Spec
+from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.transport import find_warnings, fits_bios
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size

@@ -15,9 +15,9 @@ from typing import Any
 
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.cli import EXIT_CODES, PROGRAM, make_parser
-from catalyst_pxeboot.keys import tables
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.spec.keys import tables
 
 _README = "README.md"
 

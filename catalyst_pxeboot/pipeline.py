@@ -35,7 +35,7 @@ from catalyst_pxeboot.render import (
 )
 from catalyst_pxeboot.rootcheck import render_root_check
 from catalyst_pxeboot.signatures import Signers, clearsign_sums, find_signers, make_signatures
-from catalyst_pxeboot.spec import Spec
+from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.tree import (
     check_links,
     seal_folders,

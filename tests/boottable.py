@@ -42,7 +42,7 @@ from catalyst_pxeboot.lab.report import table_lines, write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import PxebootError
 
 CACHE = Path(os.environ.get("PXEBOOT_CACHE", Path(__file__).resolve().parents[1] / ".cache"))

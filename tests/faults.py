@@ -50,7 +50,7 @@ from syscalls import (
 from catalyst_pxeboot import loaders
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.publish import clean_leftovers
-from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util import resources
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program

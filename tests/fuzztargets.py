@@ -35,8 +35,8 @@ from catalyst_pxeboot.formats.squashfs import read_squashfs
 from catalyst_pxeboot.isomenu import read_iso_menu
 from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.publish import own_names
-from catalyst_pxeboot.spec import check_keys, parse_settings
-from catalyst_pxeboot.specfile import read_conf, read_spec
+from catalyst_pxeboot.spec.file import read_conf, read_spec
+from catalyst_pxeboot.spec.parse import check_keys, parse_settings
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program
 from catalyst_pxeboot.verify import read_manifest, verify_tree

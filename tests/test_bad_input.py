@@ -20,7 +20,7 @@ from conftest import STAMP, release_settings, storedir_stage2, write_stage2
 
 from catalyst_pxeboot.model.arch import all_arches
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_folders, parse_settings
+from catalyst_pxeboot.spec.parse import parse_folders, parse_settings
 from catalyst_pxeboot.util.errors import PxebootError
 
 AGAIN = "build livecd-stage2 again"

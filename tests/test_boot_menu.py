@@ -19,7 +19,7 @@ from catalyst_pxeboot.lab.watch import Verdict
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.releases.write import write_menu
-from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]

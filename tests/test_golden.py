@@ -20,7 +20,7 @@ from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.dhcp import DHCP_CONFIGS
 from catalyst_pxeboot.model.loader import CONFIGS
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.verify import verify_tree
 

@@ -33,7 +33,7 @@ from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import read_initramfs
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.source import read_source
-from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program
 from catalyst_pxeboot.verify import verify_tree

@@ -26,8 +26,8 @@ from test_target import installed as installed  # a fixture
 
 from catalyst_pxeboot.describe import PAYLOAD, plan_lines
 from catalyst_pxeboot.pipeline import Built, build, make_plan
-from catalyst_pxeboot.sourcename import default_output
-from catalyst_pxeboot.spec import Spec, check_keys, parse_folders, parse_settings
+from catalyst_pxeboot.spec.names import default_output
+from catalyst_pxeboot.spec.parse import Spec, check_keys, parse_folders, parse_settings
 from catalyst_pxeboot.util.errors import PublishError, PxebootError, SourceError, SpecError
 from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.util.text import size

@@ -19,7 +19,7 @@ from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.verify import LOADER_OF, verify_tree

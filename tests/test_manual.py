@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot import cli
-from catalyst_pxeboot.keys import tables
 from catalyst_pxeboot.manual import manual_files, roff
+from catalyst_pxeboot.spec.keys import tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("man/catalyst-pxeboot.1", "man/pxeboot-spec.5")

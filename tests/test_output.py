@@ -17,11 +17,12 @@ import pytest
 from conftest import storedir_stage2
 
 import catalyst_pxeboot
-from catalyst_pxeboot import cli, specfile
+from catalyst_pxeboot import cli
 from catalyst_pxeboot.console import Color, Console
 from catalyst_pxeboot.lab import boottest
 from catalyst_pxeboot.lab.paths import PATHS
 from catalyst_pxeboot.lab.result import Outcome, PathResult
+from catalyst_pxeboot.spec import file as specfile
 from catalyst_pxeboot.util.errors import PxebootError
 
 ROOT = Path(__file__).parents[1]

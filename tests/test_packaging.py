@@ -12,8 +12,9 @@ import builders
 import pytest
 from conftest import INITRAMFS, STAMP, write_stage2
 
-from catalyst_pxeboot import cli, specfile
-from catalyst_pxeboot.keys import tables
+from catalyst_pxeboot import cli
+from catalyst_pxeboot.spec import file as specfile
+from catalyst_pxeboot.spec.keys import tables
 from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.verify import verify_tree
 

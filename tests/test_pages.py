@@ -22,7 +22,7 @@ from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pages import PLACEHOLDER
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_folders, parse_settings
+from catalyst_pxeboot.spec.parse import parse_folders, parse_settings
 from catalyst_pxeboot.util.errors import CommandError, TemplateError
 from catalyst_pxeboot.verify import verify_tree
 

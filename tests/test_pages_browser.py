@@ -26,7 +26,7 @@ from catalyst_pxeboot.lab.serve import running_server
 from catalyst_pxeboot.pages import PLACEHOLDER
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.releases.write import write_menu
-from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.spec.parse import parse_settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

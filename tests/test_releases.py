@@ -29,7 +29,7 @@ from catalyst_pxeboot.releases.machines import all_machines
 from catalyst_pxeboot.releases.menus import group_releases, render_menus
 from catalyst_pxeboot.releases.trees import find_releases
 from catalyst_pxeboot.releases.write import MenuWritten, write_menu
-from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PublishError, PxebootError, TemplateError
 from catalyst_pxeboot.util.files import list_files
 

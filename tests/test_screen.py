@@ -19,7 +19,7 @@ from catalyst_pxeboot.lab.screen import Screen
 from catalyst_pxeboot.lab.screentext import _LINUX, find_font, read_screen
 from catalyst_pxeboot.lab.watch import watch_machine
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError, FormatError
 
 FONT = find_font()

@@ -30,7 +30,7 @@ from catalyst_pxeboot.lab.machine import (
 )
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.verify import verify_tree
 

@@ -36,7 +36,7 @@ from catalyst_pxeboot.lab.services import find_dnsmasq, other_config
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.services.children import read_text, running
-from catalyst_pxeboot.spec import parse_folders
+from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]

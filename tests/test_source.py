@@ -17,7 +17,7 @@ from catalyst_pxeboot.loaders import Loaders
 from catalyst_pxeboot.model.loader import Firmware
 from catalyst_pxeboot.plan import plan_tree
 from catalyst_pxeboot.source import read_source
-from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PxebootError
 
 SAMPLES = Path(__file__).parent / "data/grub-cfg"

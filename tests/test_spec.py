@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import STAMP, release_settings, write_stage2
 
-from catalyst_pxeboot.keys import known_keys, tables
 from catalyst_pxeboot.model.arch import all_arches, find_arch
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import LinkMode, Serial, Server
-from catalyst_pxeboot.spec import check_keys, parse_folders, parse_settings
+from catalyst_pxeboot.spec.keys import known_keys, tables
+from catalyst_pxeboot.spec.parse import check_keys, parse_folders, parse_settings
 from catalyst_pxeboot.util.errors import SourceError, SpecError
 
 HERE = Path(__file__).parent

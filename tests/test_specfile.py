@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.specfile import DEFAULT_DIGESTS, parse_spec, read_conf, read_spec
+from catalyst_pxeboot.spec.file import DEFAULT_DIGESTS, parse_spec, read_conf, read_spec
 from catalyst_pxeboot.util.errors import PxebootError
 
 RULES = {
@@ -106,7 +106,7 @@ def test_conf_without_digests_has_none(tmp_path: Path) -> None:
 def test_conf_of_a_machine_without_catalyst(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("catalyst_pxeboot.specfile.DEFAULT_CONF", tmp_path / "none")
+    monkeypatch.setattr("catalyst_pxeboot.spec.file.DEFAULT_CONF", tmp_path / "none")
     conf = read_conf(None)
     assert conf["storedir"] == "/var/tmp/catalyst"
     assert conf["digests"] == list(DEFAULT_DIGESTS)

@@ -12,7 +12,7 @@ from catalyst_pxeboot.console import Advance, Console
 from catalyst_pxeboot.util.errors import PxebootError
 
 if TYPE_CHECKING:
-    from catalyst_pxeboot.spec import Spec
+    from catalyst_pxeboot.spec.parse import Spec
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -86,9 +86,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _read_spec(arguments: argparse.Namespace) -> Spec:
-    from catalyst_pxeboot.sourcename import default_output
-    from catalyst_pxeboot.spec import check_keys, parse_folders, parse_settings
-    from catalyst_pxeboot.specfile import read_conf, read_spec
+    from catalyst_pxeboot.spec.file import read_conf, read_spec
+    from catalyst_pxeboot.spec.names import default_output
+    from catalyst_pxeboot.spec.parse import check_keys, parse_folders, parse_settings
 
     folders = arguments.source or arguments.output or arguments.subarch
     if bool(arguments.file) == bool(folders):

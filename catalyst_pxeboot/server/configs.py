@@ -16,7 +16,7 @@ from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render import render_file
 from catalyst_pxeboot.server.facts import Account, ServedTree
 from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, check_range, spare_range
-from catalyst_pxeboot.specvalues import parse_server
+from catalyst_pxeboot.spec.values import parse_server
 from catalyst_pxeboot.util.errors import PxebootError
 
 ACCESS_LOG = "access.log"

@@ -29,7 +29,7 @@ from catalyst_pxeboot.lab.machine import Client  # noqa: E402
 from catalyst_pxeboot.model.loader import Firmware, Loader  # noqa: E402
 from catalyst_pxeboot.model.settings import RootMode  # noqa: E402
 from catalyst_pxeboot.pipeline import build, make_plan  # noqa: E402
-from catalyst_pxeboot.spec import Spec, parse_folders  # noqa: E402
+from catalyst_pxeboot.spec.parse import Spec, parse_folders  # noqa: E402
 from catalyst_pxeboot.util.errors import PxebootError  # noqa: E402
 
 STEP = 8  # MiB: how closely the least is found

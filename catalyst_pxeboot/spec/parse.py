@@ -14,7 +14,6 @@ from typing import TypeVar
 
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.isosource import kernel_machine
-from catalyst_pxeboot.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
 from catalyst_pxeboot.model.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import (
@@ -26,8 +25,9 @@ from catalyst_pxeboot.model.settings import (
     Server,
     Signing,
 )
-from catalyst_pxeboot.sourcename import read_name
-from catalyst_pxeboot.specvalues import (
+from catalyst_pxeboot.spec.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
+from catalyst_pxeboot.spec.names import read_name
+from catalyst_pxeboot.spec.values import (
     parse_base_url,
     parse_digests,
     parse_nfs_root,
@@ -40,9 +40,13 @@ from catalyst_pxeboot.util.text import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
 
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 
+
 T = TypeVar("T")
+
+
 Value = str | list[str] | None
 
 

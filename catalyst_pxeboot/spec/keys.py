@@ -11,12 +11,14 @@ from catalyst_pxeboot.util.resources import read_table
 from catalyst_pxeboot.util.text import nearest
 
 _KERNEL_KEY = re.compile(r"boot/kernel/(?P<name>[^/]+)/(?P<sub>[^/]+)")
+
+
 _KERNEL_CONSOLE = "console"
 
 
 def tables() -> Mapping[str, Any]:
     """Return keys.toml as it stands."""
-    return read_table("keys.toml")
+    return read_table("spec/keys.toml")
 
 
 #: Where the live image is: the folder, as every spec names it, or an ISO in its place.

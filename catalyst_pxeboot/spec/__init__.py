@@ -1,0 +1,1 @@
+"""What was asked for: spec files, keys and their values."""
