@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.model.arch import Arch
-from catalyst_pxeboot.source import Source, SourceKernel
+from catalyst_pxeboot.source.image import Source, SourceKernel
 from catalyst_pxeboot.util.errors import SourceError
 
 #: The kernel option that reads an initramfs of each compression (usr/Kconfig).

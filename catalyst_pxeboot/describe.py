@@ -14,7 +14,7 @@ from catalyst_pxeboot.pipeline import Built
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.roots import find_obstacle
-from catalyst_pxeboot.source import Source
+from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.sums import sum_files
 from catalyst_pxeboot.util.text import size

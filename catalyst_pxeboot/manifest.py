@@ -17,7 +17,7 @@ from catalyst_pxeboot.model.loader import MEMTEST_LOADERS, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, Limits, LiveEntry, MemtestEntry
 from catalyst_pxeboot.plan import Plan
 from catalyst_pxeboot.publish import GENERATOR
-from catalyst_pxeboot.source import SourceKernel
+from catalyst_pxeboot.source.image import SourceKernel
 from catalyst_pxeboot.util.sums import signed_sums, sum_files
 
 FORMAT = 1

@@ -16,8 +16,6 @@ from pathlib import Path
 from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.flat import FlatPublication, FlatSet, plan_flat, stage_flat
 from catalyst_pxeboot.formats.iso import is_iso
-from catalyst_pxeboot.isocheck import check_iso
-from catalyst_pxeboot.isosource import open_source
 from catalyst_pxeboot.linking import cannot_link_iso
 from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
 from catalyst_pxeboot.manifest import render_manifest
@@ -35,6 +33,8 @@ from catalyst_pxeboot.render import (
 )
 from catalyst_pxeboot.rootcheck import render_root_check
 from catalyst_pxeboot.signatures import Signers, clearsign_sums, find_signers, make_signatures
+from catalyst_pxeboot.source.check import check_iso
+from catalyst_pxeboot.source.iso import open_source
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.tree import (
     check_links,

@@ -28,7 +28,7 @@ from catalyst_pxeboot.model.files import (
 from catalyst_pxeboot.model.loader import UNPACKED_FOR, Firmware, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.roots import ROOT_CHECK
-from catalyst_pxeboot.source import Source
+from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size

@@ -15,7 +15,7 @@ from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.model.menu import ROOT_MEMBER
 from catalyst_pxeboot.model.settings import RootMode
-from catalyst_pxeboot.source import SourceKernel
+from catalyst_pxeboot.source.image import SourceKernel
 from catalyst_pxeboot.util.errors import SourceError
 from catalyst_pxeboot.util.text import size
 

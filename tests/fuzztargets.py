@@ -32,9 +32,9 @@ from catalyst_pxeboot.formats.iso import SECTOR, read_iso
 from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import open_unpacked, read_kernel
 from catalyst_pxeboot.formats.squashfs import read_squashfs
-from catalyst_pxeboot.isomenu import read_iso_menu
 from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.publish import own_names
+from catalyst_pxeboot.source.menu import read_iso_menu
 from catalyst_pxeboot.spec.file import read_conf, read_spec
 from catalyst_pxeboot.spec.parse import check_keys, parse_settings
 from catalyst_pxeboot.util.errors import PxebootError

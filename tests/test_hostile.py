@@ -32,7 +32,7 @@ from syscalls import End, Outcome, run_apart
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import read_initramfs
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.source import read_source
+from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from test_signing_openpgp import TIME, Keyring
 
-from catalyst_pxeboot import isocheck
 from catalyst_pxeboot.formats.signing.openpgp import find_signer
 from catalyst_pxeboot.formats.signing.userids import find_user_id
-from catalyst_pxeboot.isocheck import check_iso
+from catalyst_pxeboot.source import check as isocheck
+from catalyst_pxeboot.source.check import check_iso
 from catalyst_pxeboot.util.errors import PxebootError, SourceError, VerifyError
 from catalyst_pxeboot.util.sums import Sum, parse_sums
 

@@ -16,10 +16,10 @@ from conftest import INITRAMFS, STAMP, TIME, write_stage2
 from isoimages import VOLUME, find_record, plain_iso, rescue_iso, set_extent
 from test_golden import MEMTEST
 
-from catalyst_pxeboot import isosource
 from catalyst_pxeboot.formats.iso import read_iso
-from catalyst_pxeboot.isosource import kernel_machine, open_source
-from catalyst_pxeboot.source import Source, read_source
+from catalyst_pxeboot.source import iso as isosource
+from catalyst_pxeboot.source.image import Source, read_source
+from catalyst_pxeboot.source.iso import kernel_machine, open_source
 from catalyst_pxeboot.util.errors import PxebootError, SourceError
 
 NAME = f"install-amd64-minimal-{STAMP}.iso"

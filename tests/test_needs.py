@@ -17,7 +17,7 @@ from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
 from catalyst_pxeboot.manifest import _limits
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
-from catalyst_pxeboot.source import read_source
+from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.transport import (
     BIOS_INITRD_END,

@@ -13,7 +13,7 @@ from catalyst_pxeboot.loaders import Loaders
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan import Plan, plan_tree
-from catalyst_pxeboot.source import read_source
+from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 

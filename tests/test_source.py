@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.isomenu import read_iso_menu
 from catalyst_pxeboot.loaders import Loaders
 from catalyst_pxeboot.model.loader import Firmware
 from catalyst_pxeboot.plan import plan_tree
-from catalyst_pxeboot.source import read_source
+from catalyst_pxeboot.source.image import read_source
+from catalyst_pxeboot.source.menu import read_iso_menu
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PxebootError
 

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from catalyst_pxeboot.formats.iso import is_iso
-from catalyst_pxeboot.isosource import kernel_machine
 from catalyst_pxeboot.model.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import (
@@ -25,6 +24,7 @@ from catalyst_pxeboot.model.settings import (
     Server,
     Signing,
 )
+from catalyst_pxeboot.source.iso import kernel_machine
 from catalyst_pxeboot.spec.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
 from catalyst_pxeboot.spec.names import read_name
 from catalyst_pxeboot.spec.values import (

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.formats.iso import AGAIN
-from catalyst_pxeboot.isosource import open_iso
-from catalyst_pxeboot.source import reading
+from catalyst_pxeboot.source.image import reading
+from catalyst_pxeboot.source.iso import open_iso
 from catalyst_pxeboot.util.checksum import Meter, Progress, digest_file
 from catalyst_pxeboot.util.errors import SourceError, one_line
 from catalyst_pxeboot.util.files import FileStamp, read_regular
@@ -23,11 +23,21 @@ from catalyst_pxeboot.util.text import size
 
 KEY = "pxeboot/keyring"
 
+
 _LISTS = (".DIGESTS", ".DIGESTS.asc", ".sha256")
+
+
 _SIGNATURE = ".asc"
+
+
 _MAX_LIST = 1024 * 1024  # bytes; a real one has some 2 KiB
+
+
 _CLEARSIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
+
+
 _STRONG = 32  # bytes; a signature of a shorter digest says little
+
 
 Report = Callable[[str], None]
 

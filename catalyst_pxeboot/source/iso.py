@@ -17,9 +17,8 @@ from typing import BinaryIO
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.iso import AGAIN, Iso, IsoFile, is_iso, read_iso
 from catalyst_pxeboot.formats.squashfs import SUPERBLOCK, Squashfs, parse_squashfs
-from catalyst_pxeboot.isomenu import IsoMenu, read_iso_menu
 from catalyst_pxeboot.model.files import Within
-from catalyst_pxeboot.source import (
+from catalyst_pxeboot.source.image import (
     GRUB_CFG,
     MAX_GRUB_CFG,
     RERUN,
@@ -29,14 +28,20 @@ from catalyst_pxeboot.source import (
     read_tree,
     reading,
 )
+from catalyst_pxeboot.source.menu import IsoMenu, read_iso_menu
 from catalyst_pxeboot.util.checksum import BLOCK, write_all
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, SourceError, SpecError
 from catalyst_pxeboot.util.files import FileStamp, open_regular
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
 _INITRAMFS = ".igz"
+
+
 _DEVICE_TREE = ".dtb"
+
+
 _MAX_UNPACKED = 4 * 1024**3  # bytes of kernels, initramfs images and so on
+
 
 _CHANGED = "wait until the ISO is complete, then build again"
 

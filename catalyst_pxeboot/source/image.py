@@ -19,18 +19,27 @@ from catalyst_pxeboot.formats.initramfs import Initramfs, read_initramfs
 from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
 from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
-from catalyst_pxeboot.isomenu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
 from catalyst_pxeboot.model.files import Within
+from catalyst_pxeboot.source.menu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
 from catalyst_pxeboot.util.errors import FormatError, SourceError
 from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.text import nearest
 
 SQUASHFS = "image.squashfs"
+
+
 GRUB_CFG = "boot/grub/grub.cfg"
+
+
 MAX_GRUB_CFG = 512 * 1024  # bytes; a real one has 2 KiB
+
+
 DEFAULT_TIMEOUT = 10  # seconds, as catalyst's ISO script writes it
 
+
 RERUN = "build livecd-stage2 again"
+
+
 _PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 
 

@@ -1,0 +1,1 @@
+"""What a live image holds: a livecd-stage2 folder or an ISO."""
