@@ -162,7 +162,7 @@ def _view_client(
 
 
 def _ipxe_loaders() -> set[str]:
-    return {file["path"] for file in read_table("loaders.toml")["ipxe"]["files"]}
+    return {file["path"] for file in read_table("loader/binaries.toml")["ipxe"]["files"]}
 
 
 def _tree_url(server: Server) -> str:

@@ -17,7 +17,8 @@ from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.flat import FlatPublication, FlatSet, plan_flat, stage_flat
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.linking import cannot_link_iso
-from catalyst_pxeboot.loaders import FoundLoader, GrubImage, MissingLoader, find_loaders
+from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders
+from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.manifest import render_manifest
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.loader import Loader

@@ -16,7 +16,7 @@ from catalyst_pxeboot.entries import (
 )
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
-from catalyst_pxeboot.loaders import Loaders
+from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.files import (
     JoinedFile,
     MadeFile,

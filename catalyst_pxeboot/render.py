@@ -12,8 +12,9 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from catalyst_pxeboot import quoting
 from catalyst_pxeboot.formats.initramfs import Generator
+from catalyst_pxeboot.loader import quoting
+from catalyst_pxeboot.loader.pxelinux import PXELINUX_LINE
 from catalyst_pxeboot.model.files import MadeFile, Role
 from catalyst_pxeboot.model.loader import CONFIGS, GRUB_EARLY, Firmware, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
@@ -25,10 +26,6 @@ from catalyst_pxeboot.util.text import mebibytes
 
 if TYPE_CHECKING:
     import jinja2
-
-#: menu.c32 and the loader's core cut a command line at this many bytes (its final zero included).
-PXELINUX_LINE = 2048
-
 
 _MAX_TEMPLATE = 1024 * 1024  # bytes
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.formats.cpio import parse_member_header
+from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.manifest import FORMAT
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import CONFIGS

@@ -11,7 +11,7 @@ from pathlib import Path
 import builders
 import pytest
 
-from catalyst_pxeboot import loaders
+from catalyst_pxeboot.loader import binaries as loaders
 from catalyst_pxeboot.util import resources
 
 HERE = Path(__file__).parent
@@ -98,7 +98,7 @@ def release_settings(storedir: Path, **changes: object) -> dict[str, object]:
 @pytest.fixture
 def no_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the machine's own loader binaries, so that a tree is the same everywhere."""
-    table = copy.deepcopy(resources.read_table("loaders.toml"))
+    table = copy.deepcopy(resources.read_table("loader/binaries.toml"))
     for loader in table.values():
         loader["folders"] = []
     monkeypatch.setattr(loaders, "read_table", lambda _name: table)

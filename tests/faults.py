@@ -47,7 +47,7 @@ from syscalls import (
     run_both,
 )
 
-from catalyst_pxeboot import loaders
+from catalyst_pxeboot.loader import binaries as loaders
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.publish import clean_leftovers
 from catalyst_pxeboot.spec.parse import parse_folders
@@ -181,7 +181,7 @@ def make_world(folder: Path, *, link: str, size: int, grub: bool, release: bool)
 @contextmanager
 def hidden_loaders() -> Iterator[None]:
     """Hide this machine's own loaders but GRUB, so that the calls are the same everywhere."""
-    table = copy.deepcopy(resources.read_table("loaders.toml"))
+    table = copy.deepcopy(resources.read_table("loader/binaries.toml"))
     for name, loader in table.items():
         if name != "grub":
             loader["folders"] = []

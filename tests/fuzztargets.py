@@ -22,7 +22,6 @@ import zstandard
 from conftest import release_settings
 from pycdlib import PyCdlib
 
-from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.describe import tree_lines
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header, parse_member_header, read_members
@@ -32,6 +31,7 @@ from catalyst_pxeboot.formats.iso import SECTOR, read_iso
 from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import open_unpacked, read_kernel
 from catalyst_pxeboot.formats.squashfs import read_squashfs
+from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.publish import own_names
 from catalyst_pxeboot.source.menu import read_iso_menu

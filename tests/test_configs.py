@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from catalyst_pxeboot.configs import CHECKS, Config, check_grub, check_ipxe, check_pxelinux
+from catalyst_pxeboot.loader import CHECKS
+from catalyst_pxeboot.loader.common import Config
+from catalyst_pxeboot.loader.grub import check_grub
+from catalyst_pxeboot.loader.ipxe import check_ipxe
+from catalyst_pxeboot.loader.pxelinux import check_pxelinux
 from catalyst_pxeboot.model.loader import Loader
 
 IPXE = """#!ipxe

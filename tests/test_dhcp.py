@@ -320,7 +320,7 @@ def test_every_grub_image_of_an_architecture_has_a_client() -> None:
 
 
 def test_every_loader_can_get_into_a_tree() -> None:
-    tables = read_table("loaders.toml")
+    tables = read_table("loader/binaries.toml")
     paths = {file["path"] for loader in ("ipxe", "pxelinux") for file in tables[loader]["files"]}
     others = [file for file in ALL_LOADERS if not file.startswith(("boot/grub/", "shim"))]
     # U-Boot is told the manifest, for its folder.

@@ -15,11 +15,11 @@ import liveimage
 import pytest
 from test_boot import IPXE_BIOS, TIMEOUT, make_tree
 
-from catalyst_pxeboot.configs import check_config
 from catalyst_pxeboot.exports.formats import Format, export_tree, write_export
 from catalyst_pxeboot.lab.machine import Accel, UserLink, choose_accel, find_qemu, qemu_argv
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
+from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import CommandError
 

@@ -15,7 +15,7 @@ from conftest import STAMP, release_settings, storedir_stage2, write_stage2
 from test_golden import MEMTEST, NETWORK
 
 from catalyst_pxeboot import flat as flat_room
-from catalyst_pxeboot.configs import check_config
+from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_settings

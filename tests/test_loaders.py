@@ -12,18 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot import loaders
 from catalyst_pxeboot.formats.pe import is_signed
-from catalyst_pxeboot.loaders import (
-    FoundLoader,
-    GrubImage,
-    MissingLoader,
-    find_loaders,
-    grub_argv,
-    grub_modules,
-    make_grub_image,
-    read_version,
-)
+from catalyst_pxeboot.loader import binaries as loaders
+from catalyst_pxeboot.loader import grub_image
+from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders, read_version
+from catalyst_pxeboot.loader.grub_image import GrubImage, grub_argv, grub_modules, make_grub_image
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render import render_grub_early
 from catalyst_pxeboot.util.errors import CommandError
@@ -38,11 +31,11 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the tables name one empty folder, and grub-mkimage be a program that is there."""
     folder = tmp_path / "system"
     folder.mkdir()
-    table = copy.deepcopy(read_table("loaders.toml"))
+    table = copy.deepcopy(read_table("loader/binaries.toml"))
     for name, loader in table.items():
         loader["folders"] = [[str(folder)]] if name == "shim" else [str(folder)]
     monkeypatch.setattr(loaders, "read_table", lambda _name: table)
-    monkeypatch.setattr(loaders, "find_program", lambda name: Path("/usr/bin") / name)
+    monkeypatch.setattr(grub_image, "find_program", lambda name: Path("/usr/bin") / name)
     monkeypatch.setattr(loaders, "run", lambda _argv: b"grub-mkimage (GRUB) 2.06-13+deb12u2\n")
     return folder
 
@@ -140,7 +133,7 @@ def test_grub_is_found_as_an_image_to_make(system: Path) -> None:
 
 def test_grub_without_its_tool_is_missing(system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(system / "i386-pc", "moddep.lst")
-    monkeypatch.setattr(loaders, "find_program", lambda _name: None)
+    monkeypatch.setattr(grub_image, "find_program", lambda _name: None)
     found = find(PC, Loader.GRUB)
     assert found.found == ()
     assert [file.path for file in found.missing] == ["boot/grub/i386-pc/core.0"]
@@ -195,7 +188,7 @@ def test_shim_and_grub_are_of_one_vendor(
     system: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other, own = (tmp_path / name for name in ("one", "other", "own"))
-    table = copy.deepcopy(read_table("loaders.toml"))
+    table = copy.deepcopy(read_table("loader/binaries.toml"))
     table["grub"]["folders"] = []
     table["shim"]["folders"] = [[str(one)], [str(other)]]
     monkeypatch.setattr(loaders, "read_table", lambda _name: table)
@@ -285,7 +278,7 @@ def test_grub_without_a_needed_module_is_an_error() -> None:
 
 
 def test_making_an_image_without_the_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "find_program", lambda _name: None)
+    monkeypatch.setattr(grub_image, "find_program", lambda _name: None)
     with pytest.raises(CommandError) as caught:
         make_grub_image("i386-pc", tmp_path, "")
     assert str(caught.value) == (

@@ -15,7 +15,7 @@ import pytest
 from conftest import TIME, release_settings
 
 import catalyst_pxeboot
-from catalyst_pxeboot.configs import check_config
+from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build

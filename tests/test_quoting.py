@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from catalyst_pxeboot.loader.quoting import quote_arguments, quote_label, quote_path, quote_title
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.quoting import quote_arguments, quote_label, quote_path, quote_title
 from catalyst_pxeboot.util.errors import TemplateError
 
 IPXE, PXELINUX, GRUB, UBOOT = Loader.IPXE, Loader.PXELINUX, Loader.GRUB, Loader.UBOOT

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.configs import Config, check_config, check_grub
 from catalyst_pxeboot.formats.initramfs import Generator
+from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader.common import Config
+from catalyst_pxeboot.loader.grub import check_grub
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import CONFIGS, MEMTEST_LOADERS, Firmware, Loader
 from catalyst_pxeboot.model.menu import Limits, LiveEntry, MemtestEntry, Menu
@@ -570,7 +572,7 @@ def test_every_loader_has_its_templates() -> None:
 
 def test_jinja_is_imported_only_to_render() -> None:
     code = (
-        "import sys, catalyst_pxeboot.render, catalyst_pxeboot.loaders;"
+        "import sys, catalyst_pxeboot.render, catalyst_pxeboot.loader.binaries;"
         " sys.exit('jinja2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

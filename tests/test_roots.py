@@ -9,7 +9,7 @@ import builders
 import pytest
 from conftest import release_settings, storedir_stage2, write_stage2
 
-from catalyst_pxeboot.loaders import Loaders
+from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan import Plan, plan_tree

@@ -22,7 +22,7 @@ from test_signing_cms import CODE, issue, key_pem, pem
 from test_signing_openpgp import Keyring
 
 from catalyst_pxeboot import cli
-from catalyst_pxeboot.configs import check_config
+from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.render import render_grub_early

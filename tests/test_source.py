@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.loaders import Loaders
+from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.loader import Firmware
 from catalyst_pxeboot.plan import plan_tree
 from catalyst_pxeboot.source.image import read_source

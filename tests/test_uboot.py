@@ -14,12 +14,13 @@ import pytest
 from conftest import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
 from catalyst_pxeboot import tree
-from catalyst_pxeboot.configs import Config, check_uboot
 from catalyst_pxeboot.describe import plan_lines, source_lines
 from catalyst_pxeboot.formats import kernel as kernels
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.kernel import KernelImage, open_unpacked, read_kernel
+from catalyst_pxeboot.loader.common import Config
+from catalyst_pxeboot.loader.uboot import check_uboot
 from catalyst_pxeboot.model.files import JoinedFile, Role, UnpackedFile
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import Server

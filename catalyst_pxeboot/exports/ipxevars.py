@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from catalyst_pxeboot import quoting
 from catalyst_pxeboot.exports.output import Exported
 from catalyst_pxeboot.exports.tree import Entry, File, Tree, located
+from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render import render_file
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot import quoting
 from catalyst_pxeboot.exports.output import Exported
 from catalyst_pxeboot.exports.tree import Entry, Tree, located
+from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.releases.machines import all_machines
 from catalyst_pxeboot.render import render_file

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot import quoting
+from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
 from catalyst_pxeboot.model.settings import ROOT_TITLES, RootMode

@@ -9,8 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot import __version__, quoting
+from catalyst_pxeboot import __version__
 from catalyst_pxeboot.kexec import KEXEC
+from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.arch import all_arches
 from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
 from catalyst_pxeboot.pages import PLACEHOLDER, qemu_command

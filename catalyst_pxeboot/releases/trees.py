@@ -259,7 +259,7 @@ def parse_count(value: object) -> int:
 
 def _check_texts(root: Path, release: Release) -> None:
     """Raise `VerifyError` for a path or a text that one of the tree's loaders cannot take."""
-    from catalyst_pxeboot import quoting
+    from catalyst_pxeboot.loader import quoting
     from catalyst_pxeboot.model.loader import Loader
     from catalyst_pxeboot.releases.machines import all_machines
 

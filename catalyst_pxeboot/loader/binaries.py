@@ -15,26 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.formats.pe import is_signed
+from catalyst_pxeboot.loader.grub_image import GrubImage, grub_mkimage
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.util.errors import CommandError
-from catalyst_pxeboot.util.process import find_program, run
+from catalyst_pxeboot.util.process import run
 from catalyst_pxeboot.util.resources import read_table
-from catalyst_pxeboot.util.tempdir import scratch_folder
 
 #: Bytes of a loader binary that are searched for its version.
 VERSION_BYTES = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class GrubImage:
-    """A network image of GRUB that `make_grub_image` can make."""
-
-    platform: str
-    modules_folder: Path
-
-    def make(self, early_config: str, key: bytes | None = None) -> bytes:
-        """Make the image's content, with `early_config` and the public key `key` inside."""
-        return make_grub_image(self.platform, self.modules_folder, early_config, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +65,7 @@ def find_loaders(
     the file names of their images. The folders of `search` come before the system's. Nothing is
     made yet: a GRUB image that can be made is found.
     """
-    table = read_table("loaders.toml")
+    table = read_table("loader/binaries.toml")
     found: list[FoundLoader] = []
     missing: list[MissingLoader] = []
     for loader in (Loader.IPXE, Loader.PXELINUX):
@@ -91,74 +78,6 @@ def find_loaders(
         found=tuple(sorted(found, key=lambda file: file.path)),
         missing=tuple(sorted(missing, key=lambda file: file.path)),
     )
-
-
-def make_grub_image(
-    platform: str, modules_folder: Path, early_config: str, key: bytes | None = None
-) -> bytes:
-    """Make the network image of one GRUB platform; the same input gives the same bytes.
-
-    With the OpenPGP public key `key` it opens only files with a signature of it beside them.
-    Raises `CommandError` if grub-mkimage is missing or fails.
-    """
-    program = _grub_mkimage()
-    if program is None:
-        raise CommandError(
-            "grub-mkimage is missing", hint="install sys-boot/grub (Debian: grub-common)"
-        )
-    modules = grub_modules(platform, _module_names(modules_folder), signed=key is not None)
-    with scratch_folder() as folder:
-        config, image = folder / "early.cfg", folder / "image"
-        config.write_text(early_config, "utf-8")
-        argv = grub_argv(program, platform, modules_folder, config, image, modules)
-        if key is not None:
-            (folder / "key").write_bytes(key)
-            argv.insert(1, f"--pubkey={folder / 'key'}")
-        run(argv)
-        return image.read_bytes()
-
-
-def grub_argv(
-    program: Path,
-    platform: str,
-    modules_folder: Path,
-    config: Path,
-    image: Path,
-    modules: Iterable[str],
-) -> list[str]:
-    """Write grub-mkimage's command line for one platform's network image."""
-    return [
-        str(program),
-        f"--directory={modules_folder}",
-        f"--format={_format(platform)}",
-        # The early configuration sets the real one.
-        "--prefix=/boot/grub",
-        f"--config={config}",
-        f"--output={image}",
-        *modules,
-    ]
-
-
-def grub_modules(platform: str, present: Iterable[str], *, signed: bool = False) -> tuple[str, ...]:
-    """Choose the modules of a platform's image among those that are `present`, sorted.
-
-    With `signed` those that check signatures are among them: GRUB could not load them later, as
-    they would have to be checked themselves. Raises `CommandError` naming those that no menu works
-    without.
-    """
-    table = read_table("loaders.toml")["grub"]
-    there = set(present)
-    needed = {*table["needed"], *(table["signed"] if signed else ())}
-    lacking = sorted(needed - there)
-    if lacking:
-        raise CommandError(
-            f"GRUB for {platform} lacks the modules {' '.join(lacking)}",
-            hint="install all of its package, or leave grub out of pxeboot/loaders",
-        )
-    wanted = {*needed, *table["modules"]}
-    for part in platform.split("-"):
-        wanted.update(table["extra"].get(part, ()))
-    return tuple(sorted(wanted & there))
 
 
 def read_version(loader: Loader, file: Path) -> str | None:
@@ -225,7 +144,7 @@ def _find_grub(
     missing: list[MissingLoader],
 ) -> None:
     folders = (*search, *(Path(folder) for folder in table["folders"]))
-    program = _grub_mkimage()
+    program = grub_mkimage()
     version = _grub_version(program) if program else None
     for platform, name in platforms.items():
         path = f"boot/grub/{platform}/{name}"
@@ -276,19 +195,6 @@ def _first_file(
     return None
 
 
-def _grub_mkimage() -> Path | None:
-    return find_program("grub-mkimage") or find_program("grub2-mkimage")
-
-
 def _grub_version(program: Path) -> str | None:
     words = run([program, "--version"]).decode(errors="replace").split()
     return words[-1] if words else None
-
-
-def _module_names(folder: Path) -> frozenset[str]:
-    return frozenset(file.stem for file in folder.glob("*.mod"))
-
-
-def _format(platform: str) -> str:
-    """Name the image format of a platform: BIOS wants an image with a PXE start."""
-    return f"{platform}-pxe" if platform.endswith("-pc") else platform
