@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
-from catalyst_pxeboot.manifest import menu_entries
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.pipeline import Built
-from catalyst_pxeboot.plan import Plan
+from catalyst_pxeboot.plan.roots import find_obstacle
+from catalyst_pxeboot.plan.summary import menu_entries
+from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.publish import MANIFEST
-from catalyst_pxeboot.roots import find_obstacle
 from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.sums import sum_files

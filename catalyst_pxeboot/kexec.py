@@ -14,7 +14,7 @@ from catalyst_pxeboot.loader.quoting import quote_shell
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
 from catalyst_pxeboot.model.menu import LiveEntry
 from catalyst_pxeboot.model.settings import NfsRoot
-from catalyst_pxeboot.plan import Plan
+from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render import NfsView, render_file
 from catalyst_pxeboot.util.sums import ALWAYS
 from catalyst_pxeboot.util.text import mebibytes

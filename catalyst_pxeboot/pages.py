@@ -17,15 +17,15 @@ from catalyst_pxeboot import __version__
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.kexec import KEXEC, render_kexec
 from catalyst_pxeboot.limitstable import limit_lines, limit_rows, limit_warnings
-from catalyst_pxeboot.manifest import menu_entries
 from catalyst_pxeboot.model.arch import Qemu
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
 from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
 from catalyst_pxeboot.model.settings import Server
-from catalyst_pxeboot.plan import Plan
+from catalyst_pxeboot.plan.signers import CLEARSIGNED, Signers
+from catalyst_pxeboot.plan.summary import menu_entries
+from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.render import render_file
-from catalyst_pxeboot.signatures import CLEARSIGNED, Signers
 from catalyst_pxeboot.util.sums import ALWAYS, signed_sums, sum_files
 from catalyst_pxeboot.util.text import mebibytes, size
 

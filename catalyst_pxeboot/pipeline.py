@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.dhcp import render_dhcp
-from catalyst_pxeboot.flat import FlatPublication, FlatSet, plan_flat, stage_flat
+from catalyst_pxeboot.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.linking import cannot_link_iso
 from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders
@@ -24,7 +24,9 @@ from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.pages import render_page, render_texts
-from catalyst_pxeboot.plan import Plan, plan_tree
+from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
+from catalyst_pxeboot.plan.signers import Signers, find_signers
+from catalyst_pxeboot.plan.tree import Plan, plan_tree
 from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
 from catalyst_pxeboot.render import (
     render_configs,
@@ -33,7 +35,7 @@ from catalyst_pxeboot.render import (
     view_menu,
 )
 from catalyst_pxeboot.rootcheck import render_root_check
-from catalyst_pxeboot.signatures import Signers, clearsign_sums, find_signers, make_signatures
+from catalyst_pxeboot.signatures import clearsign_sums, make_signatures
 from catalyst_pxeboot.source.check import check_iso
 from catalyst_pxeboot.source.iso import open_source
 from catalyst_pxeboot.spec.parse import Spec

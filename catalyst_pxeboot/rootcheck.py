@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from catalyst_pxeboot.formats.cpio import write_archive
+from catalyst_pxeboot.plan.roots import ROOT_CHECK, ROOT_CHECK_BYTES
 from catalyst_pxeboot.render import render_file
-from catalyst_pxeboot.roots import ROOT_CHECK, ROOT_CHECK_BYTES
 from catalyst_pxeboot.util.errors import TemplateError
 
 #: Where the scripts for dracut lie in the initramfs. None of dracut's folders can be named here:

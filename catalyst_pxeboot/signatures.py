@@ -6,63 +6,13 @@ without a signature of it; iPXE's script compares each file with its signature b
 
 from __future__ import annotations
 
-import time as clock
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from catalyst_pxeboot.model.files import MadeFile, Role
 from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.model.menu import Menu
-from catalyst_pxeboot.model.settings import Signing
-
-if TYPE_CHECKING:
-    from catalyst_pxeboot.formats.signing.cms import CmsSigner
-    from catalyst_pxeboot.formats.signing.openpgp import Signer
-
-#: What a signature's name ends in. GRUB looks for this one by itself.
-GRUB_ENDING = ".sig"
-IPXE_ENDING = ".p7s"  # RFC 8551: a detached CMS signature
-
-#: What the clear-signed copy of a digest file's name ends in.
-CLEARSIGNED = ".asc"
-
-
-@dataclass(frozen=True, slots=True)
-class Signers:
-    """Keys that were seen to sign; None where the spec names none."""
-
-    openpgp: Signer | None = None
-    cms: CmsSigner | None = None
-
-    def grub_key(self, loaders: Iterable[Loader]) -> bytes | None:
-        """Return the public key that GRUB's images hold, if they check signatures."""
-        return self.openpgp.export_public() if self.openpgp and Loader.GRUB in loaders else None
-
-
-def find_signers(signing: Signing, loaders: Iterable[Loader]) -> Signers:
-    """Find the keys that the spec names and see that they can do what will be asked of them.
-
-    Raises `PxebootError`. Nothing is imported that a tree without signatures does not need.
-    """
-    openpgp, cms = None, None
-    if signing.gpg_key:
-        from catalyst_pxeboot.formats.signing.openpgp import find_signer
-
-        openpgp = find_signer(signing.gpg_key)
-        if Loader.GRUB in loaders:
-            openpgp.require_grub()
-    if signing.certificate and signing.key:
-        from catalyst_pxeboot.formats.signing.cms import load_cms_signer
-
-        cms = load_cms_signer(
-            signing.certificate,
-            signing.key,
-            passphrase_file=signing.passphrase_file,
-            time=int(clock.time()),  # a client's clock decides later, not the tree's time
-        )
-    return Signers(openpgp, cms)
+from catalyst_pxeboot.plan.signers import CLEARSIGNED, GRUB_ENDING, IPXE_ENDING, Signers
 
 
 def make_signatures(

@@ -8,18 +8,16 @@ import builders
 import pytest
 from conftest import release_settings, storedir_stage2, write_stage2
 
-from catalyst_pxeboot.entries import plan_live
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import Generator, Initramfs
 from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
-from catalyst_pxeboot.limits import least_memory
 from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
-from catalyst_pxeboot.manifest import _limits
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
-from catalyst_pxeboot.source.image import read_source
-from catalyst_pxeboot.spec.parse import parse_settings
-from catalyst_pxeboot.transport import (
+from catalyst_pxeboot.plan.entries import plan_live
+from catalyst_pxeboot.plan.memory import least_memory
+from catalyst_pxeboot.plan.summary import _limits
+from catalyst_pxeboot.plan.transport import (
     BIOS_INITRD_END,
     TFTP_BLOCK,
     TFTP_BLOCKS,
@@ -28,6 +26,8 @@ from catalyst_pxeboot.transport import (
     fits_bios,
     tftp_blocks,
 )
+from catalyst_pxeboot.source.image import read_source
+from catalyst_pxeboot.spec.parse import parse_settings
 
 MIB = 1 << 20
 BIOS, EFI = Firmware.BIOS, Firmware.EFI

@@ -12,7 +12,7 @@ from conftest import release_settings, storedir_stage2, write_stage2
 from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import RootMode
-from catalyst_pxeboot.plan import Plan, plan_tree
+from catalyst_pxeboot.plan.tree import Plan, plan_tree
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PxebootError, SpecError

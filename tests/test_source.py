@@ -14,7 +14,7 @@ from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.loader import Firmware
-from catalyst_pxeboot.plan import plan_tree
+from catalyst_pxeboot.plan.tree import plan_tree
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.source.menu import read_iso_menu
 from catalyst_pxeboot.spec.parse import parse_settings

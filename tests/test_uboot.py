@@ -25,7 +25,7 @@ from catalyst_pxeboot.model.files import JoinedFile, Role, UnpackedFile
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.pipeline import build, make_plan
-from catalyst_pxeboot.plan import Plan
+from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.spec.parse import Spec, parse_settings
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, SourceError, SpecError
 from catalyst_pxeboot.verify import verify_tree

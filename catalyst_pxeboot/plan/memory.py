@@ -16,14 +16,20 @@ from catalyst_pxeboot.model.settings import RootMode
 
 _MIB: Final = 1 << 20
 
+
 #: The kernel keeps 64 bytes (struct page) for each page of 4096: 64 / 63 of what is used.
 _PAGE_TABLE: Final = (64, 63)
+
 
 #: What runs before the live root's first process, beside the kernel and the files: slabs, page
 #: tables, the initramfs's own processes. Measured: 20 to 30 MiB.
 _SYSTEM: Final = 32 * _MIB
+
+
 #: What UEFI's tables and runtime services keep of that (OVMF).
 _EFI_SYSTEM: Final = 12 * _MIB
+
+
 #: What a root over the network costs beside its own size. NFS: modules, a DHCP client, buffers.
 #: HTTP: also curl and room to read the fetched file through its loop device: with 20 MiB less it is
 #: read so slowly that the live root takes minutes, with 60 less it is not fetched to its end.
@@ -32,6 +38,7 @@ _NETWORK: Final = {
     RootMode.NFS: 24 * _MIB,
     RootMode.HTTP: 40 * _MIB,
 }
+
 
 #: What OVMF and iPXE hold while the kernel's EFI stub runs, and memory below 21 MiB, which OVMF
 #: keeps: 35 and 21 MiB by the kernel's own list of that moment (`efi=debug`), and what lies in the

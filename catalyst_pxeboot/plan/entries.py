@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
-from catalyst_pxeboot.limits import least_memory
 from catalyst_pxeboot.model.arch import Arch
 from catalyst_pxeboot.model.loader import KNOW_SERVER, UNPACKED_FOR, Firmware, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, Limits, LiveEntry
 from catalyst_pxeboot.model.settings import RootMode
-from catalyst_pxeboot.roots import (
+from catalyst_pxeboot.plan.memory import least_memory
+from catalyst_pxeboot.plan.roots import (
     ROOT_ARGUMENTS,
     ROOT_CHECK,
     ROOT_CHECK_BYTES,
     find_check_obstacle,
     find_obstacle,
 )
+from catalyst_pxeboot.plan.transport import find_warnings, fits_bios
 from catalyst_pxeboot.source.image import Source, SourceKernel
 from catalyst_pxeboot.source.menu import IsoEntry, without_root
 from catalyst_pxeboot.spec.parse import Spec
-from catalyst_pxeboot.transport import find_warnings, fits_bios
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size
 

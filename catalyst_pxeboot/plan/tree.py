@@ -5,15 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from catalyst_pxeboot.checks import find_contradictions
-from catalyst_pxeboot.entries import (
-    ROOT_HEADER,
-    padding_path,
-    part_sizes,
-    plan_live,
-    unpacked_for,
-    unpacked_path,
-)
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
 from catalyst_pxeboot.loader.binaries import Loaders
@@ -27,7 +18,16 @@ from catalyst_pxeboot.model.files import (
 )
 from catalyst_pxeboot.model.loader import UNPACKED_FOR, Firmware, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
-from catalyst_pxeboot.roots import ROOT_CHECK
+from catalyst_pxeboot.plan.checks import find_contradictions
+from catalyst_pxeboot.plan.entries import (
+    ROOT_HEADER,
+    padding_path,
+    part_sizes,
+    plan_live,
+    unpacked_for,
+    unpacked_path,
+)
+from catalyst_pxeboot.plan.roots import ROOT_CHECK
 from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
@@ -35,6 +35,8 @@ from catalyst_pxeboot.util.text import size
 
 #: Bytes of a line that a U-Boot takes on any usual board (CONFIG_SYS_CBSIZE).
 _UBOOT_LINE = 512
+
+
 _BOOTIF = " BOOTIF=01-00-00-00-00-00-00"
 
 
