@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.pipeline import Built
@@ -14,6 +13,7 @@ from catalyst_pxeboot.plan.roots import find_obstacle
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.publish import MANIFEST
+from catalyst_pxeboot.render.limits import limit_lines, limit_warnings
 from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.sums import sum_files

@@ -16,7 +16,7 @@ from typing import Any
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.cli import EXIT_CODES, PROGRAM, make_parser
 from catalyst_pxeboot.model.files import Role
-from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.spec.keys import tables
 
 _README = "README.md"

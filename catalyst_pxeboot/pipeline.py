@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.linking import cannot_link_iso
@@ -23,18 +22,19 @@ from catalyst_pxeboot.manifest import render_manifest
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import LinkMode
-from catalyst_pxeboot.pages import render_page, render_texts
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
 from catalyst_pxeboot.plan.signers import Signers, find_signers
 from catalyst_pxeboot.plan.tree import Plan, plan_tree
 from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
-from catalyst_pxeboot.render import (
+from catalyst_pxeboot.render.dhcp import render_dhcp
+from catalyst_pxeboot.render.menu import (
     render_configs,
     render_flat_config,
     render_grub_early,
     view_menu,
 )
-from catalyst_pxeboot.rootcheck import render_root_check
+from catalyst_pxeboot.render.pages import render_page, render_texts
+from catalyst_pxeboot.render.rootcheck import render_root_check
 from catalyst_pxeboot.signatures import clearsign_sums, make_signatures
 from catalyst_pxeboot.source.check import check_iso
 from catalyst_pxeboot.source.iso import open_source

@@ -22,10 +22,10 @@ from threading import Thread
 
 import pytest
 
-from catalyst_pxeboot.dhcp import DHCP_CONFIGS, render_dhcp
 from catalyst_pxeboot.model.arch import all_arches, find_arch
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.settings import Server
+from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS, render_dhcp
 from catalyst_pxeboot.util.errors import SpecError, TemplateError
 from catalyst_pxeboot.util.process import find_program
 from catalyst_pxeboot.util.resources import read_table

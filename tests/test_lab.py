@@ -19,7 +19,6 @@ import boottable
 import pytest
 
 from catalyst_pxeboot import cli
-from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.lab import boot, boottest, machine, network, services, watch
 from catalyst_pxeboot.lab.boot import boot_tree, user_link
 from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path
@@ -75,6 +74,7 @@ from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.model.arch import all_arches
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import Server
+from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.services.children import running
 from catalyst_pxeboot.util.errors import CommandError, PublishError, PxebootError
 

@@ -18,7 +18,7 @@ from catalyst_pxeboot.loader import grub_image
 from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders, read_version
 from catalyst_pxeboot.loader.grub_image import GrubImage, grub_argv, grub_modules, make_grub_image
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.render import render_grub_early
+from catalyst_pxeboot.render.menu import render_grub_early
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.resources import read_table
 

@@ -11,7 +11,6 @@ from conftest import release_settings, storedir_stage2, write_stage2
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import Generator, Initramfs
 from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
-from catalyst_pxeboot.limitstable import limit_lines, limit_warnings
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan.entries import plan_live
@@ -26,6 +25,7 @@ from catalyst_pxeboot.plan.transport import (
     fits_bios,
     tftp_blocks,
 )
+from catalyst_pxeboot.render.limits import limit_lines, limit_warnings
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
 

@@ -20,8 +20,8 @@ from catalyst_pxeboot.lab.machine import BIOS, UEFI_ARM64, find_qemu, kvm_runs
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.pages import PLACEHOLDER
 from catalyst_pxeboot.pipeline import build
+from catalyst_pxeboot.render.pages import PLACEHOLDER
 from catalyst_pxeboot.spec.parse import parse_folders, parse_settings
 from catalyst_pxeboot.util.errors import CommandError, TemplateError
 from catalyst_pxeboot.verify import verify_tree

@@ -23,9 +23,9 @@ from conftest import STAMP, release_settings, storedir_stage2, write_stage2
 from test_golden import MEMTEST, NETWORK
 
 from catalyst_pxeboot.lab.serve import running_server
-from catalyst_pxeboot.pages import PLACEHOLDER
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.releases.write import write_menu
+from catalyst_pxeboot.render.pages import PLACEHOLDER
 from catalyst_pxeboot.spec.parse import parse_settings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import CONFIGS, MEMTEST_LOADERS, Firmware, Loader
 from catalyst_pxeboot.model.menu import Limits, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot, RootMode, Serial, Server
-from catalyst_pxeboot.render import render_configs, render_grub_early
+from catalyst_pxeboot.render.menu import render_configs, render_grub_early
 from catalyst_pxeboot.util.errors import TemplateError
 
 LIVE = LiveEntry(
@@ -481,9 +481,9 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         ),
         (
             "\n{% for entry in live %}\n{{ entry.tilte }}\n{% endfor %}",
-            "template {file}, line 3: 'catalyst_pxeboot.render.LiveView object' has no attribute"
-            " 'tilte'; correct the template; the values it may use are: base_url config default"
-            " folder live memtests nfs root_member serial signed timeout title",
+            "template {file}, line 3: 'catalyst_pxeboot.render.menu.LiveView object' has no"
+            " attribute 'tilte'; correct the template; the values it may use are: base_url config"
+            " default folder live memtests nfs root_member serial signed timeout title",
         ),
         (
             "\n\n{% if %}",
@@ -515,8 +515,8 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "{{ title.__class__.__mro__ }}",
             "template {file}, line 1: access to attribute '__class__' of 'str' object is unsafe.;"
-            " correct the template; the values it may use are: base_url config default"
-            " folder live memtests nfs root_member serial signed timeout title",
+            " correct the template; the values it may use are: base_url config"
+            " default folder live memtests nfs root_member serial signed timeout title",
         ),
     ],
 )
@@ -572,7 +572,7 @@ def test_every_loader_has_its_templates() -> None:
 
 def test_jinja_is_imported_only_to_render() -> None:
     code = (
-        "import sys, catalyst_pxeboot.render, catalyst_pxeboot.loader.binaries;"
+        "import sys, catalyst_pxeboot.render.menu, catalyst_pxeboot.loader.binaries;"
         " sys.exit('jinja2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,7 @@ from conftest import write_stage2
 
 from catalyst_pxeboot.formats.cpio import Member, read_members
 from catalyst_pxeboot.plan.roots import ROOT_CHECK_BYTES, find_check_obstacle
-from catalyst_pxeboot.rootcheck import render_root_check
+from catalyst_pxeboot.render.rootcheck import render_root_check
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.util.errors import TemplateError
 

@@ -15,8 +15,9 @@ from servetrees import make_tree
 
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.model.arch import find_arch
+from catalyst_pxeboot.render.servers import nginx_config
 from catalyst_pxeboot.server.advice import advice_lines, tree_notes
-from catalyst_pxeboot.server.configs import nginx_config, plan_servers, server_for
+from catalyst_pxeboot.server.configs import plan_servers, server_for
 from catalyst_pxeboot.server.events import Event, Tracker, stopped_event
 from catalyst_pxeboot.server.facts import Account, ServedTree, choose_account, tells_begin
 from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, Wish, plan_serving, spare_range

@@ -25,7 +25,7 @@ from catalyst_pxeboot import cli
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.render import render_grub_early
+from catalyst_pxeboot.render.menu import render_grub_early
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.files import list_files

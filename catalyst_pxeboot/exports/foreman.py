@@ -18,7 +18,7 @@ from catalyst_pxeboot.exports.output import Exported
 from catalyst_pxeboot.exports.tree import Entry, File, Tree, located
 from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
 
 #: Foreman's template kinds, each with the loader that reads it.

@@ -15,7 +15,7 @@ from catalyst_pxeboot.exports.tree import Entry, Tree, located
 from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.releases.machines import all_machines
-from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
 
 NAME = "custom.ipxe"

@@ -15,7 +15,7 @@ from catalyst_pxeboot.exports.output import Exported
 from catalyst_pxeboot.exports.tree import Entry, Tree, located
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import RootMode
-from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError, VerifyError
 
 NAME = ".treeinfo"

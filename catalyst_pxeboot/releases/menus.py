@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.kexec import KEXEC
 from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.arch import all_arches
 from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
-from catalyst_pxeboot.pages import PLACEHOLDER, qemu_command
 from catalyst_pxeboot.releases.index import INDEX, MENUS, PAGE
 from catalyst_pxeboot.releases.machines import all_machines, arch_order
 from catalyst_pxeboot.releases.trees import Release
-from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.render.kexec import KEXEC
+from catalyst_pxeboot.render.pages import PLACEHOLDER, qemu_command
+from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.text import mebibytes
 
 #: Where the menus' templates lie.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from catalyst_pxeboot.dhcp import IPXE_SCRIPT
+from catalyst_pxeboot.render.dhcp import IPXE_SCRIPT
 from catalyst_pxeboot.server.facts import ServedTree
 from catalyst_pxeboot.server.plan import Dhcp, Plan
 

@@ -11,19 +11,16 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
-from catalyst_pxeboot.dhcp import render_dhcp
 from catalyst_pxeboot.model.settings import Server
-from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.render.dhcp import render_dhcp
+from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE, _render, dnsmasq_config, nginx_config
 from catalyst_pxeboot.server.facts import Account, ServedTree
 from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, check_range, spare_range
 from catalyst_pxeboot.spec.values import parse_server
 from catalyst_pxeboot.util.errors import PxebootError
 
-ACCESS_LOG = "access.log"
-#: The tree's name in the scratch folder: its own path may hold what a server cannot read.
-TREE = "tree"
-
 _PLAIN = re.compile(r"/[A-Za-z0-9._+/-]+")
+
 
 _DHCP_FILES = {Dhcp.RANGE: "dhcp/dnsmasq.conf", Dhcp.PROXY: "dhcp/dnsmasq-proxy.conf"}
 
@@ -83,43 +80,6 @@ def dhcp_for(tree: ServedTree, file: str, server: Server | None) -> str:
     return text
 
 
-def dnsmasq_config(
-    folder: Path, config: Path, *, user: str, group: str, hurry: bool = False, only: bool = True
-) -> str:
-    """Write what a dnsmasq is told besides `config`: who it is, where its files are.
-
-    `hurry`: the addresses are nobody else's. `only`: it stays off the loopback interface.
-    """
-    values = {
-        "user": user, "group": group, "folder": folder, "config": config, "hurry": hurry,
-        "only": only,
-    }  # fmt: skip
-    return _render("server/dnsmasq.conf", values)
-
-
-def nginx_config(
-    scratch: Path,
-    root: Path,
-    address: str,
-    port: int,
-    *,
-    account: tuple[str, str] | None,
-    closed: bool,
-    begin: bool,
-) -> str:
-    """Write nginx's configuration: the folder `root` at one address, and a log line a request.
-
-    `account` are the user and group of its workers. `closed` follows no symbolic link below
-    `root`; `begin` logs a request also when it comes.
-    """
-    user, group = account or ("", "")
-    values = {
-        "user": user, "group": group, "scratch": scratch, "address": address, "port": port,
-        "root": root, "closed": closed, "begin": begin,
-    }  # fmt: skip
-    return _render("server/nginx.conf", values)
-
-
 def _web_setup(plan: Plan, facts: Facts, scratch: Path, account: Account | None) -> ServerSetup:
     address = str(plan.address.ip)
     root = scratch / TREE
@@ -174,10 +134,6 @@ def _dnsmasq_setup(
         "dnsmasq/log",
         "started, version",
     )
-
-
-def _render(name: str, values: Mapping[str, object]) -> str:
-    return render_file(name, values, None).content.decode()
 
 
 def server_for(

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from catalyst_pxeboot.server.configs import ACCESS_LOG, TREE, ServerSetup, plan_servers
+from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE
+from catalyst_pxeboot.server.configs import ServerSetup, plan_servers
 from catalyst_pxeboot.server.events import Event, Tracker, read_mac
 from catalyst_pxeboot.server.facts import Account, ServedTree, choose_account
 from catalyst_pxeboot.server.plan import UNPRIVILEGED_PORT, Dhcp, Facts, Plan

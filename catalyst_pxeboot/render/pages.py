@@ -15,8 +15,6 @@ from typing import Any
 
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.kexec import KEXEC, render_kexec
-from catalyst_pxeboot.limitstable import limit_lines, limit_rows, limit_warnings
 from catalyst_pxeboot.model.arch import Qemu
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
 from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
@@ -25,19 +23,26 @@ from catalyst_pxeboot.plan.signers import CLEARSIGNED, Signers
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.publish import MANIFEST
-from catalyst_pxeboot.render import render_file
+from catalyst_pxeboot.render.kexec import KEXEC, render_kexec
+from catalyst_pxeboot.render.limits import limit_lines, limit_rows, limit_warnings
+from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.sums import ALWAYS, signed_sums, sum_files
 from catalyst_pxeboot.util.text import mebibytes, size
 
 INDEX = "index.html"
+
+
 README = "README.txt"
+
 
 #: What stands for the tree's address where it is not known. The page's script replaces it by the
 #: address that the page came from.
 PLACEHOLDER = "http://SERVER/FOLDER"
 
+
 #: The DHCP configuration that the page shows.
 _DNSMASQ = "dhcp/dnsmasq.conf"
+
 
 #: coreutils' program for each digest, the preferred one first.
 _SUM_PROGRAMS = {
@@ -50,6 +55,7 @@ _SUM_PROGRAMS = {
     "md5": "md5sum",
 }
 
+
 #: How the page groups files, by role.
 _GROUPS: Mapping[str, tuple[Role, ...]] = {
     "The live image": (
@@ -61,6 +67,7 @@ _GROUPS: Mapping[str, tuple[Role, ...]] = {
     "Texts and scripts": (Role.TEXT, Role.SCRIPT, Role.PAGE),
     "Signatures": (Role.SIGNATURE,),
 }  # fmt: skip
+
 
 #: Room to work in a virtual machine, beside what reaching the live root takes, in MiB.
 _ROOM = 512

@@ -6,28 +6,22 @@ and quoted for that loader, and what goes wrong in it names the template and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.loader.pxelinux import PXELINUX_LINE
-from catalyst_pxeboot.model.files import MadeFile, Role
+from catalyst_pxeboot.model.files import MadeFile
 from catalyst_pxeboot.model.loader import CONFIGS, GRUB_EARLY, Firmware, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.model.settings import RootMode, Serial, Server
+from catalyst_pxeboot.render.templates import render_file, render_text
 from catalyst_pxeboot.util.errors import TemplateError
-from catalyst_pxeboot.util.files import read_regular
-from catalyst_pxeboot.util.resources import templates_folder
 from catalyst_pxeboot.util.text import mebibytes
-
-if TYPE_CHECKING:
-    import jinja2
-
-_MAX_TEMPLATE = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +117,6 @@ def _menu_values(loader: Loader, menu: Menu) -> dict[str, Any]:
     return {name: getattr(view, name) for name in MenuView.__dataclass_fields__}
 
 
-def render_file(
-    path: str, values: Mapping[str, Any], templates: Path | None, *, role: Role = Role.CONFIG
-) -> MadeFile:
-    """Render the tree's file `path` by the template of its name, the user's before the shipped.
-
-    `values` must have been checked for what reads the file. Raises `TemplateError`.
-    """
-    text, origin = _render(path, values, templates)
-    return MadeFile(path, text.encode(), role, origin)
-
-
 def render_grub_early(
     templates: Path | None, server: Server | None = None, *, signed: bool = False
 ) -> str:
@@ -143,7 +126,7 @@ def render_grub_early(
     open only what is signed.
     """
     values = {"server": server.address if server else None, "signed": signed}
-    return _render(GRUB_EARLY, values, templates)[0]
+    return render_text(GRUB_EARLY, values, templates)[0]
 
 
 def view_menu(loader: Loader, menu: Menu) -> MenuView:
@@ -231,117 +214,3 @@ def _view_memtest(loader: Loader, entry: MemtestEntry) -> MemtestView:
         efi=entry.firmware is Firmware.EFI,
         bits=entry.bits,
     )
-
-
-def _render(path: str, values: Mapping[str, Any], templates: Path | None) -> tuple[str, str]:
-    """Return the rendered text and what it was made from."""
-    from jinja2.exceptions import TemplateNotFound, TemplateSyntaxError
-
-    name = f"{path}.j2"
-    environment = _shipped() if templates is None else _environment(templates)
-    try:
-        template = environment.get_template(name)
-        text = template.render(values)
-    except TemplateSyntaxError as error:
-        where = error.filename or error.name or name
-        raise TemplateError(
-            f"template {where}, line {error.lineno}: {error.message}",
-            hint="correct the template; see Jinja2's template documentation",
-        ) from error
-    except TemplateNotFound as error:
-        raise TemplateError(
-            f'template {name}: includes "{error.message}", which is not there',
-            hint="put it into the folder of pxeboot/templates or leave the include out",
-        ) from error
-    except OSError as error:
-        raise TemplateError(
-            f"template {error.filename or name}: {error.strerror or error}",
-            hint="make the file readable or correct pxeboot/templates",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise TemplateError(
-            f"template {name}: byte {error.start} is not UTF-8", hint="save the file as UTF-8"
-        ) from error
-    except TemplateError:
-        raise
-    except Exception as error:  # whatever a template's expression can raise
-        known = " ".join(sorted(values)) or "none"
-        raise TemplateError(
-            f"template {_place(error, name)}: {error}",
-            hint=f"correct the template; the values it may use are: {known}",
-        ) from error
-    return text, f"template {name}" + (" (own)" if _is_own(templates, name) else "")
-
-
-@cache
-def _shipped() -> jinja2.Environment:
-    return _environment(None)
-
-
-def _environment(templates: Path | None) -> jinja2.Environment:
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    if templates is not None and not templates.is_dir():
-        raise TemplateError(
-            f"pxeboot/templates: {templates} is no folder",
-            hint="name a folder, or leave the key out to use the shipped templates",
-        )
-    folders = [templates_folder()] if templates is None else [templates, templates_folder()]
-    return ImmutableSandboxedEnvironment(
-        loader=jinja2.ChoiceLoader([_folder_loader(folder) for folder in folders]),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=_is_html,
-    )
-
-
-def _is_html(name: str | None) -> bool:
-    """Say whether values are escaped for HTML; elsewhere they were quoted before."""
-    return name is not None and name.endswith(".html.j2")
-
-
-def _folder_loader(folder: Path) -> jinja2.BaseLoader:
-    """Make a loader of one folder that shows its file names in errors and stays inside it."""
-    import jinja2
-
-    real = folder.resolve()
-
-    def load(name: str) -> tuple[str, str, Callable[[], bool]] | None:
-        if not _stays_inside(name):
-            return None
-        file = real / name
-        # A dangling link is a mistake to tell, not a template that is not there.
-        if not file.exists() and not file.is_symlink():
-            return None
-        if not file.resolve().is_relative_to(real):
-            raise TemplateError(
-                f"template {file}: leads out of {folder}",
-                hint="put a copy into the folder instead of a link",
-            )
-        return read_regular(file, limit=_MAX_TEMPLATE).decode(), str(file), lambda: True
-
-    return jinja2.FunctionLoader(load)
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
-
-
-def _is_own(templates: Path | None, name: str) -> bool:
-    return templates is not None and (templates / name).exists()
-
-
-def _place(error: BaseException, name: str) -> str:
-    """Name the template's file and line, which Jinja2 writes into the traceback only."""
-    place = name
-    traceback = error.__traceback__
-    while traceback is not None:
-        file = traceback.tb_frame.f_code.co_filename
-        if file.endswith(".j2"):
-            place = f"{file}, line {traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return place

@@ -15,7 +15,8 @@ from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
 from catalyst_pxeboot.model.menu import LiveEntry
 from catalyst_pxeboot.model.settings import NfsRoot
 from catalyst_pxeboot.plan.tree import Plan
-from catalyst_pxeboot.render import NfsView, render_file
+from catalyst_pxeboot.render.menu import NfsView
+from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.sums import ALWAYS
 from catalyst_pxeboot.util.text import mebibytes
 

@@ -1,0 +1,1 @@
+"""Text from templates: configurations, pages, scripts, server settings."""
