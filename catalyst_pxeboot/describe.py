@@ -12,9 +12,9 @@ from catalyst_pxeboot.pipeline import Built
 from catalyst_pxeboot.plan.roots import find_obstacle
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
-from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.render.limits import limit_lines, limit_warnings
 from catalyst_pxeboot.source.image import Source
+from catalyst_pxeboot.tree.manifest import MANIFEST
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.sums import sum_files
 from catalyst_pxeboot.util.text import size

@@ -13,19 +13,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.formats.iso import is_iso
-from catalyst_pxeboot.linking import cannot_link_iso
 from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
-from catalyst_pxeboot.manifest import render_manifest
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
 from catalyst_pxeboot.plan.signers import Signers, find_signers
 from catalyst_pxeboot.plan.tree import Plan, plan_tree
-from catalyst_pxeboot.publish import MANIFEST, Publication, own_names
 from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.menu import (
     render_configs,
@@ -35,11 +31,15 @@ from catalyst_pxeboot.render.menu import (
 )
 from catalyst_pxeboot.render.pages import render_page, render_texts
 from catalyst_pxeboot.render.rootcheck import render_root_check
-from catalyst_pxeboot.signatures import clearsign_sums, make_signatures
 from catalyst_pxeboot.source.check import check_iso
 from catalyst_pxeboot.source.iso import open_source
 from catalyst_pxeboot.spec.parse import Spec
-from catalyst_pxeboot.tree import (
+from catalyst_pxeboot.tree.flat import FlatPublication, stage_flat
+from catalyst_pxeboot.tree.link import cannot_link_iso
+from catalyst_pxeboot.tree.manifest import MANIFEST, render_manifest
+from catalyst_pxeboot.tree.publish import Publication, own_names
+from catalyst_pxeboot.tree.signatures import clearsign_sums, make_signatures
+from catalyst_pxeboot.tree.stage import (
     check_links,
     seal_folders,
     stage_joined_files,

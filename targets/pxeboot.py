@@ -14,9 +14,9 @@ from catalyst.support import CatalystError
 
 from catalyst_pxeboot import describe
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.publish import clean_leftovers
 from catalyst_pxeboot.spec.keys import known_keys, required_keys
 from catalyst_pxeboot.spec.parse import check_keys, parse_settings
+from catalyst_pxeboot.tree.publish import clean_leftovers
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 
 

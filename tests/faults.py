@@ -49,12 +49,13 @@ from syscalls import (
 
 from catalyst_pxeboot.loader import binaries as loaders
 from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.publish import clean_leftovers
 from catalyst_pxeboot.spec.parse import parse_folders
+from catalyst_pxeboot.tree.manifest import read_manifest
+from catalyst_pxeboot.tree.publish import clean_leftovers
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util import resources
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program
-from catalyst_pxeboot.verify import read_manifest, verify_tree
 
 OLD, NEW, ABSENT = "old", "new", "absent"
 RELEASE: Final = "faults-20261122T170000Z"

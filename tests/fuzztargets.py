@@ -33,13 +33,14 @@ from catalyst_pxeboot.formats.kernel import open_unpacked, read_kernel
 from catalyst_pxeboot.formats.squashfs import read_squashfs
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import CONFIGS, Loader
-from catalyst_pxeboot.publish import own_names
 from catalyst_pxeboot.source.menu import read_iso_menu
 from catalyst_pxeboot.spec.file import read_conf, read_spec
 from catalyst_pxeboot.spec.parse import check_keys, parse_settings
+from catalyst_pxeboot.tree.manifest import read_manifest
+from catalyst_pxeboot.tree.publish import own_names
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program
-from catalyst_pxeboot.verify import read_manifest, verify_tree
 
 TESTS: Final = Path(__file__).parent
 GOLDEN: Final = TESTS / "golden"

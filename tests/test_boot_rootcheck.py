@@ -21,7 +21,7 @@ from test_boot import IPXE_BIOS, boot, changed, make_tree
 
 from catalyst_pxeboot.lab.boot import BootResult
 from catalyst_pxeboot.plan.roots import ROOT_CHECK
-from catalyst_pxeboot.verify import verify_tree
+from catalyst_pxeboot.tree.verify import verify_tree
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
 

@@ -51,8 +51,10 @@ from syscalls import (
     run_both,
 )
 
-from catalyst_pxeboot import pipeline, publish, tree
+from catalyst_pxeboot import pipeline
 from catalyst_pxeboot.source import image as source
+from catalyst_pxeboot.tree import publish
+from catalyst_pxeboot.tree import stage as tree
 from catalyst_pxeboot.util import files as util_files
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.files import remove_tree

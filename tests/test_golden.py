@@ -21,8 +21,8 @@ from catalyst_pxeboot.model.loader import CONFIGS
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS
 from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.files import list_files
-from catalyst_pxeboot.verify import verify_tree
 
 GOLDEN = Path(__file__).parent / "golden"
 LISTING = "listing.txt"

@@ -34,9 +34,9 @@ from catalyst_pxeboot.formats.initramfs import read_initramfs
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program
-from catalyst_pxeboot.verify import verify_tree
 
 MIB = 1 << 20
 #: Bounds of one command: the interpreter and its modules take 40 MiB and 0.2 s of them. Seconds

@@ -28,10 +28,10 @@ from catalyst_pxeboot.describe import PAYLOAD, plan_lines
 from catalyst_pxeboot.pipeline import Built, build, make_plan
 from catalyst_pxeboot.spec.names import default_output
 from catalyst_pxeboot.spec.parse import Spec, check_keys, parse_folders, parse_settings
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import PublishError, PxebootError, SourceError, SpecError
 from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.util.text import size
-from catalyst_pxeboot.verify import verify_tree
 
 NAME = f"install-amd64-minimal-{STAMP}.iso"
 CONF: dict[str, object] = {"digests": ["blake2b", "sha512"]}

@@ -20,12 +20,14 @@ from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.verify import LOADER_OF, verify_tree
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.files import list_files
-from catalyst_pxeboot.verify import LOADER_OF, verify_tree
 
 GOLDEN = Path(__file__).parent / "golden"
-SCHEMA = json.loads(Path(catalyst_pxeboot.__file__).with_name("manifest.schema.json").read_text())
+SCHEMA = json.loads(
+    (Path(catalyst_pxeboot.__file__).parent / "tree/manifest.schema.json").read_text()
+)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from conftest import INITRAMFS, STAMP, write_stage2
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.spec import file as specfile
 from catalyst_pxeboot.spec.keys import tables
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.files import list_files
-from catalyst_pxeboot.verify import verify_tree
 
 ROOT = Path(__file__).parents[1]
 SPECS = sorted((ROOT / "specs").rglob("*.spec"))

@@ -23,8 +23,8 @@ from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.render.pages import PLACEHOLDER
 from catalyst_pxeboot.spec.parse import parse_folders, parse_settings
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError, TemplateError
-from catalyst_pxeboot.verify import verify_tree
 
 
 class Page(HTMLParser):

@@ -182,7 +182,7 @@ def test_schema_describes_the_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("subarch", KINDS)
 def test_the_manifests_of_these_tests_are_as_the_schema_wants_them(subarch: str) -> None:
-    schema = json.loads((PACKAGE / "manifest.schema.json").read_text())
+    schema = json.loads((PACKAGE / "tree/manifest.schema.json").read_text())
     jsonschema.validate(make_manifest(subarch), schema)
 
 

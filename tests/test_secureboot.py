@@ -31,8 +31,8 @@ from catalyst_pxeboot.lab.machine import (
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError
-from catalyst_pxeboot.verify import verify_tree
 
 pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
 

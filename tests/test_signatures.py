@@ -27,9 +27,9 @@ from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.render.menu import render_grub_early
 from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.files import list_files
-from catalyst_pxeboot.verify import verify_tree
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("gpg") or not shutil.which("gpgconf"), reason="no gpg and gpgconf"

@@ -18,8 +18,8 @@ from conftest import SPEC, STAMP, release_settings, storedir_stage2, write_stage
 from test_bad_input import snapshot
 from test_golden import NETWORK
 
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.files import list_files
-from catalyst_pxeboot.verify import verify_tree
 
 ROOT = Path(__file__).parents[1]
 CONF_KEYS = ("storedir", "digests", "digest_format", "options")

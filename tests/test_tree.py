@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from catalyst_pxeboot import tree
 from catalyst_pxeboot.model.files import MadeFile, Role, SourceFile, TreeFile
 from catalyst_pxeboot.model.settings import LinkMode
-from catalyst_pxeboot.tree import stage_made_files, stage_source_files
+from catalyst_pxeboot.tree import stage as tree
+from catalyst_pxeboot.tree.stage import stage_made_files, stage_source_files
 from catalyst_pxeboot.util import checksum as digest
 from catalyst_pxeboot.util.checksum import BLOCK, RING, digest_bytes, digest_file
 from catalyst_pxeboot.util.errors import PublishError, SourceError

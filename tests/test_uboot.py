@@ -13,7 +13,6 @@ import builders
 import pytest
 from conftest import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
-from catalyst_pxeboot import tree
 from catalyst_pxeboot.describe import plan_lines, source_lines
 from catalyst_pxeboot.formats import kernel as kernels
 from catalyst_pxeboot.formats.compression import Compression
@@ -27,8 +26,9 @@ from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.pipeline import build, make_plan
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.spec.parse import Spec, parse_settings
+from catalyst_pxeboot.tree import stage as tree
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, SourceError, SpecError
-from catalyst_pxeboot.verify import verify_tree
 
 IMAGE = builders.arm64_image()
 GZIP = builders.compress(IMAGE, "gzip")

@@ -28,9 +28,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Tell what is in it."""
     from catalyst_pxeboot import describe
-    from catalyst_pxeboot.publish import MANIFEST
     from catalyst_pxeboot.source.iso import open_source
-    from catalyst_pxeboot.verify import read_manifest
+    from catalyst_pxeboot.tree.manifest import MANIFEST, read_manifest
 
     if os.path.lexists(arguments.tree / MANIFEST):  # False, too, for what may not be looked at
         _raw, manifest = read_manifest(arguments.tree)

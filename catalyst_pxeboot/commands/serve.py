@@ -115,7 +115,7 @@ def port(text: str) -> int:
 
 
 def _verify(tree: Path, console: Console) -> None:
-    from catalyst_pxeboot.verify import verify_tree
+    from catalyst_pxeboot.tree.verify import verify_tree
 
     console.step(f"checking {tree} against its manifest")
     faults = verify_tree(tree).faults

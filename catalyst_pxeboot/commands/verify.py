@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Check the tree and tell every fault."""
-    from catalyst_pxeboot.verify import verify_tree
+    from catalyst_pxeboot.tree.verify import verify_tree
 
     verified = verify_tree(
         arguments.tree, keyring=arguments.keyring, certificates=arguments.certificates

@@ -11,11 +11,9 @@ from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
 from catalyst_pxeboot.model.settings import ROOT_TITLES, RootMode
-from catalyst_pxeboot.publish import MANIFEST
-from catalyst_pxeboot.releases.trees import parse_count, parse_text
+from catalyst_pxeboot.tree.manifest import MANIFEST, parse_count, parse_text, read_manifest
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 from catalyst_pxeboot.util.text import mebibytes
-from catalyst_pxeboot.verify import read_manifest
 
 
 @dataclass(frozen=True, slots=True)

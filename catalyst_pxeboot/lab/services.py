@@ -17,11 +17,11 @@ from catalyst_pxeboot.lab.network import BRIDGE, OTHER, Network, Subnet, join_na
 from catalyst_pxeboot.lab.paths import BootPath, DhcpMode, Scheme
 from catalyst_pxeboot.lab.serve import TreeServer, running_server
 from catalyst_pxeboot.model.arch import all_arches
-from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.servers import ACCESS_LOG, dnsmasq_config, nginx_config
 from catalyst_pxeboot.services.children import read_text, running
 from catalyst_pxeboot.services.logs import TftpLine, parse_dnsmasq
+from catalyst_pxeboot.tree.manifest import MANIFEST
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
 

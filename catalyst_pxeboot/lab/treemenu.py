@@ -18,7 +18,7 @@ from typing import Any
 
 from catalyst_pxeboot.model.arch import all_arches
 from catalyst_pxeboot.model.loader import CONFIGS, Firmware, Loader
-from catalyst_pxeboot.publish import MANIFEST
+from catalyst_pxeboot.tree.manifest import MANIFEST
 from catalyst_pxeboot.util.text import mebibytes
 
 _SPEED = 115200  # baud

@@ -12,15 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.publish import GENERATOR
-from catalyst_pxeboot.releases.trees import (
-    Release,
-    Stamp,
-    TreeConfig,
-    parse_count,
-    parse_text,
-    parse_word,
-)
+from catalyst_pxeboot.releases.trees import Release, Stamp, TreeConfig
+from catalyst_pxeboot.tree.manifest import GENERATOR, parse_count, parse_text, parse_word
 from catalyst_pxeboot.util.errors import PublishError
 from catalyst_pxeboot.util.files import read_regular
 

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.publish import GENERATOR, MANIFEST
+from catalyst_pxeboot.tree.manifest import GENERATOR, MANIFEST, parse_count, parse_text, parse_word
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError, one_line
 
 _MAX_MANIFEST = 16 * 1024 * 1024  # bytes
 
+
 #: Roles in the manifest of the files without which no entry boots. What else is missing or changed
 #: is for `verify` to tell.
 _NEEDED = frozenset({"kernel", "initramfs", "squashfs", "root-header", "root-check", "padding"})
+
 
 _COPY_AGAIN = "copy or build the tree again, or remove it"
 
@@ -166,7 +168,7 @@ def _read_release(root: Path, path: str, stamp: Stamp) -> Release | None:
     The stamp is older than what is read here, so a manifest that is replaced meanwhile is read
     again the next time.
     """
-    from catalyst_pxeboot.manifest import FORMAT
+    from catalyst_pxeboot.tree.manifest import FORMAT
 
     file = root / path / MANIFEST
     try:
@@ -236,25 +238,6 @@ def _parse_release(path: str, manifest: Mapping[str, Any], stamp: Stamp) -> Rele
 def _memory(limits: Mapping[str, Any]) -> Mapping[str, int]:
     found = limits.get("memory_bytes", {})
     return {parse_text(firmware): parse_count(found[firmware]) for firmware in sorted(found)}
-
-
-def parse_text(value: object) -> str:
-    """Return `value`, a text that is not empty, or raise ValueError."""
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is no text")
-    return value
-
-
-def parse_word(value: object) -> str:
-    """Return `value`, a text or what an ISO's name does not tell: empty. Raises ValueError."""
-    return value if value == "" else parse_text(value)
-
-
-def parse_count(value: object) -> int:
-    """Return `value`, a number that is not negative, or raise ValueError."""
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no number")
-    return value
 
 
 def _check_texts(root: Path, release: Release) -> None:

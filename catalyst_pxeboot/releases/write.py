@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.publish import GENERATOR, MANIFEST, own_names
 from catalyst_pxeboot.releases.index import INDEX, OWN, PAGE, Index, read_index, render_index
 from catalyst_pxeboot.releases.trees import Found, find_releases
+from catalyst_pxeboot.tree.manifest import GENERATOR, MANIFEST
+from catalyst_pxeboot.tree.publish import own_names
 from catalyst_pxeboot.util.errors import PublishError, from_os_error
 from catalyst_pxeboot.util.files import take_lock
 from catalyst_pxeboot.util.resources import check_templates, templates_folder

@@ -22,10 +22,10 @@ from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.plan.signers import CLEARSIGNED, Signers
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
-from catalyst_pxeboot.publish import MANIFEST
 from catalyst_pxeboot.render.kexec import KEXEC, render_kexec
 from catalyst_pxeboot.render.limits import limit_lines, limit_rows, limit_warnings
 from catalyst_pxeboot.render.templates import render_file
+from catalyst_pxeboot.tree.manifest import MANIFEST
 from catalyst_pxeboot.util.sums import ALWAYS, signed_sums, sum_files
 from catalyst_pxeboot.util.text import mebibytes, size
 

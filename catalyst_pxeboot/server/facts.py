@@ -15,10 +15,10 @@ from pathlib import Path
 from catalyst_pxeboot.model.arch import Arch, all_arches
 from catalyst_pxeboot.server.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
+from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.util.process import find_program
-from catalyst_pxeboot.verify import read_manifest
 
 #: Who owns nothing, so that a server's fault has least to reach.
 _NOBODY = "nobody"

@@ -14,8 +14,8 @@ from pathlib import Path
 from catalyst_pxeboot.model.files import MadeFile
 from catalyst_pxeboot.plan.flat import DIGESTS, SHA256, FlatSet
 from catalyst_pxeboot.plan.signers import Signers
-from catalyst_pxeboot.publish import own_flat_names
-from catalyst_pxeboot.signatures import clearsign_sums
+from catalyst_pxeboot.tree.publish import own_flat_names
+from catalyst_pxeboot.tree.signatures import clearsign_sums
 from catalyst_pxeboot.util.checksum import digest_bytes
 from catalyst_pxeboot.util.errors import PublishError
 from catalyst_pxeboot.util.files import remove_tree, write_file

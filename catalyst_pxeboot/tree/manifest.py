@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import __version__
@@ -16,9 +17,19 @@ from catalyst_pxeboot.model.files import TreeFile
 from catalyst_pxeboot.model.menu import ROOT_MEMBER
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
-from catalyst_pxeboot.publish import GENERATOR
 from catalyst_pxeboot.source.image import SourceKernel
+from catalyst_pxeboot.util.errors import VerifyError
+from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.sums import signed_sums, sum_files
+
+GENERATOR = "catalyst-pxeboot"
+
+
+MANIFEST = "manifest.json"
+
+
+MAX_MANIFEST = 16 * 1024 * 1024  # bytes
+
 
 FORMAT = 1
 
@@ -106,3 +117,44 @@ def _file(file: TreeFile) -> dict[str, Any]:
         **({"origin": file.origin} if file.origin else {}),
         "digests": dict(sorted(file.digests.items())),
     }
+
+
+REBUILD = "build the tree again"
+
+
+def read_manifest(tree: Path) -> tuple[bytes, Mapping[str, Any]]:
+    """Return a tree's manifest as it stands and as data, or raise `VerifyError`."""
+    path = tree / MANIFEST
+    try:
+        raw = read_regular(path, limit=MAX_MANIFEST)
+        manifest = json.loads(raw)
+        if manifest["generator"]["name"] != GENERATOR or manifest["format"] != FORMAT:
+            raise KeyError("generator or format")
+    except OSError as error:
+        raise VerifyError(
+            f"{path}: cannot be read: {error.strerror}", hint="give the folder of a netboot tree"
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise VerifyError(
+            f"{path}: not a manifest of this program ({error!r})", hint=REBUILD
+        ) from error
+    return raw, manifest
+
+
+def parse_text(value: object) -> str:
+    """Return `value`, a text that is not empty, or raise ValueError."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
+def parse_word(value: object) -> str:
+    """Return `value`, a text or what an ISO's name does not tell: empty. Raises ValueError."""
+    return value if value == "" else parse_text(value)
+
+
+def parse_count(value: object) -> int:
+    """Return `value`, a number that is not negative, or raise ValueError."""
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no number")
+    return value

@@ -9,7 +9,7 @@ from typing import Any
 
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.plan.signers import CLEARSIGNED, GRUB_ENDING, IPXE_ENDING
-from catalyst_pxeboot.publish import MAX_MANIFEST
+from catalyst_pxeboot.tree.manifest import MAX_MANIFEST
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.sums import ALWAYS

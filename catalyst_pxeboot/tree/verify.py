@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -12,21 +11,20 @@ from typing import Any
 
 from catalyst_pxeboot.formats.cpio import parse_member_header
 from catalyst_pxeboot.loader import check_config
-from catalyst_pxeboot.manifest import FORMAT
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import CONFIGS
-from catalyst_pxeboot.publish import GENERATOR, MANIFEST, MAX_MANIFEST
+from catalyst_pxeboot.tree.manifest import MANIFEST, MAX_MANIFEST, REBUILD, read_manifest
+from catalyst_pxeboot.tree.verify_signatures import find_signature_faults
 from catalyst_pxeboot.util.checksum import digest_bytes, digest_file
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files, open_regular, read_regular
 from catalyst_pxeboot.util.sums import ALWAYS, render_sums
-from catalyst_pxeboot.verifysigned import find_signature_faults
 
 #: Which loader reads which configuration.
 LOADER_OF = {name: loader for loader, names in CONFIGS.items() for name in names}
 
+
 _MAX_CONFIG = 512 * 1024  # bytes; real ones have some KiB
-_REBUILD = "build the tree again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,27 +52,8 @@ def verify_tree(
         return Verified(len(manifest["files"]), faults)
     except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise VerifyError(
-            f"{tree / MANIFEST}: not a manifest of this program ({error!r})", hint=_REBUILD
+            f"{tree / MANIFEST}: not a manifest of this program ({error!r})", hint=REBUILD
         ) from error
-
-
-def read_manifest(tree: Path) -> tuple[bytes, Mapping[str, Any]]:
-    """Return a tree's manifest as it stands and as data, or raise `VerifyError`."""
-    path = tree / MANIFEST
-    try:
-        raw = read_regular(path, limit=MAX_MANIFEST)
-        manifest = json.loads(raw)
-        if manifest["generator"]["name"] != GENERATOR or manifest["format"] != FORMAT:
-            raise KeyError("generator or format")
-    except OSError as error:
-        raise VerifyError(
-            f"{path}: cannot be read: {error.strerror}", hint="give the folder of a netboot tree"
-        ) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise VerifyError(
-            f"{path}: not a manifest of this program ({error!r})", hint=_REBUILD
-        ) from error
-    return raw, manifest
 
 
 def _faults(tree: Path, raw: bytes, manifest: Mapping[str, Any]) -> Iterator[VerifyError]:
@@ -83,13 +62,13 @@ def _faults(tree: Path, raw: bytes, manifest: Mapping[str, Any]) -> Iterator[Ver
     for name in sorted(
         there - files.keys() - {MANIFEST, *manifest["sums"], *manifest.get("clearsigned", ())}
     ):
-        yield VerifyError(f"{name}: not in the manifest", hint="remove it, or " + _REBUILD)
+        yield VerifyError(f"{name}: not in the manifest", hint="remove it, or " + REBUILD)
     yield from _folder_faults(tree)
     algorithms: set[str] = set()
     for name in sorted(files):
         algorithms |= files[name]["digests"].keys()
         if name not in there:
-            yield VerifyError(f"{name}: missing", hint=_REBUILD)
+            yield VerifyError(f"{name}: missing", hint=REBUILD)
         else:
             yield from _file_faults(tree / name, files[name])
     yield from _sum_faults(tree, raw, manifest, files, sorted(algorithms))
@@ -113,13 +92,13 @@ def _file_faults(path: Path, entry: Mapping[str, Any]) -> Iterator[VerifyError]:
     name = entry["path"]
     info = path.lstat()
     if not stat.S_ISREG(info.st_mode):
-        yield VerifyError(f"{name}: not a regular file", hint=_REBUILD)
+        yield VerifyError(f"{name}: not a regular file", hint=REBUILD)
         return
     if info.st_mode & 0o444 != 0o444:
         yield VerifyError(f"{name}: a server may not read it", hint="chmod 644")
     if info.st_size != entry["bytes"]:
         yield VerifyError(
-            f"{name}: {info.st_size} bytes, but {entry['bytes']} in the manifest", hint=_REBUILD
+            f"{name}: {info.st_size} bytes, but {entry['bytes']} in the manifest", hint=REBUILD
         )
         return
     try:
@@ -136,7 +115,7 @@ def _file_faults(path: Path, entry: Mapping[str, Any]) -> Iterator[VerifyError]:
         return
     for algorithm, digest in sorted(entry["digests"].items()):
         if digests[algorithm] != digest:
-            yield VerifyError(f"{name}: its {algorithm} is not the manifest's", hint=_REBUILD)
+            yield VerifyError(f"{name}: its {algorithm} is not the manifest's", hint=REBUILD)
 
 
 def _sum_faults(
@@ -153,10 +132,10 @@ def _sum_faults(
         try:
             found = read_regular(tree / name, limit=MAX_MANIFEST)
         except OSError as error:
-            yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
+            yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=REBUILD)
             continue
         if all(found != form[name] for form in forms):
-            yield VerifyError(f"{name}: does not agree with the manifest", hint=_REBUILD)
+            yield VerifyError(f"{name}: does not agree with the manifest", hint=REBUILD)
 
 
 def _header_faults(
@@ -172,13 +151,13 @@ def _header_faults(
         except OSError:
             continue  # told already
         except FormatError as error:
-            yield VerifyError(f"{name}: {error.message}", hint=_REBUILD)
+            yield VerifyError(f"{name}: {error.message}", hint=REBUILD)
             continue
         if member != squashfs["member"] or count != files[squashfs["path"]]["bytes"]:
             yield VerifyError(
                 f"{name}: it names {member} of {count} bytes, not {squashfs['member']} of"
                 f" {files[squashfs['path']]['bytes']}",
-                hint=_REBUILD,
+                hint=REBUILD,
             )
 
 
@@ -197,7 +176,7 @@ def _check_faults(
         if digest.encode() not in content:
             yield VerifyError(
                 f"{name}: it does not hold the sha256 of {manifest['squashfs']['path']}",
-                hint=_REBUILD,
+                hint=REBUILD,
             )
 
 
@@ -206,14 +185,14 @@ def _config_faults(tree: Path, name: str, there: set[str]) -> Iterator[VerifyErr
     try:
         text = read_regular(path, limit=_MAX_CONFIG).decode()
     except OSError as error:
-        yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
+        yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=REBUILD)
         return
     except UnicodeDecodeError as error:
-        yield VerifyError(f"{name}: cannot be read as text: {error}", hint=_REBUILD)
+        yield VerifyError(f"{name}: cannot be read as text: {error}", hint=REBUILD)
         return
     config = check_config(LOADER_OF[name], text)
     for problem in config.problems:
         yield VerifyError(f"{name}: {problem}", hint="correct the template")
     for file in config.files:
         if file not in there:
-            yield VerifyError(f"{name}: loads {file}, which is not in the tree", hint=_REBUILD)
+            yield VerifyError(f"{name}: loads {file}, which is not in the tree", hint=REBUILD)

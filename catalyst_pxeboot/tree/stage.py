@@ -10,7 +10,6 @@ from typing import Self
 
 from catalyst_pxeboot.formats.cpio import Readable
 from catalyst_pxeboot.formats.kernel import open_unpacked
-from catalyst_pxeboot.linking import cannot_link_iso, clone_range, finish_like, link_or_clone
 from catalyst_pxeboot.model.files import (
     JoinedFile,
     MadeFile,
@@ -20,6 +19,7 @@ from catalyst_pxeboot.model.files import (
     Within,
 )
 from catalyst_pxeboot.model.settings import LinkMode
+from catalyst_pxeboot.tree.link import cannot_link_iso, clone_range, finish_like, link_or_clone
 from catalyst_pxeboot.util.checksum import (
     BLOCK,
     Meter,

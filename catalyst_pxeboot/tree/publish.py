@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from catalyst_pxeboot.tree.manifest import GENERATOR, MANIFEST, MAX_MANIFEST
 from catalyst_pxeboot.util.errors import PublishError, from_os_error
 from catalyst_pxeboot.util.files import (
     list_files,
@@ -25,15 +26,6 @@ from catalyst_pxeboot.util.files import (
     sync_folder,
     take_lock,
 )
-
-GENERATOR = "catalyst-pxeboot"
-
-
-MANIFEST = "manifest.json"
-
-
-MAX_MANIFEST = 16 * 1024 * 1024  # bytes
-
 
 _AT_FDCWD = -100
 

@@ -1,0 +1,1 @@
+"""Files on disk: staging, manifest, signatures, publication, verification."""
