@@ -12,8 +12,8 @@ from catalyst import log
 from catalyst.base.targetbase import TargetBase
 from catalyst.support import CatalystError
 
-from catalyst_pxeboot import describe
-from catalyst_pxeboot.pipeline import build
+from catalyst_pxeboot.build import report as describe
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.spec.keys import known_keys, required_keys
 from catalyst_pxeboot.spec.parse import check_keys, parse_settings
 from catalyst_pxeboot.tree.publish import clean_leftovers

@@ -34,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import foreignimage
 import liveimage
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.machine import UEFI_X64_SECURE
 from catalyst_pxeboot.lab.network import Subnet, why_no_network
@@ -41,7 +42,6 @@ from catalyst_pxeboot.lab.paths import PATHS, BootPath, find_paths, rotate_paths
 from catalyst_pxeboot.lab.report import table_lines, write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import PxebootError
 

@@ -47,8 +47,8 @@ from syscalls import (
     run_both,
 )
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.loader import binaries as loaders
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.tree.publish import clean_leftovers

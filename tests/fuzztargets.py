@@ -22,7 +22,7 @@ import zstandard
 from conftest import release_settings
 from pycdlib import PyCdlib
 
-from catalyst_pxeboot.describe import tree_lines
+from catalyst_pxeboot.build.report import tree_lines
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header, parse_member_header, read_members
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg

@@ -18,7 +18,7 @@ import jsonschema
 from conftest import STAMP, write_stage2
 from test_output import SCHEMA
 
-from catalyst_pxeboot.pipeline import build
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.process import find_program
 

@@ -18,8 +18,8 @@ import builders
 import pytest
 from conftest import STAMP, release_settings, storedir_stage2, write_stage2
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.model.arch import all_arches
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders, parse_settings
 from catalyst_pxeboot.util.errors import PxebootError
 

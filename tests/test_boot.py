@@ -14,10 +14,10 @@ import liveimage
 import pytest
 from conftest import STAMP
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.boot import BootResult, boot_tree
 from catalyst_pxeboot.lab.machine import Client
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError

@@ -10,9 +10,9 @@ import liveimage
 import pytest
 from test_boot import CACHE, IPXE_BIOS, PXELINUX_BIOS, boot, make_tree
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.boot import boot_tree
 from catalyst_pxeboot.lab.machine import Client
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError
 

@@ -13,11 +13,11 @@ import liveimage
 import pytest
 from test_boot import CACHE, TIMEOUT
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.boot import boot_client
 from catalyst_pxeboot.lab.machine import Accel, Client
 from catalyst_pxeboot.lab.watch import Verdict
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.releases.write import write_menu
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError

@@ -16,7 +16,7 @@ from conftest import SPEC, STAMP, release_settings, storedir_stage2
 from test_bad_input import snapshot
 
 from catalyst_pxeboot import cli
-from catalyst_pxeboot.pipeline import build
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.spec import file as specfile
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.files import list_files

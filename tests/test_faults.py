@@ -51,7 +51,7 @@ from syscalls import (
     run_both,
 )
 
-from catalyst_pxeboot import pipeline
+from catalyst_pxeboot.build import pipeline
 from catalyst_pxeboot.source import image as source
 from catalyst_pxeboot.tree import publish
 from catalyst_pxeboot.tree import stage as tree

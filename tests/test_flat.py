@@ -14,9 +14,9 @@ import pytest
 from conftest import STAMP, release_settings, storedir_stage2, write_stage2
 from test_golden import MEMTEST, NETWORK
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree import flat as flat_room
 from catalyst_pxeboot.tree.verify import verify_tree

@@ -16,9 +16,9 @@ import builders
 import pytest
 from conftest import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import CONFIGS
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree

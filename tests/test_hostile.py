@@ -29,9 +29,9 @@ from conftest import INITRAMFS, release_settings, storedir_stage2, write_stage2
 from faults import digest_folder
 from syscalls import End, Outcome, run_apart
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import read_initramfs
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree

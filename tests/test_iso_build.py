@@ -24,8 +24,8 @@ from test_golden import MEMTEST, NETWORK
 from test_target import catalyst, needs_catalyst, run_target
 from test_target import installed as installed  # a fixture
 
-from catalyst_pxeboot.describe import PAYLOAD, plan_lines
-from catalyst_pxeboot.pipeline import Built, build, make_plan
+from catalyst_pxeboot.build.pipeline import Built, build, make_plan
+from catalyst_pxeboot.build.report import PAYLOAD, plan_lines
 from catalyst_pxeboot.spec.names import default_output
 from catalyst_pxeboot.spec.parse import Spec, check_keys, parse_folders, parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree

@@ -19,9 +19,9 @@ import pytest
 from conftest import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 from test_golden import CASES, GOLDEN, NETWORK
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.loader.quoting import quote_shell
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import TemplateError
 

@@ -15,10 +15,10 @@ import pytest
 from conftest import TIME, release_settings
 
 import catalyst_pxeboot
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import LOADER_OF, verify_tree
 from catalyst_pxeboot.util.errors import VerifyError

@@ -16,11 +16,11 @@ from conftest import STAMP, TIME, release_settings, storedir_stage2, write_stage
 from test_boot import CACHE, make_tree
 from test_golden import CASES, GOLDEN
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.machine import BIOS, UEFI_ARM64, find_qemu, kvm_runs
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.render.pages import PLACEHOLDER
 from catalyst_pxeboot.spec.parse import parse_folders, parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree

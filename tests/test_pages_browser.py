@@ -22,8 +22,8 @@ import pytest
 from conftest import STAMP, release_settings, storedir_stage2, write_stage2
 from test_golden import MEMTEST, NETWORK
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.serve import running_server
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.releases.write import write_menu
 from catalyst_pxeboot.render.pages import PLACEHOLDER
 from catalyst_pxeboot.spec.parse import parse_settings

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import STAMP, release_settings, storedir_stage2
 
-from catalyst_pxeboot.pipeline import build
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.publish import Publication, clean_leftovers, own_names
 from catalyst_pxeboot.util.errors import PublishError

@@ -20,9 +20,9 @@ from releasetrees import KINDS, make_manifest, write_tree
 
 import catalyst_pxeboot
 from catalyst_pxeboot import cli
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.releases import write
 from catalyst_pxeboot.releases.index import MENUS, OWN, PAGE, read_index
 from catalyst_pxeboot.releases.machines import all_machines

@@ -10,6 +10,7 @@ import pytest
 from conftest import STAMP
 from test_boot import CACHE, TIMEOUT
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab import screen as screen_room
 from catalyst_pxeboot.lab import watch
 from catalyst_pxeboot.lab.boottest import run_path
@@ -18,7 +19,6 @@ from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.lab.screen import Screen
 from catalyst_pxeboot.lab.screentext import _LINUX, find_font, read_screen
 from catalyst_pxeboot.lab.watch import watch_machine
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError, FormatError
 

@@ -18,6 +18,7 @@ import liveimage
 import pytest
 from conftest import STAMP
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.formats.pe import is_signed
 from catalyst_pxeboot.lab.boot import prepare_flash
 from catalyst_pxeboot.lab.machine import (
@@ -29,7 +30,6 @@ from catalyst_pxeboot.lab.machine import (
     qemu_argv,
 )
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError

@@ -20,6 +20,7 @@ from conftest import STAMP
 from isoimages import rescue_iso
 from servetrees import Served, serving
 
+from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.boot import prepare_flash
 from catalyst_pxeboot.lab.machine import (
     BIOS,
@@ -34,7 +35,6 @@ from catalyst_pxeboot.lab.machine import (
 from catalyst_pxeboot.lab.network import BRIDGE, TAP, Network, Subnet, make_network, why_no_network
 from catalyst_pxeboot.lab.services import find_dnsmasq, other_config
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
-from catalyst_pxeboot.pipeline import build
 from catalyst_pxeboot.services.children import read_text, running
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError

@@ -13,7 +13,8 @@ import builders
 import pytest
 from conftest import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
-from catalyst_pxeboot.describe import plan_lines, source_lines
+from catalyst_pxeboot.build.pipeline import build, make_plan
+from catalyst_pxeboot.build.report import plan_lines, source_lines
 from catalyst_pxeboot.formats import kernel as kernels
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header
@@ -23,7 +24,6 @@ from catalyst_pxeboot.loader.uboot import check_uboot
 from catalyst_pxeboot.model.files import JoinedFile, Role, UnpackedFile
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import Server
-from catalyst_pxeboot.pipeline import build, make_plan
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.spec.parse import Spec, parse_settings
 from catalyst_pxeboot.tree import stage as tree

@@ -62,8 +62,8 @@ def _assignment(text: str) -> tuple[str, str | list[str] | None]:
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Build the tree, or print what would be built."""
     spec = _read_spec(arguments)
-    from catalyst_pxeboot import describe
-    from catalyst_pxeboot.pipeline import build, make_plan
+    from catalyst_pxeboot.build import report as describe
+    from catalyst_pxeboot.build.pipeline import build, make_plan
 
     if arguments.dry_run:
         with _Progress(console) as progress:

@@ -27,7 +27,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Tell what is in it."""
-    from catalyst_pxeboot import describe
+    from catalyst_pxeboot.build import report as describe
     from catalyst_pxeboot.source.iso import open_source
     from catalyst_pxeboot.tree.manifest import MANIFEST, read_manifest
 

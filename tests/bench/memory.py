@@ -24,11 +24,11 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 import liveimage  # noqa: E402  # the two paths above come first
 from nfsserver import EXPORT, serve_nfs  # noqa: E402
 
+from catalyst_pxeboot.build.pipeline import build, make_plan  # noqa: E402
 from catalyst_pxeboot.lab.boot import boot_tree  # noqa: E402
 from catalyst_pxeboot.lab.machine import Client  # noqa: E402
 from catalyst_pxeboot.model.loader import Firmware, Loader  # noqa: E402
 from catalyst_pxeboot.model.settings import RootMode  # noqa: E402
-from catalyst_pxeboot.pipeline import build, make_plan  # noqa: E402
 from catalyst_pxeboot.spec.parse import Spec, parse_folders  # noqa: E402
 from catalyst_pxeboot.util.errors import PxebootError  # noqa: E402
 

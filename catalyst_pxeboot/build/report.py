@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from catalyst_pxeboot.build.pipeline import Built
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.settings import RootMode
-from catalyst_pxeboot.pipeline import Built
 from catalyst_pxeboot.plan.roots import find_obstacle
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
