@@ -16,11 +16,11 @@ from servetrees import make_tree
 from catalyst_pxeboot import cli
 from catalyst_pxeboot.model.arch import find_arch
 from catalyst_pxeboot.render.servers import nginx_config
-from catalyst_pxeboot.server.advice import advice_lines, tree_notes
-from catalyst_pxeboot.server.configs import plan_servers, server_for
-from catalyst_pxeboot.server.events import Event, Tracker, stopped_event
-from catalyst_pxeboot.server.facts import Account, ServedTree, choose_account, tells_begin
-from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, Wish, plan_serving, spare_range
+from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
+from catalyst_pxeboot.serve.configs import plan_servers, server_for
+from catalyst_pxeboot.serve.events import Event, Tracker, stopped_event
+from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account, tells_begin
+from catalyst_pxeboot.serve.plan import Dhcp, Facts, Plan, Web, Wish, plan_serving, spare_range
 from catalyst_pxeboot.services import interfaces as interfaces_room
 from catalyst_pxeboot.services.interfaces import Interface, find_ip, parse_interfaces
 from catalyst_pxeboot.services.logs import HttpBegin, HttpEnd, Tail, parse_dnsmasq, parse_web

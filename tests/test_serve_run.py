@@ -16,7 +16,7 @@ from servetrees import COMMAND, Served, make_tree, serving
 from test_serve_clients import server_processes
 from test_serve_http import free_port
 
-from catalyst_pxeboot.server.ports import Protocol, find_owner, why_taken
+from catalyst_pxeboot.serve.ports import Protocol, find_owner, why_taken
 from catalyst_pxeboot.services.children import Child, running
 from catalyst_pxeboot.util.process import find_program
 

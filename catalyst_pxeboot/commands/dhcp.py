@@ -45,8 +45,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Print the configuration."""
-    from catalyst_pxeboot.server.configs import dhcp_for, server_for
-    from catalyst_pxeboot.server.facts import read_tree
+    from catalyst_pxeboot.serve.configs import dhcp_for, server_for
+    from catalyst_pxeboot.serve.facts import read_tree
 
     if arguments.server is None and (arguments.range or arguments.interface):
         raise PxebootError(

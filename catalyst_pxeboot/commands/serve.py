@@ -12,8 +12,8 @@ from catalyst_pxeboot.console import Console
 from catalyst_pxeboot.util.errors import SpecError
 
 if TYPE_CHECKING:
-    from catalyst_pxeboot.server.facts import Account, ServedTree
-    from catalyst_pxeboot.server.plan import Facts, Plan
+    from catalyst_pxeboot.serve.facts import Account, ServedTree
+    from catalyst_pxeboot.serve.plan import Facts, Plan
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,11 +54,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Serve until Ctrl-C."""
-    from catalyst_pxeboot.server.advice import advice_lines, tree_notes
-    from catalyst_pxeboot.server.events import stopped_event
-    from catalyst_pxeboot.server.facts import read_facts, read_tree
-    from catalyst_pxeboot.server.plan import Wish, plan_serving
-    from catalyst_pxeboot.server.run import serve
+    from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
+    from catalyst_pxeboot.serve.events import stopped_event
+    from catalyst_pxeboot.serve.facts import read_facts, read_tree
+    from catalyst_pxeboot.serve.plan import Wish, plan_serving
+    from catalyst_pxeboot.serve.run import serve
 
     tree = read_tree(arguments.tree)
     facts = read_facts()
@@ -124,7 +124,7 @@ def _verify(tree: Path, console: Console) -> None:
 
 
 def _print_setups(plan: Plan, tree: ServedTree, facts: Facts, console: Console) -> None:
-    from catalyst_pxeboot.server.run import dry_run
+    from catalyst_pxeboot.serve.run import dry_run
 
     setups = dry_run(plan, tree, facts)
     console.result(

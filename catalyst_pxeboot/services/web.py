@@ -31,7 +31,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
-from catalyst_pxeboot.server.sockets import BYTES_ACKED
+from catalyst_pxeboot.serve.sockets import BYTES_ACKED
 from catalyst_pxeboot.services.files import find_file
 from catalyst_pxeboot.tree.manifest import MANIFEST
 

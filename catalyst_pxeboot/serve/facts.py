@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.model.arch import Arch, all_arches
-from catalyst_pxeboot.server.plan import Facts
+from catalyst_pxeboot.serve.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
 from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
@@ -22,6 +22,7 @@ from catalyst_pxeboot.util.process import find_program
 
 #: Who owns nothing, so that a server's fault has least to reach.
 _NOBODY = "nobody"
+
 
 _MIRROR = ("--without-http_mirror_module", "--without-http_rewrite_module")
 

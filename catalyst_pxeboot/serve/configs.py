@@ -14,8 +14,8 @@ from pathlib import Path
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE, _render, dnsmasq_config, nginx_config
-from catalyst_pxeboot.server.facts import Account, ServedTree
-from catalyst_pxeboot.server.plan import Dhcp, Facts, Plan, Web, check_range, spare_range
+from catalyst_pxeboot.serve.facts import Account, ServedTree
+from catalyst_pxeboot.serve.plan import Dhcp, Facts, Plan, Web, check_range, spare_range
 from catalyst_pxeboot.spec.values import parse_server
 from catalyst_pxeboot.util.errors import PxebootError
 

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterator
 
 from catalyst_pxeboot.render.dhcp import IPXE_SCRIPT
-from catalyst_pxeboot.server.facts import ServedTree
-from catalyst_pxeboot.server.plan import Dhcp, Plan
+from catalyst_pxeboot.serve.facts import ServedTree
+from catalyst_pxeboot.serve.plan import Dhcp, Plan
 
 
 def advice_lines(plan: Plan, tree: ServedTree) -> Iterator[str]:

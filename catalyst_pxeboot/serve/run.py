@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE
-from catalyst_pxeboot.server.configs import ServerSetup, plan_servers
-from catalyst_pxeboot.server.events import Event, Tracker, read_mac
-from catalyst_pxeboot.server.facts import Account, ServedTree, choose_account
-from catalyst_pxeboot.server.plan import UNPRIVILEGED_PORT, Dhcp, Facts, Plan
-from catalyst_pxeboot.server.ports import Protocol, why_taken
-from catalyst_pxeboot.server.sockets import read_arrived
+from catalyst_pxeboot.serve.configs import ServerSetup, plan_servers
+from catalyst_pxeboot.serve.events import Event, Tracker, read_mac
+from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account
+from catalyst_pxeboot.serve.plan import UNPRIVILEGED_PORT, Dhcp, Facts, Plan
+from catalyst_pxeboot.serve.ports import Protocol, why_taken
+from catalyst_pxeboot.serve.sockets import read_arrived
 from catalyst_pxeboot.services.children import Child, guarding, read_text, running
 from catalyst_pxeboot.services.logs import Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.util.errors import PxebootError
@@ -22,7 +22,9 @@ from catalyst_pxeboot.util.tempdir import scratch_folder
 
 _LOOK_SECONDS = 0.2  # between looks at the logs
 
+
 _DHCP_PORT, _TFTP_PORT, _PXE_PORT = 67, 69, 4011
+
 
 #: What `--dry-run` shows in place of the scratch folder.
 DRY_SCRATCH = Path("/run/catalyst-pxeboot")
