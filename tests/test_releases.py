@@ -26,8 +26,8 @@ from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.releases import write
 from catalyst_pxeboot.releases.index import MENUS, OWN, PAGE, read_index
 from catalyst_pxeboot.releases.machines import all_machines
-from catalyst_pxeboot.releases.menus import group_releases, render_menus
-from catalyst_pxeboot.releases.trees import find_releases
+from catalyst_pxeboot.releases.render import group_releases, render_menus
+from catalyst_pxeboot.releases.scan import find_releases
 from catalyst_pxeboot.releases.write import MenuWritten, write_menu
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import PublishError, PxebootError, TemplateError
@@ -172,7 +172,7 @@ def test_grub_itself_reads_its_menu() -> None:
 
 
 def test_schema_describes_the_list(tmp_path: Path) -> None:
-    schema = json.loads((PACKAGE / "releases.schema.json").read_text())
+    schema = json.loads((PACKAGE / "releases/index.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(json.loads((GOLDEN / "releases.json").read_text()), schema)
     release = schema["properties"]["releases"]["items"]["properties"]

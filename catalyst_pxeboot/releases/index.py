@@ -1,6 +1,6 @@
 """releases.json: what lies below the folder, for other programs, and what the next run goes by.
 
-releases.schema.json describes it.
+index.schema.json describes it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.releases.trees import Release, Stamp, TreeConfig
+from catalyst_pxeboot.releases.scan import Release, Stamp, TreeConfig
 from catalyst_pxeboot.tree.manifest import GENERATOR, parse_count, parse_text, parse_word
 from catalyst_pxeboot.util.errors import PublishError
 from catalyst_pxeboot.util.files import read_regular

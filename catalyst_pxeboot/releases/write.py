@@ -18,7 +18,7 @@ from pathlib import Path
 
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.releases.index import INDEX, OWN, PAGE, Index, read_index, render_index
-from catalyst_pxeboot.releases.trees import Found, find_releases
+from catalyst_pxeboot.releases.scan import Found, find_releases
 from catalyst_pxeboot.tree.manifest import GENERATOR, MANIFEST
 from catalyst_pxeboot.tree.publish import own_names
 from catalyst_pxeboot.util.errors import PublishError, from_os_error
@@ -130,7 +130,7 @@ def _write_menu(
         return MenuWritten(len(found.releases), len(found.read), found.warnings, ())
 
     # Only now: it takes Jinja2.
-    from catalyst_pxeboot.releases.menus import render_menus
+    from catalyst_pxeboot.releases.render import render_menus
 
     menus = dict(render_menus(found.releases, templates=templates))
     digests = {name: _digest(content) for name, content in menus.items()}

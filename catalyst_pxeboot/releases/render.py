@@ -15,7 +15,7 @@ from catalyst_pxeboot.model.arch import all_arches
 from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
 from catalyst_pxeboot.releases.index import INDEX, MENUS, PAGE
 from catalyst_pxeboot.releases.machines import all_machines, arch_order
-from catalyst_pxeboot.releases.trees import Release
+from catalyst_pxeboot.releases.scan import Release
 from catalyst_pxeboot.render.kexec import KEXEC
 from catalyst_pxeboot.render.pages import PLACEHOLDER, qemu_command
 from catalyst_pxeboot.render.templates import render_file
