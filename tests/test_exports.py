@@ -20,8 +20,8 @@ import pytest
 from releasetrees import make_manifest, write_tree
 from test_golden import CASES, make
 
-from catalyst_pxeboot.exports.foreman import KINDS
-from catalyst_pxeboot.exports.formats import Format, export_tree, write_export
+from catalyst_pxeboot.export.foreman import KINDS
+from catalyst_pxeboot.export.formats import Format, export_tree, write_export
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import PxebootError

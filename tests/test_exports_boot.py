@@ -15,7 +15,7 @@ import liveimage
 import pytest
 from test_boot import IPXE_BIOS, TIMEOUT, make_tree
 
-from catalyst_pxeboot.exports.formats import Format, export_tree, write_export
+from catalyst_pxeboot.export.formats import Format, export_tree, write_export
 from catalyst_pxeboot.lab.machine import Accel, UserLink, choose_accel, find_qemu, qemu_argv
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine

@@ -36,7 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Export the tree to files, or print the one file that there is."""
-    from catalyst_pxeboot.exports.formats import (
+    from catalyst_pxeboot.export.formats import (
         FOLDERS,
         Format,
         export_tree,

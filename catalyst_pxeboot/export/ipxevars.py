@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from catalyst_pxeboot.exports.output import Exported
-from catalyst_pxeboot.exports.tree import Entry, File, Tree, located
+from catalyst_pxeboot.export.output import Exported
+from catalyst_pxeboot.export.tree import Entry, File, Tree, located
 from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render.templates import render_file

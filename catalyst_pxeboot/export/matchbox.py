@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from catalyst_pxeboot.exports.output import Exported
-from catalyst_pxeboot.exports.tree import Entry, File, Tree, located
+from catalyst_pxeboot.export.output import Exported
+from catalyst_pxeboot.export.tree import Entry, File, Tree, located
 from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import RootMode

@@ -11,8 +11,8 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
-from catalyst_pxeboot.exports.output import Exported
-from catalyst_pxeboot.exports.tree import Entry, Tree, located
+from catalyst_pxeboot.export.output import Exported
+from catalyst_pxeboot.export.tree import Entry, Tree, located
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.render.templates import render_file
@@ -20,8 +20,10 @@ from catalyst_pxeboot.util.errors import TemplateError, VerifyError
 
 NAME = ".treeinfo"
 
+
 #: productmd's names of architectures are those of RPM.
 _ARCHES = {"arm64": "aarch64", "arm": "armhfp", "loongarch": "loongarch64"}
+
 
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from catalyst_pxeboot.exports import foreman, ipxevars, matchbox, netbootxyz, treeinfo
-from catalyst_pxeboot.exports.output import Exported
-from catalyst_pxeboot.exports.tree import Tree, read_tree
+from catalyst_pxeboot.export import foreman, ipxevars, matchbox, netbootxyz, treeinfo
+from catalyst_pxeboot.export.output import Exported
+from catalyst_pxeboot.export.tree import Tree, read_tree
 from catalyst_pxeboot.spec.values import parse_base_url
 from catalyst_pxeboot.util.errors import PublishError, PxebootError, from_os_error
 from catalyst_pxeboot.util.files import write_files

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.exports.output import Exported
-from catalyst_pxeboot.exports.tree import Entry, Tree, located
+from catalyst_pxeboot.export.output import Exported
+from catalyst_pxeboot.export.tree import Entry, Tree, located
 from catalyst_pxeboot.loader import quoting
 from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.releases.machines import all_machines
@@ -19,6 +19,7 @@ from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
 
 NAME = "custom.ipxe"
+
 
 _JINJA = ("{{", "{%", "{#")
 
