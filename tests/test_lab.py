@@ -19,7 +19,8 @@ import boottable
 import pytest
 
 from catalyst_pxeboot import cli
-from catalyst_pxeboot.lab import boot, boottest, machine, network, services, watch
+from catalyst_pxeboot.lab import boot, boottest, machine, network, watch
+from catalyst_pxeboot.lab import servers as services
 from catalyst_pxeboot.lab.boot import boot_tree, user_link
 from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path
 from catalyst_pxeboot.lab.machine import (
@@ -61,7 +62,7 @@ from catalyst_pxeboot.lab.qmp import save_screen
 from catalyst_pxeboot.lab.report import junit_text, table_lines, write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.lab.serve import Request, TreeServer, serve_tree
-from catalyst_pxeboot.lab.services import (
+from catalyst_pxeboot.lab.servers import (
     Site,
     choose_loader,
     http_bytes,

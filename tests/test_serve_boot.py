@@ -33,7 +33,7 @@ from catalyst_pxeboot.lab.machine import (
     qemu_argv,
 )
 from catalyst_pxeboot.lab.network import BRIDGE, TAP, Network, Subnet, make_network, why_no_network
-from catalyst_pxeboot.lab.services import find_dnsmasq, other_config
+from catalyst_pxeboot.lab.servers import find_dnsmasq, other_config
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.services.children import read_text, running
 from catalyst_pxeboot.spec.parse import parse_folders

@@ -30,7 +30,7 @@ from catalyst_pxeboot.lab.plainrom import disguised_link
 from catalyst_pxeboot.lab.report import write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.lab.screen import Screen
-from catalyst_pxeboot.lab.services import (
+from catalyst_pxeboot.lab.servers import (
     choose_loader,
     find_dnsmasq,
     path_site,

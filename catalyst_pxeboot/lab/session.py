@@ -32,7 +32,7 @@ from catalyst_pxeboot.lab.machine import (
 )
 from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, choose_paths
 from catalyst_pxeboot.lab.serve import serve_tree
-from catalyst_pxeboot.lab.services import read_arch
+from catalyst_pxeboot.lab.servers import read_arch
 from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, why_mute
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.services.children import end_process
