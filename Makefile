@@ -33,7 +33,7 @@ lint: setup
 
 # The manual pages, the completions and the README's table of keys.
 manual: setup
-	$(BIN)/python -m catalyst_pxeboot.manual
+	$(BIN)/python -m catalyst_pxeboot.cli.manual
 
 bench: setup
 	$(BIN)/python tests/bench/bench.py

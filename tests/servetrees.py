@@ -124,7 +124,7 @@ def serving(
 
 def run_without() -> None:
     """Run the command on a machine that lacks the programs named by PXEBOOT_TEST_WITHOUT."""
-    from catalyst_pxeboot import cli
+    from catalyst_pxeboot.cli import main as cli
     from catalyst_pxeboot.serve import facts
 
     hidden = os.environ["PXEBOOT_TEST_WITHOUT"].split(":")

@@ -15,8 +15,8 @@ import pytest
 from conftest import SPEC, STAMP, release_settings, storedir_stage2
 from test_bad_input import snapshot
 
-from catalyst_pxeboot import cli
 from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.spec import file as specfile
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.files import list_files
@@ -301,7 +301,7 @@ def test_an_interrupt_leaves_nothing(storedir: Path, tmp_path: Path, number: int
 
 def command_line(*argv: str, shell: str) -> subprocess.CompletedProcess[str]:
     """Run the command as `shell` says, where "$@" stands for it."""
-    command = [sys.executable, "-c", "from catalyst_pxeboot.cli import run; run()", *argv]
+    command = [sys.executable, "-c", "from catalyst_pxeboot.cli.main import run; run()", *argv]
     return subprocess.run(
         ["bash", "-c", shell, "bash", *command],
         capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,

@@ -13,8 +13,8 @@ from releasetrees import make_manifest, write_tree
 from test_exports import URL, small_tree, texts
 from test_golden import CASES, make
 
-from catalyst_pxeboot.commands import export as command
-from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.cli import export as command
+from catalyst_pxeboot.cli.console import Console
 from catalyst_pxeboot.export.formats import FOLDERS, Format, export_tree, write_export
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import PxebootError

@@ -18,7 +18,7 @@ from pathlib import Path
 import boottable
 import pytest
 
-from catalyst_pxeboot import cli
+from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.lab import boot, boottest, machine, network, watch
 from catalyst_pxeboot.lab import servers as services
 from catalyst_pxeboot.lab.boot import boot_tree, user_link

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot import cli
-from catalyst_pxeboot.manual import manual_files, roff
+from catalyst_pxeboot.cli import main as cli
+from catalyst_pxeboot.cli.manual import manual_files, roff
 from catalyst_pxeboot.spec.keys import tables
 
 ROOT = Path(__file__).parents[1]

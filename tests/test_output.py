@@ -17,8 +17,8 @@ import pytest
 from conftest import storedir_stage2
 
 import catalyst_pxeboot
-from catalyst_pxeboot import cli
-from catalyst_pxeboot.console import Color, Console
+from catalyst_pxeboot.cli import main as cli
+from catalyst_pxeboot.cli.console import Color, Console
 from catalyst_pxeboot.lab import boottest
 from catalyst_pxeboot.lab.paths import PATHS
 from catalyst_pxeboot.lab.result import Outcome, PathResult
@@ -26,7 +26,7 @@ from catalyst_pxeboot.spec import file as specfile
 from catalyst_pxeboot.util.errors import PxebootError
 
 ROOT = Path(__file__).parents[1]
-SCHEMA = json.loads(Path(catalyst_pxeboot.__file__).with_name("output.schema.json").read_text())
+SCHEMA = json.loads((Path(catalyst_pxeboot.__file__).parent / "cli/output.schema.json").read_text())
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +166,7 @@ def test_no_progress_where_nobody_looks(quiet: bool, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(("term", "colored"), [("xterm", True), ("dumb", False)])
 def test_on_a_terminal_there_is_colour_and_a_bar_that_goes(term: str, colored: bool) -> None:
     code = (
-        "from catalyst_pxeboot.console import Console\n"
+        "from catalyst_pxeboot.cli.console import Console\n"
         "console = Console('p', 'c')\n"
         "with console.progress('Copying', 1 << 30) as advance: advance(1 << 29)\n"
         "console.warning('w')\n"

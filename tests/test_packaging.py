@@ -12,7 +12,7 @@ import builders
 import pytest
 from conftest import INITRAMFS, STAMP, write_stage2
 
-from catalyst_pxeboot import cli
+from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.spec import file as specfile
 from catalyst_pxeboot.spec.keys import tables
 from catalyst_pxeboot.tree.verify import verify_tree

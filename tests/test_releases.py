@@ -19,8 +19,8 @@ from isoimages import plain_iso
 from releasetrees import KINDS, make_manifest, write_tree
 
 import catalyst_pxeboot
-from catalyst_pxeboot import cli
 from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.releases import write

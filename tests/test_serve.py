@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from servetrees import make_tree
 
-from catalyst_pxeboot import cli
+from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.model.arch import find_arch
 from catalyst_pxeboot.render.servers import nginx_config
 from catalyst_pxeboot.serve.advice import advice_lines, tree_notes

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from test_boot import make_tree
 
-from catalyst_pxeboot import cli
+from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.lab import session
 from catalyst_pxeboot.lab.machine import BIOS, UEFI_ARM64, Accel, Flash
 from catalyst_pxeboot.lab.paths import PATHS

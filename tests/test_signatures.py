@@ -21,8 +21,8 @@ from test_manifest import rewrite
 from test_signing_cms import CODE, issue, key_pem, pem
 from test_signing_openpgp import Keyring
 
-from catalyst_pxeboot import cli
 from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render.menu import render_grub_early

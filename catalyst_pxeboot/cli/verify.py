@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.cli.console import Console
 from catalyst_pxeboot.util.errors import SpecError
 
 

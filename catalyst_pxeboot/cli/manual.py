@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.cli import EXIT_CODES, PROGRAM, make_parser
+from catalyst_pxeboot.cli.main import EXIT_CODES, PROGRAM, make_parser
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.spec.keys import tables
@@ -43,7 +43,7 @@ class Command:
 
 def main() -> None:
     """Write the files into the checkout that this package lies in."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     for name, text in manual_files(root).items():
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text)

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.cli.console import Console
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

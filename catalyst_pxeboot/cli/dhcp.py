@@ -6,8 +6,8 @@ import argparse
 from ipaddress import IPv4Interface
 from pathlib import Path
 
-from catalyst_pxeboot.commands.serve import address_range
-from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.cli.console import Console
+from catalyst_pxeboot.cli.serve import address_range
 from catalyst_pxeboot.util.errors import PxebootError
 
 #: The formats, and the files of the tree's dhcp/ that have them.

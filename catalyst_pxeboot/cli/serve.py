@@ -8,7 +8,7 @@ from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.cli.console import Console
 from catalyst_pxeboot.util.errors import SpecError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from catalyst_pxeboot.commands.boot_test import mebibytes
-from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.cli.boot_test import mebibytes
+from catalyst_pxeboot.cli.console import Console
 
 _DISPLAYS = ("auto", "gtk", "sdl", "curses", "serial")
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalyst_pxeboot.console import Advance, Console
+from catalyst_pxeboot.cli.console import Advance, Console
 from catalyst_pxeboot.util.errors import PxebootError
 
 if TYPE_CHECKING:

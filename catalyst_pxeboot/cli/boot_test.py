@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from catalyst_pxeboot.console import Console
+from catalyst_pxeboot.cli.console import Console
 from catalyst_pxeboot.util.errors import PxebootError
 
 
