@@ -60,7 +60,7 @@ class Ran:
 
 _COMMAND = """
 import re, resource, sys
-from catalyst_pxeboot.cli import main
+from catalyst_pxeboot.cli.main import main
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 code = main(sys.argv[1:])
 # Not ru_maxrss, which still has what the process was before it became this one.

@@ -165,8 +165,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
 from conftest import release_settings
-from catalyst_pxeboot.pipeline import build
-from catalyst_pxeboot.spec import parse_settings
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.spec.parse import parse_settings
 left = {point}
 def trace(event, _args):
     global left

@@ -25,7 +25,7 @@ BY_CATALYST = """
 import sys
 from pathlib import Path
 from catalyst.targets.pxeboot import pxeboot
-from catalyst_pxeboot.specfile import read_conf, read_spec
+from catalyst_pxeboot.spec.file import read_conf, read_spec
 spec, conf = (Path(word) for word in sys.argv[1:])
 sys.exit(not pxeboot({**read_conf(conf), 'options': []}, dict(read_spec(spec))).run())
 """
