@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 
 # Build a small live image, its netboot tree, verify it and boot it once.
 run: setup
-	$(BIN)/python tests/demo.py
+	$(BIN)/python -m tests.tools.demo
 
 # Everything: lint, types, unit, golden, integration, and boots.
 test: setup lint
@@ -18,8 +18,8 @@ test: setup lint
 # each path's negative case, which must fail with a message that helps; then the boots that
 # `make test` leaves out.
 test-boot: setup
-	$(BIN)/python tests/boottable.py --logs .cache/boot-logs --junit .cache/boot-table.xml
-	$(BIN)/python tests/boottable.py --broken --timeout 150 --junit .cache/boot-broken.xml
+	$(BIN)/python -m tests.boot.table --logs .cache/boot-logs --junit .cache/boot-table.xml
+	$(BIN)/python -m tests.boot.table --broken --timeout 150 --junit .cache/boot-broken.xml
 	$(PYTEST) -m more
 
 # All but what needs QEMU.
@@ -30,24 +30,25 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # The manual pages, the completions and the README's table of keys.
 manual: setup
 	$(BIN)/python -m catalyst_pxeboot.cli.manual
 
 bench: setup
-	$(BIN)/python tests/bench/bench.py
-	$(BIN)/python tests/bench/menu.py
-	$(BIN)/python tests/bench/memory.py
+	$(BIN)/python -m tests.tools.bench.bench
+	$(BIN)/python -m tests.tools.bench.menu
+	$(BIN)/python -m tests.tools.bench.memory
 
 # 100,000 inputs to each parser, and the whole fault-injection suite.
 fuzz: setup
-	$(BIN)/python tests/fuzz.py --runs 100000
-	$(BIN)/python tests/faults.py
+	$(BIN)/python -m tests.robustness.fuzz --runs 100000
+	$(BIN)/python -m tests.robustness.faults
 
 .PHONY: setup
 setup: $(VENV)/.complete
-	@sh tests/system-packages.sh
+	@sh tests/tools/system-packages.sh
 
 $(VENV)/.complete: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

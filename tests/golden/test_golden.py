@@ -1,0 +1,216 @@
+"""Whole output, compared byte for byte: what every loader gets, and the tree's listing.
+
+After a change to a template, `UPDATE_GOLDEN=1 pytest tests/golden` writes the files
+anew; the difference is what a reviewer reads.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.model.loader import CONFIGS
+from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS
+from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.verify import verify_tree
+from catalyst_pxeboot.util.files import list_files
+from tests.support import builders
+from tests.support.paths import GOLDEN
+from tests.support.stage2 import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
+
+LISTING = "listing.txt"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tree: catalyst's subarch, what differs in the stage2 tree, what in the spec."""
+
+    subarch: str
+    stage2: Mapping[str, object] = field(default_factory=dict)
+    keys: Mapping[str, object] = field(default_factory=dict)
+
+
+NETWORK = builders.dracut_members(
+    modules=("base", "dmsquash-live", "livenet", "network-legacy", "nfs", "url-lib"),
+    drivers=("nfsv3",),
+    curl=True,
+) | {
+    "usr/bin/sha256sum": (builders.FILE | 0o755, b"\x7fELF"),
+    "usr/lib/dracut/hooks/cmdline": (builders.FOLDER | 0o755, b""),
+}
+MEMTEST = {"memtest64.bios": b"memtest\n" * 64, "memtest.efi64": b"memtest\n" * 64}
+CASES = {
+    "amd64-dracut": Case("amd64", {"extra": MEMTEST}),
+    "x86-dracut": Case(
+        "i486",
+        {
+            "grub_cfg": "x86-dracut.cfg",
+            "kernel": builders.bzimage(bits=32),
+            "extra": {"memtest32.bios": b"memtest\n" * 64},
+        },
+    ),
+    "arm64-dracut": Case(
+        "arm64", {"grub_cfg": "arm64-dracut.cfg", "kernel": builders.arm64_image()}
+    ),
+    # every loader and an Image.gz, as catalyst's distkernels are on arm64: unpacked for two of them
+    "arm64-all-loaders": Case(
+        "arm64",
+        {
+            "grub_cfg": "arm64-dracut.cfg",
+            "kernel": builders.compress(builders.arm64_image(), "gzip"),
+            "initramfs": (INITRAMFS / "dracut-059.lz4").read_bytes(),
+            "extra": {
+                "boot/dtbs/board.dtb": b"\xd0\x0d\xfe\xed",
+                "boot/dtbs/vendor/other.dtb": b"\xd0\x0d\xfe\xed",
+            },
+        },
+        {"pxeboot/loaders": ["ipxe", "grub", "uboot"], "pxeboot/timeout": "0"},
+    ),
+    # a zboot kernel: UEFI and iPXE take it as it is
+    "arm64-zboot": Case(
+        "arm64", {"grub_cfg": "arm64-dracut.cfg", "kernel": builders.zboot_image()}
+    ),
+    "riscv64-dracut": Case(
+        "rv64_lp64d",
+        {
+            "grub_cfg": "arm64-dracut.cfg",
+            "kernel": builders.compress(builders.riscv_image(), "gzip"),
+        },
+    ),
+    # catalyst writes no grub.cfg on arm: the kernels are those that lie there
+    "arm-no-menu": Case(
+        "armv7a_hardfp",
+        {"grub_cfg": None, "kernel": builders.arm_zimage(efi_stub=True)},
+        {"livecd/bootargs": "dokeymap"},
+    ),
+    # gzip, so that padding is needed; its menu has a submenu of consoles
+    "amd64-genkernel-consoles": Case(
+        "amd64",
+        {
+            "grub_cfg": "ppc-genkernel.cfg",
+            "initramfs": (INITRAMFS / "genkernel-4.3.17.gz").read_bytes(),
+        },
+    ),
+    # every key that changes what is shown; an lz4 initramfs
+    "amd64-all-keys": Case(
+        "amd64",
+        {
+            "initramfs": (INITRAMFS / "dracut-059.lz4").read_bytes(),
+            "extra": {
+                "boot/rescue": builders.bzimage(),
+                "boot/rescue.igz": (INITRAMFS / "dracut-103.zst").read_bytes(),
+            },
+        },
+        {
+            "boot/kernel": ["rescue", "gentoo"],
+            "boot/kernel/rescue/console": ["ttyS1,9600", "hvc0"],
+            "livecd/bootargs": ["nodhcp", "secureconsole"],
+            "pxeboot/bootargs": ["quiet", "a;b", "{c}"],
+            "pxeboot/title": ["Rescue", "of", "the", "lab"],
+            "pxeboot/timeout": "-1",
+            "pxeboot/serial": "ttyS1,9600",
+            "pxeboot/server": ["192.168.7.1/24", "interface=lan0", "http_prefix=gentoo"],
+        },
+    ),
+    # every way to the root, the servers named; the root over HTTP is checked
+    "amd64-all-roots": Case(
+        "amd64",
+        {"initramfs": builders.initramfs(NETWORK)},
+        {
+            "pxeboot/base_url": "http://192.168.7.1:8080/gentoo",
+            "pxeboot/nfs_root": "192.168.7.2:/srv/gentoo,vers=3",
+        },
+    ),
+    # the boot server is the NFS server too, so only the loaders that know it offer that; for
+    # U-Boot initramfs and root check are joined
+    "arm64-http-first": Case(
+        "arm64",
+        {
+            "grub_cfg": "arm64-dracut.cfg",
+            "kernel": builders.arm64_image(),
+            "initramfs": builders.initramfs(NETWORK),
+        },
+        {
+            "pxeboot/loaders": ["ipxe", "grub", "uboot"],
+            "pxeboot/root": ["http", "nfs", "embedded"],
+            "pxeboot/nfs_root": ":/srv/gentoo",
+            "pxeboot/base_url": "http://192.168.7.1/gentoo",
+        },
+    ),
+    "amd64-genkernel-nfs": Case(
+        "amd64",
+        {
+            "grub_cfg": "ppc-genkernel.cfg",
+            "initramfs": builders.initramfs(builders.genkernel_members(drivers=("nfsv3",))),
+        },
+        {"pxeboot/root": "nfs", "pxeboot/nfs_root": "192.168.7.2:/srv/gentoo"},
+    ),
+}  # fmt: skip
+
+
+def make(case: Case, store: Path) -> Path:
+    write_stage2(storedir_stage2(store, subarch=case.subarch), **case.stage2)  # type: ignore[arg-type]
+    settings = release_settings(store, subarch=case.subarch) | dict(case.keys)
+    settings["source_subpath"] = f"23.0-default/livecd-stage2-{case.subarch}-{STAMP}"
+    return build(parse_settings(settings), report=lambda _line: None).output
+
+
+def listing(tree: Path) -> str:
+    """Return a line for each name: mode, links, bytes, time, name."""
+    lines = []
+    for path in sorted(tree.rglob("*")):
+        info = path.lstat()
+        count = f"{info.st_size:9}" if path.is_file() else " " * 8 + "-"
+        linked = "linked" if path.is_file() and info.st_nlink > 1 else "      "
+        name = str(path.relative_to(tree))
+        lines.append(
+            f"{stat.filemode(info.st_mode)} {linked} {count} {int(info.st_mtime)} {name}\n"
+        )
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str, tmp_path: Path, no_loaders: None) -> None:
+    tree = make(CASES[name], tmp_path)
+    configs = {path for paths in CONFIGS.values() for path in paths} | set(DHCP_CONFIGS)
+    shown = {path for path in list_files(tree) if path in configs}
+    shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "README.txt", "index.html", "kexec.sh"}
+    shown |= {"boot/root.cpio-header"} & set(list_files(tree))
+    found = {path: (tree / path).read_bytes() for path in shown}
+    found[LISTING] = listing(tree).encode()
+    golden = GOLDEN / name
+    if "UPDATE_GOLDEN" in os.environ:
+        for path, content in found.items():
+            (golden / path).parent.mkdir(parents=True, exist_ok=True)
+            (golden / path).write_bytes(content)
+    for path in sorted(found):
+        assert found[path].decode() == (golden / path).read_text(), path
+    assert set(list_files(golden)) == found.keys()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_configurations_are_sound(name: str) -> None:
+    """Each parses in its loader's grammar and names only files of its tree."""
+    golden = GOLDEN / name
+    there = {line.split()[-1] for line in (golden / LISTING).read_text().splitlines()}
+    there |= {"menu.c32", "reboot.c32", "poweroff.c32"}  # of the build host
+    for loader, paths in CONFIGS.items():
+        for path in paths:
+            if not (golden / path).exists():
+                continue
+            config = check_config(loader, (golden / path).read_text())
+            assert config.problems == (), path
+            assert config.files, path
+            assert set(config.files) <= there, path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden_trees_verify(name: str, tmp_path: Path, no_loaders: None) -> None:
+    assert verify_tree(make(CASES[name], tmp_path)).faults == ()

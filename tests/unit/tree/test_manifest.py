@@ -1,0 +1,233 @@
+"""The manifest, its schema, the digest files, and what verify finds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import catalyst_pxeboot
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.verify import LOADER_OF, verify_tree
+from catalyst_pxeboot.util.errors import VerifyError
+from catalyst_pxeboot.util.files import list_files
+from tests.support.paths import GOLDEN
+from tests.support.stage2 import TIME, release_settings
+
+SCHEMA = json.loads(
+    (Path(catalyst_pxeboot.__file__).parent / "tree/manifest.schema.json").read_text()
+)
+
+
+@pytest.fixture
+def tree(storedir: Path) -> Path:
+    return build(parse_settings(release_settings(storedir)), report=lambda _line: None).output
+
+
+CASES = sorted(path.parent.name for path in GOLDEN.glob("*/manifest.json"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_schema_describes_every_golden_manifest(case: str) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(json.loads((GOLDEN / case / "manifest.json").read_text()), SCHEMA)
+
+
+def test_schema_knows_every_loader_and_role() -> None:
+    assert SCHEMA["$defs"]["loader"]["enum"] == list(Loader)
+    file = SCHEMA["properties"]["files"]["items"]["properties"]
+    assert file["role"]["enum"] == list(Role)
+
+
+def test_digest_files_cover_the_tree_and_coreutils_reads_them(tree: Path) -> None:
+    covered = {line.split("  ")[1] for line in (tree / "SHA256SUMS").read_text().splitlines()[1::2]}
+    assert covered == set(list_files(tree)) - {"SHA256SUMS", "DIGESTS"}
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"],
+        cwd=tree, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_digests_have_catalysts_form(tree: Path) -> None:
+    content = (tree / "image.squashfs").read_bytes()
+    text = (tree / "DIGESTS").read_text()
+    for name in ("blake2b", "sha512"):
+        digest = hashlib.new(name, content).hexdigest()
+        assert f"# {name.upper()} HASH\n{digest}  image.squashfs\n" in text
+    assert "SHA256" not in text
+
+
+def test_bsd_digests(storedir: Path) -> None:
+    settings = release_settings(storedir, digest_format="bsd", digests={"md5"})
+    tree = build(parse_settings(settings), report=lambda _line: None).output
+    digest = hashlib.md5((tree / "image.squashfs").read_bytes()).hexdigest()
+    assert f"# MD5 HASH\nMD5 (image.squashfs) = {digest}\n" in (tree / "DIGESTS").read_text()
+    assert verify_tree(tree).faults == ()
+
+
+def test_no_digests_no_digests_file(storedir: Path) -> None:
+    settings = release_settings(storedir)
+    del settings["digests"]
+    tree = build(parse_settings(settings), report=lambda _line: None).output
+    assert not (tree / "DIGESTS").exists()
+    assert (tree / "SHA256SUMS").exists()
+    assert verify_tree(tree).faults == ()
+
+
+def test_no_private_path_reaches_the_tree(storedir: Path, tree: Path) -> None:
+    for name in list_files(tree):
+        assert os.fsencode(storedir) not in (tree / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("epoch", ["1000000000", None])
+def test_time_of_every_file(
+    storedir: Path, monkeypatch: pytest.MonkeyPatch, epoch: str | None
+) -> None:
+    if epoch:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    settings = release_settings(storedir, pxeboot__link="copy")
+    tree = build(parse_settings(settings), report=lambda _line: None).output
+    # The live image's own files keep their time, as a link to them does.
+    own = {tree / "image.squashfs", tree / "boot/gentoo", tree / "boot/gentoo.igz"}
+    times = {int(path.stat().st_mtime) for path in {tree, *tree.rglob("*")} - own}
+    assert times == {int(epoch) if epoch else TIME}
+    assert {int(path.stat().st_mtime) for path in own} == {TIME}
+
+
+def test_same_input_same_tree(storedir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trees = []
+    for umask, zone in ((0o022, "UTC"), (0o077, "Pacific/Chatham")):
+        monkeypatch.setenv("TZ", zone)
+        old = os.umask(umask)
+        try:
+            tree = build(parse_settings(release_settings(storedir)), report=lambda _l: None).output
+        finally:
+            os.umask(old)
+        trees.append(
+            [(str(path), path.stat().st_mode, path.stat().st_mtime,
+              path.read_bytes() if path.is_file() else b"") for path in sorted(tree.rglob("*"))]
+        )  # fmt: skip
+    assert trees[0] == trees[1]
+
+
+def test_verify_finds_any_changed_byte(tree: Path) -> None:
+    choose = random.Random(69)
+    names = list_files(tree)
+    for _ in range(400):
+        path = tree / choose.choice(names)
+        content = path.read_bytes()
+        position = choose.randrange(len(content))
+        changed = bytearray(content)
+        changed[position] ^= 1 << choose.randrange(8)
+        path.unlink()  # the payload is linked to the source, which stays as it is
+        path.write_bytes(changed)
+        try:
+            assert verify_tree(tree).faults, (path, position)
+        except VerifyError:
+            assert path.name == "manifest.json"
+        path.write_bytes(content)
+    assert verify_tree(tree).faults == ()
+
+
+def faults(tree: Path) -> list[str]:
+    return [str(fault) for fault in verify_tree(tree).faults]
+
+
+def test_verify_finds_what_is_missing_extra_and_unreadable(tree: Path) -> None:
+    (tree / "boot/gentoo").unlink()
+    (tree / "boot/notes").touch()
+    (tree / "boot.ipxe").chmod(0o600)
+    (tree / "pxelinux.cfg").chmod(0o700)
+    (tree / "SHA256SUMS").unlink()
+    assert faults(tree) == [
+        "boot/notes: not in the manifest; remove it, or build the tree again",
+        "pxelinux.cfg: a server may not enter this folder; chmod 755",
+        "boot.ipxe: a server may not read it; chmod 644",
+        "boot/gentoo: missing; build the tree again",
+        "SHA256SUMS: cannot be read: No such file or directory; build the tree again",
+        "boot.ipxe: loads boot/gentoo, which is not in the tree; build the tree again",
+        "boot/grub/grub.cfg: loads boot/gentoo, which is not in the tree; build the tree again",
+        "pxelinux.cfg/default: loads boot/gentoo, which is not in the tree; build the tree again",
+    ]
+
+
+def rewrite(tree: Path, name: str, content: bytes) -> None:
+    """Change a file and make manifest and sums agree with it again."""
+    (tree / name).write_bytes(content)
+    manifest = json.loads((tree / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if file["path"] == name:
+            file["bytes"] = len(content)
+            file["digests"] = {
+                algorithm: hashlib.new(algorithm, content).hexdigest()
+                for algorithm in file["digests"]
+            }
+    (tree / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    for sums in manifest["sums"]:
+        (tree / sums).unlink(missing_ok=True)
+
+
+def test_verify_finds_any_changed_name(tree: Path) -> None:
+    """One letter of a file's name in a configuration; digests and manifest agree with it."""
+    choose = random.Random(70)
+    whole = {name: (tree / name).read_bytes() for name in list_files(tree)}
+    configs = {"boot.ipxe", "boot/grub/grub.cfg", "pxelinux.cfg/default"}
+    places = []
+    for name in sorted(configs):
+        text = whole[name].decode()
+        files = check_config(LOADER_OF[name], text).files
+        for file in files:
+            # Where it is loaded, not where a comment tells of it.
+            name_there = rf"(?<![\w/.-]){re.escape(file)}(?![\w/.-])"
+            for there in re.finditer(rf"(?m)^(?!\s*(?:#|echo\b)).*?{name_there}", text):
+                places.append((name, there.end() - len(file), len(file)))
+    assert len(places) > 20
+    for _ in range(100):
+        name, start, length = choose.choice(places)
+        content = bytearray(whole[name])
+        position = start + choose.randrange(length)
+        content[position] = choose.choice([c for c in b"abcxyz" if c != content[position]])
+        rewrite(tree, name, bytes(content))
+        found = [fault for fault in faults(tree) if fault.startswith(f"{name}: ")]
+        assert found, (name, content[start : start + length])
+        for path in (name, "manifest.json", "SHA256SUMS", "DIGESTS"):
+            (tree / path).write_bytes(whole[path])
+    assert verify_tree(tree).faults == ()
+
+
+def test_verify_reads_header_and_configurations_not_only_digests(tree: Path) -> None:
+    header = (tree / "boot/root.cpio-header").read_bytes()
+    size = (tree / "image.squashfs").stat().st_size
+    wrong = header.replace(b"%08X" % size, b"%08X" % (size - 1))
+    rewrite(tree, "boot/root.cpio-header", wrong)
+    script = (tree / "boot.ipxe").read_bytes().replace(b"goto boot_failed", b"goto boot_fialed", 1)
+    rewrite(tree, "boot.ipxe", script)
+    found = [fault for fault in faults(tree) if "SUMS" not in fault and "DIGESTS" not in fault]
+    assert found[0] == (
+        f"boot/root.cpio-header: it names image.squashfs.img of {size - 1} bytes, not"
+        f" image.squashfs.img of {size}; build the tree again"
+    )
+    assert "boot_fialed" in found[1]
+    assert found[1].startswith("boot.ipxe: ")
+
+
+OURS = '{"generator": {"name": "catalyst-pxeboot"}'
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", OURS + "}", OURS + ', "format": 1}'])
+def test_verify_without_a_manifest_of_ours(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(VerifyError, match="not a manifest of this program"):
+        verify_tree(tmp_path)

@@ -1,0 +1,208 @@
+"""All or nothing: staging, lock, exchange and clean-up."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.publish import Publication, clean_leftovers, own_names
+from catalyst_pxeboot.util.errors import PublishError
+from catalyst_pxeboot.util.files import list_files
+from tests.support.stage2 import STAMP, release_settings, storedir_stage2
+
+
+def own_tree(folder: Path, content: str) -> Path:
+    folder.mkdir()
+    (folder / "file").write_text(content)
+    (folder / "manifest.json").write_text(
+        json.dumps(
+            {"generator": {"name": "catalyst-pxeboot"}, "files": [{"path": "file"}], "sums": {}}
+        )
+    )
+    return folder
+
+
+def publish(target: Path, content: str) -> None:
+    publication = Publication(target, expected=own_names)
+    with publication as staging:
+        staging.rmdir()
+        own_tree(staging, content)
+        publication.commit()
+
+
+def test_new_then_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "a/b/tree"
+    publish(target, "old")
+    publish(target, "new")
+    assert (target / "file").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["tree"]
+
+
+def test_a_reader_of_the_old_tree_keeps_it_until_the_exchange(tmp_path: Path) -> None:
+    target = own_tree(tmp_path / "tree", "old")
+    publication = Publication(target, expected=own_names)
+    with publication as staging:
+        staging.rmdir()
+        own_tree(staging, "new")
+        assert (target / "file").read_text() == "old"
+        publication.commit()
+        assert (target / "file").read_text() == "new"
+
+
+def test_failure_leaves_the_old_tree_and_nothing_else(tmp_path: Path) -> None:
+    target = own_tree(tmp_path / "tree", "old")
+    with (
+        pytest.raises(RuntimeError, match="bug"),
+        Publication(target, expected=own_names) as staging,
+    ):
+        (staging / "half").write_text("half")
+        raise RuntimeError("bug")
+    assert (target / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_failure_removes_the_folders_it_made(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="bug"),
+        Publication(tmp_path / "a/b/tree", expected=own_names),
+    ):
+        raise RuntimeError("bug")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    publish(tmp_path / "tree", "new")
+    assert (tmp_path / "tree/file").read_text() == "new"
+
+
+def test_a_strangers_file_in_our_tree_is_not_lost(tmp_path: Path) -> None:
+    target = own_tree(tmp_path / "tree", "old")
+    (target / "notes.txt").write_text("mine")
+    with pytest.raises(PublishError) as raised:
+        publish(target, "new")
+    assert str(raised.value) == (
+        f"{target}: holds notes.txt, which is not in its manifest and would be lost;"
+        " move it out of the tree"
+    )
+    assert (target / "notes.txt").read_text() == "mine"
+    assert (target / "file").read_text() == "old"
+
+
+def test_a_file_put_there_during_the_build_is_not_lost(tmp_path: Path) -> None:
+    target = tmp_path / "tree"
+    publication = Publication(target, expected=own_names)
+    with pytest.raises(PublishError, match="is not a tree that"), publication as staging:
+        (staging / "file").write_text("new")
+        target.mkdir()
+        (target / "thesis").write_text("mine")
+        publication.commit()
+    assert list_files(tmp_path) == ["tree/thesis"]
+
+
+def test_two_builds_of_one_tree(tmp_path: Path) -> None:
+    target = tmp_path / "tree"
+    with (
+        Publication(target, expected=own_names),
+        pytest.raises(PublishError) as raised,
+        Publication(target, expected=own_names),
+    ):
+        pass
+    assert str(raised.value) == (
+        f"{target}: another process is building this tree;"
+        " wait for it to end, or give another version_stamp"
+    )
+    publish(target, "new")
+    assert (target / "file").read_text() == "new"
+
+
+def test_leftovers_of_a_killed_build_are_cleaned(tmp_path: Path) -> None:
+    target = own_tree(tmp_path / "tree", "old")
+    (tmp_path / ".tree.staging/boot").mkdir(parents=True)
+    (tmp_path / ".tree.staging/boot/half").write_text("half")
+    (tmp_path / ".tree.lock").touch()
+    publish(target, "new")
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_clean_leftovers_spares_a_running_build(tmp_path: Path) -> None:
+    target = own_tree(tmp_path / "tree", "old")
+    with Publication(target, expected=own_names) as staging:
+        clean_leftovers(target)
+        assert staging.is_dir()
+    (tmp_path / ".tree.staging").mkdir()
+    clean_leftovers(target)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_lock_file_that_was_removed_meanwhile_is_no_lock(tmp_path: Path) -> None:
+    """Two processes must not hold locks on two files of the same name."""
+    lock = os.open(tmp_path / ".tree.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (tmp_path / ".tree.lock").unlink()
+    publish(tmp_path / "tree", "new")
+    os.close(lock)
+    assert (tmp_path / "tree/file").read_text() == "new"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"generator": 1}', "\0", '{"generator": {}}'])
+def test_no_manifest_of_ours(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    assert own_names(tmp_path) is None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from tests.support.stage2 import release_settings
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.spec.parse import parse_settings
+left = {point}
+def trace(event, _args):
+    global left
+    if event in ("open", "os.link", "os.mkdir", "os.rename", "os.utime", "os.chmod", "os.remove",
+                 "os.rmdir", "fcntl.ioctl", "shutil.rmtree", "ctypes.dlsym", "os.truncate"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+spec = parse_settings(release_settings(Path({store!r}), pxeboot__timeout="7"))
+sys.addaudithook(trace)
+build(spec, report=lambda line: None)
+"""
+
+
+def test_killed_at_any_step_leaves_the_old_tree_or_the_new_one(storedir: Path) -> None:
+    """SIGKILL at writing calls spread over a build, from the first to beyond the last."""
+    settings = release_settings(storedir, pxeboot__loaders=["ipxe", "pxelinux"])
+    source = {path: path.read_bytes() for path in storedir_stage2(storedir).rglob("*.*g*")}
+    output = build(parse_settings(settings), report=lambda _line: None).output
+    old = {name: (output / name).read_bytes() for name in list_files(output)}
+    seen = set()
+    point = 1
+    while True:
+        script = KILLED.format(path=sys.path, point=point, store=str(storedir))
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+        there = {name: (output / name).read_bytes() for name in list_files(output)}
+        is_old = there == old
+        assert is_old or b'"timeout": 7,' in there["manifest.json"], point
+        seen.add(is_old)
+        assert {path: path.read_bytes() for path in source} == source
+        if done.returncode != -signal.SIGKILL:
+            assert done.returncode == 0, done.stderr.decode()
+            break
+        if not is_old:
+            build(parse_settings(settings), report=lambda _line: None)
+        point += 1 if point < 4 else max(1, point // 3)
+    assert seen == {True, False}
+    left = sorted(path.name for path in output.parent.iterdir())
+    assert left == [storedir_stage2(storedir).name, f"pxeboot-amd64-{STAMP}"]
