@@ -8,8 +8,7 @@ from typing import Any
 
 from catalyst_pxeboot.build.pipeline import Built
 from catalyst_pxeboot.model.files import Role
-from catalyst_pxeboot.model.settings import RootMode
-from catalyst_pxeboot.plan.roots import find_obstacle
+from catalyst_pxeboot.plan.roots import ROOTS
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.limits import limit_lines, limit_warnings
@@ -45,8 +44,8 @@ def source_lines(source: Source) -> Iterator[str]:
         )
         if initramfs.modules:
             yield f"  modules    {' '.join(initramfs.modules)}"
-        for mode in RootMode:
-            obstacle = find_obstacle(mode, kernel, squashfs)
+        for mode, root in ROOTS.items():
+            obstacle = root.find_obstacle(kernel, squashfs)
             yield f"  root       {mode}: {f'no; {obstacle}' if obstacle else 'yes'}"
         if trees := kernel.device_trees:
             yield f"  trees      {trees.folder}: {len(trees.files)} files"
@@ -99,8 +98,8 @@ def source_data(source: Source) -> dict[str, Any]:
                 },
                 "roots": [
                     str(mode)
-                    for mode in RootMode
-                    if find_obstacle(mode, kernel, source.squashfs) is None
+                    for mode, root in ROOTS.items()
+                    if root.find_obstacle(kernel, source.squashfs) is None
                 ],
             }
             for kernel in source.kernels

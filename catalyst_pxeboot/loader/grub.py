@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from catalyst_pxeboot.loader.common import Config, make_config, note_file, note_root
+from catalyst_pxeboot.loader.common import Config, expand_files, make_config, note_file, note_root
 
 # --- GRUB ---------------------------------------------------------------------------------------
 
@@ -38,6 +38,8 @@ def check_grub(text: str) -> Config:
     functions: set[str] = set()
     called: list[tuple[int, str]] = []
     default: tuple[int, str] | None = None
+    assigned: dict[str, set[str]] = {}
+    fetches: list[tuple[int, str]] = []
     blocks: list[tuple[str, int]] = []
     for words in _split_grub(text, problems):
         line = words[0].line
@@ -68,6 +70,8 @@ def check_grub(text: str) -> Config:
             if len(arguments) < 3 or arguments[1].text != "in":
                 problem("for: wants a name, the word in and values")
             blocks.append(("done", line))
+            values = " ".join(word.text for word in arguments[2:])
+            assigned.setdefault(arguments[0].text, set()).add(values)
             continue
         if name == "function":
             if len(arguments) != 2 or arguments[1].raw != "{":
@@ -92,17 +96,25 @@ def check_grub(text: str) -> Config:
             problem('"[" without "]"')
         if name == "set" and arguments and arguments[0].text.startswith("default="):
             default = (line, arguments[0].text.removeprefix("default="))
+        if name == "set" and arguments:
+            variable, _, value = arguments[0].text.partition("=")
+            assigned.setdefault(variable, set()).add(value)
+        note_root((word.text for word in arguments), files)
         if name not in _GRUB:
             called.append((line, name))
         if name in _GRUB_FETCHES:
-            note_root((word.text for word in arguments), files)
             fetched = arguments if name == "initrd" else arguments[:1]
             if not fetched:
                 problem(f"{name}: wants a file")
-            for word in fetched:
-                path = re.sub(r"^\$\{base\}", "", word.text)
-                if not path.startswith("("):
-                    note_file(path, files, problem)
+            fetches += [(line, word.text) for word in fetched]
+    for line, word in fetches:
+
+        def problem(what: str, line: int = line) -> None:
+            problems.append(f"line {line}: {what}")
+
+        for path in expand_files(word, assigned):
+            if not path.startswith("("):
+                note_file(path, files, problem)
     for line, name in called:
         if name not in functions:
             problems.append(f'line {line}: unknown command "{name}"')

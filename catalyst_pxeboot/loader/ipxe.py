@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from catalyst_pxeboot.loader.common import Config, make_config, note_file, note_root
+from catalyst_pxeboot.loader.common import Config, expand_files, make_config, note_file, note_root
 
 # --- iPXE ---------------------------------------------------------------------------------------
 
@@ -68,6 +68,7 @@ def check_ipxe(text: str) -> Config:
     jumps: list[tuple[int, str, str]] = []
     variable_jumps: list[tuple[int, str]] = []
     assigned: dict[str, set[str]] = {}
+    fetched: list[tuple[int, str]] = []
     lines = text.split("\n")
     if not re.match(r"#!ipxe\s*$", lines[0]):
         problems.append("line 1: not #!ipxe")
@@ -113,7 +114,7 @@ def check_ipxe(text: str) -> Config:
                 else:
                     assigned.setdefault(rest[0], set()).update(items)
                 default = values.get("--default")
-                if default is not None and default not in items:
+                if default is not None and "$" not in default and default not in items:
                     problem(f'choose: the default "{default}" is no item of the menu')
             elif name == "menu":
                 items = {}
@@ -128,19 +129,19 @@ def check_ipxe(text: str) -> Config:
                 if rest:
                     setting = rest[0].split(":")[0]
                     assigned.setdefault(setting, set()).add(" ".join(rest[1:]))
+                    note_root(rest[1:], files)
                 else:
                     problem("set: wants the name of a setting")
             elif name == "imgverify":
                 if len(rest) != 2:
                     problem("imgverify: wants an image and the file of its signature")
                 else:
-                    note_file(re.sub(r"^\$\{base\}", "", rest[1]), files, problem)
+                    fetched += [(number, rest[1])]
             elif name in _IPXE_FETCHES:
                 if not rest:
                     problem(f"{name}: wants a file")
                 else:
-                    note_root(rest[1:], files)
-                    note_file(re.sub(r"^\$\{base\}", "", rest[0]), files, problem)
+                    fetched += [(number, rest[0])]
             for word in words:
                 if word.count("${") > word.count("}"):
                     problem(f'"{word}" opens a setting and does not close it')
@@ -153,6 +154,15 @@ def check_ipxe(text: str) -> Config:
         for label in sorted(assigned.get(setting, ())):
             if label not in labels:
                 problems.append(f'line {number}: goto ${{{setting}}}: there is no label "{label}"')
+    for number, word in fetched:
+        # The signature of a file in a variable.
+        word, ending = (word[:-4], word[-4:]) if word.endswith("}.p7s") else (word, "")
+        for path in expand_files(word, assigned):
+
+            def problem(what: str, number: int = number) -> None:
+                problems.append(f"line {number}: {what}")
+
+            note_file(path + ending, files, problem)
     return make_config(files, problems)
 
 

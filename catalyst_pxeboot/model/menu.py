@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.model.loader import MENU_COLUMNS, Firmware, Loader
-from catalyst_pxeboot.model.settings import ROOT_TITLES, NfsRoot, RootMode, Serial
-from catalyst_pxeboot.util.text import mebibytes
+from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.settings import NfsRoot, RootMode, Serial
 
 #: Name of the squashfs inside the initramfs. It ends in `.img` because dracut's live: scheme
 #: asks for that, and lies at the root because genkernel looks nowhere else.
@@ -55,7 +54,7 @@ class LiveEntry:
     kernel: str
     initramfs: str
     padding: str | None
-    root_header: str
+    root_header: str | None
     squashfs: str
     arguments: tuple[str, ...]
     generator: Generator
@@ -76,7 +75,7 @@ class LiveEntry:
     def parts(self) -> tuple[str, ...]:
         """The files that make the whole initrd, joined byte by byte."""
         first = (self.initramfs, *((self.padding,) if self.padding else ()))
-        if self.root is RootMode.EMBEDDED:
+        if self.root_header:
             return (*first, self.root_header, self.squashfs)
         return (*first, *((self.root_check,) if self.root_check else ()))
 
@@ -88,14 +87,6 @@ class LiveEntry:
             # It makes the member's header itself; only under an old UEFI iPXE it takes ours.
             return tuple(part for part in self.parts if part != self.root_header)
         return self.parts
-
-    def title_for(self, loader: Loader) -> str:
-        """Return the title with what the entry needs in `loader`."""
-        needs = [ROOT_TITLES[self.root]] if self.root in ROOT_TITLES else []
-        if loader in self.limits:
-            needs.append(f"{mebibytes(self.limits[loader].least_memory)} MiB of memory")
-        title = ", ".join([self.title, *needs])
-        return title if len(title) <= MENU_COLUMNS else title.removesuffix(" of memory")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The live entries of the menu: each kernel by each way to the root. Pure."""
+"""The live entries of the menu: each kernel by each root mode. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from catalyst_pxeboot.model.menu import ROOT_MEMBER, Limits, LiveEntry
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan.memory import least_memory
 from catalyst_pxeboot.plan.roots import (
-    ROOT_ARGUMENTS,
     ROOT_CHECK,
     ROOT_CHECK_BYTES,
+    ROOTS,
+    Root,
     find_check_obstacle,
-    find_obstacle,
 )
 from catalyst_pxeboot.plan.transport import find_warnings, fits_bios
 from catalyst_pxeboot.source.image import Source, SourceKernel
@@ -40,54 +40,54 @@ class LivePlan:
     """The live entries, the default first, and why there are not more of them."""
 
     entries: tuple[LiveEntry, ...]
-    notes: tuple[str, ...]  # ways that an initramfs could be taught, and how
-    left_out: tuple[str, ...]  # what is asked for and cannot be had
+    notes: tuple[str, ...]  # root modes that an initramfs could have, and how
+    left_out: tuple[str, ...]  # what is asked for and not possible
 
 
 def plan_live(spec: Spec, source: Source) -> LivePlan:
-    """Plan each kernel's entries by each way to the root that the spec and its initramfs allow.
+    """Plan each kernel's entries by each root mode that the spec and its initramfs allow.
 
     Raises `SpecError` with each reason if a kernel cannot do what is asked for, or nothing.
     """
     taken: set[str] = set()
     notes: list[str] = []
     left_out: list[str] = []
-    ways = _choose_roots(spec, source, notes)
+    chosen = _choose_roots(spec, source, notes)
     entries: list[LiveEntry] = []
     for mode in spec.roots or tuple(RootMode):
+        root = ROOTS[mode]
         for kernel in source.kernels:
-            if mode not in ways[kernel.iso.name]:
+            if mode not in chosen[kernel.iso.name]:
                 continue
-            offered = _offered(mode, spec)
-            embedded = mode is RootMode.EMBEDDED
-            initrds = kernel.initramfs.bytes + (source.squashfs.bytes if embedded else 0)
+            offered = knowing = _loaders_for(root, spec)
+            initrds = kernel.initramfs.bytes + (source.squashfs.bytes if root.in_initrd else 0)
             if Loader.PXELINUX in offered and not fits_bios(kernel.kernel, initrds):
                 offered = tuple(loader for loader in offered if loader is not Loader.PXELINUX)
                 left_out.append(
                     f"{kernel.iso.name}, by pxelinux: it runs on a BIOS, where"
                     f" {size(initrds)} of initrds do not fit below 2 GiB"
                 )
-            knowing = _offered(mode, spec)
-            for loader in (loader for loader in spec.loaders if loader not in knowing):
-                left_out.append(
-                    f"{kernel.iso.name}, root over {mode.upper()}, by {loader}: it does not know"
-                    " the server; name it in pxeboot/"
-                    + ("base_url" if mode is RootMode.HTTP else "nfs_root")
-                )
+            left_out += [
+                f"{kernel.iso.name}, {root.title}, by {loader}: it cannot learn the server"
+                f" address; set pxeboot/{root.server_key}"
+                for loader in spec.loaders
+                if loader not in knowing
+            ]
             if not offered:
                 continue
-            check = _plan_check(mode, kernel, spec, notes)
+            check = _plan_check(root, kernel, spec, notes)
             _check_nfs(mode, kernel, spec)
-            for entry in _iso_entries(spec, kernel):
-                entries.append(
-                    _plan_entry(spec, kernel, entry, source, taken, mode, offered, check=check)
-                )
+            entries += [
+                _plan_entry(spec, kernel, entry, source, taken, root, offered, check=check)
+                for entry in _iso_entries(spec, kernel)
+            ]
     for loader in spec.loaders:
-        if not any(loader in _offered(entry.root, spec) for entry in entries):
+        if not any(loader in _loaders_for(ROOTS[entry.root], spec) for entry in entries):
             raise PxebootError(
-                f"pxeboot/root: {loader} knows no server, so it can offer none of the roots",
-                hint="name the server in pxeboot/base_url or pxeboot/nfs_root, add embedded, or"
-                f" leave {loader} out of pxeboot/loaders",
+                f"pxeboot/root: {loader} cannot learn the server address, so no root mode is"
+                " available",
+                hint="set pxeboot/base_url or pxeboot/nfs_root, add embedded, or leave"
+                f" {loader} out of pxeboot/loaders",
             )
     return LivePlan(tuple(entries), tuple(notes), tuple(left_out))
 
@@ -95,70 +95,67 @@ def plan_live(spec: Spec, source: Source) -> LivePlan:
 def _choose_roots(
     spec: Spec, source: Source, notes: list[str]
 ) -> Mapping[str, tuple[RootMode, ...]]:
-    """Return each kernel's ways to the root, by its name."""
+    """Return each kernel's root modes, by its name."""
     problems: list[PxebootError] = []
-    ways = {}
+    chosen = {}
     for kernel in source.kernels:
-        obstacles = {mode: find_obstacle(mode, kernel, source.squashfs) for mode in RootMode}
+        obstacles = {
+            mode: root.find_obstacle(kernel, source.squashfs) for mode, root in ROOTS.items()
+        }
         if spec.roots:
             problems += [
                 found.as_error(source.root) for mode in spec.roots if (found := obstacles[mode])
             ]
-            ways[kernel.iso.name] = spec.roots
+            chosen[kernel.iso.name] = spec.roots
             continue
         able = [mode for mode in RootMode if obstacles[mode] is None]
         if not able and (first := obstacles[RootMode.EMBEDDED]):
             problems.append(first.as_error(source.root))
         for mode in (RootMode.EMBEDDED, RootMode.HTTP):
             if able and (obstacle := obstacles[mode]):
-                notes.append(
-                    f"no root {'over HTTP' if mode is RootMode.HTTP else mode}: {obstacle}"
-                )
+                notes.append(f"no {ROOTS[mode].title or f'root {mode}'}: {obstacle}")
         if RootMode.NFS in able and spec.nfs is None:
             able.remove(RootMode.NFS)
             notes.append(f"no root over NFS: {kernel.iso.initramfs} can; set pxeboot/nfs_root")
-        ways[kernel.iso.name] = tuple(able)
+        chosen[kernel.iso.name] = tuple(able)
     if problems:
         raise problems[0] if len(problems) == 1 else SpecError(problems)
-    return ways
+    return chosen
 
 
-def _offered(mode: RootMode, spec: Spec) -> tuple[Loader, ...]:
-    known = {
-        RootMode.EMBEDDED: True,
-        RootMode.HTTP: spec.base_url is not None,
-        RootMode.NFS: spec.nfs is not None and spec.nfs.server is not None,
-    }[mode]
+def _loaders_for(root: Root, spec: Spec) -> tuple[Loader, ...]:
+    """Return the spec's loaders that can say where the root is."""
+    known = root.knows_server(spec)
     return tuple(loader for loader in spec.loaders if known or loader in KNOW_SERVER)
 
 
-def _plan_check(mode: RootMode, kernel: SourceKernel, spec: Spec, notes: list[str]) -> bool:
+def _plan_check(root: Root, kernel: SourceKernel, spec: Spec, notes: list[str]) -> bool:
     """Say whether the initramfs compares the root with its digest."""
-    # What lies on NFS can be swapped after any check, so it is checked only if asked for: then
-    # it is copied into memory first, and the memory that NFS spares is gone.
-    wanted = spec.verify_root
-    if mode is RootMode.EMBEDDED or wanted is False or (mode is RootMode.NFS and not wanted):
+    # A root on NFS can change after any check, so it is checked only if the spec asks for it: then
+    # it is copied into memory first.
+    wanted = root.check_by_default if spec.verify_root is None else spec.verify_root
+    if not root.needs_server or not wanted:
         return False
     obstacle = find_check_obstacle(kernel)
     if obstacle is None:
         return True
-    if wanted:
+    if spec.verify_root:
         raise PxebootError(
             f"pxeboot/verify_root: {kernel.initramfs.path} cannot check a digest:"
             f" {obstacle.reason}",
             hint=obstacle.hint,
         )
-    notes.append(f"the root over HTTP is not checked: {obstacle}")
+    notes.append(f"the {root.title} is not checked: {obstacle}")
     return False
 
 
 def _check_nfs(mode: RootMode, kernel: SourceKernel, spec: Spec) -> None:
-    # dracut's own syntax for options is unknown to the unit that it makes under systemd.
+    # With systemd, dracut makes a mount unit that does not know its syntax for options.
     systemd = {"systemd", "systemd-initrd"} & set(kernel.initramfs.modules)
     if mode is RootMode.NFS and systemd and spec.nfs and spec.nfs.options:
         raise PxebootError(
-            f"pxeboot/nfs_root: {kernel.initramfs.path} holds systemd, and such an initramfs of"
-            " dracut's takes no options for NFS",
+            f"pxeboot/nfs_root: {kernel.initramfs.path} is made by dracut with systemd and takes no"
+            " options for NFS",
             hint=f"leave {spec.nfs.options!r} out",
         )
 
@@ -177,7 +174,7 @@ def _plan_entry(
     entry: IsoEntry,
     source: Source,
     taken: set[str],
-    mode: RootMode,
+    root: Root,
     offered: tuple[Loader, ...],
     *,
     check: bool,
@@ -185,7 +182,7 @@ def _plan_entry(
     generator = kernel.initramfs.generator
     user = kernel.iso.arguments if spec.bootargs is None else without_root(spec.bootargs)
     arguments = (
-        *ROOT_ARGUMENTS[generator, mode],
+        *root.arguments[generator],
         *user,
         *spec.extra_bootargs,
         *_serial_arguments(spec),
@@ -193,24 +190,23 @@ def _plan_entry(
     )
     _check_arguments(arguments, spec, kernel)
     uboot = Loader.UBOOT in spec.loaders
-    embedded = mode is RootMode.EMBEDDED
-    plain = mode is not RootMode.EMBEDDED and not check
+    plain = not root.in_initrd and not check  # the initramfs is the only initrd
     planned = LiveEntry(
-        name=_label(kernel.iso.name, () if embedded else (mode,), entry.extra, taken),
+        name=_label(kernel.iso.name, () if root.in_initrd else (root.mode,), entry.extra, taken),
         title=entry.title,
         kernel=kernel.iso.path,
         initramfs=kernel.iso.initramfs,
         padding=None if plain else padding_path(kernel),
-        root_header=ROOT_HEADER,
+        root_header=ROOT_HEADER if root.in_initrd else None,
         squashfs=source.squashfs.path.name,
         arguments=arguments,
         generator=generator,
-        root=mode,
+        root=root.mode,
         root_check=ROOT_CHECK if check else None,
         offered=offered,
         unpacked=unpacked_path(spec, kernel),
         unpacked_for=unpacked_for(spec, kernel),
-        joined=joined_path(kernel, mode) if uboot and not plain else None,
+        joined=joined_path(kernel, root) if uboot and not plain else None,
         device_trees=kernel.device_trees.folder if kernel.device_trees and uboot else None,
     )
     limits = {loader: _find_limits(planned, loader, kernel, source, spec) for loader in offered}
@@ -220,10 +216,11 @@ def _plan_entry(
 def _find_limits(
     entry: LiveEntry, loader: Loader, kernel: SourceKernel, source: Source, spec: Spec
 ) -> Limits:
-    """Reckon what `entry` asks of a client that boots it by `loader`."""
+    """Estimate what `entry` needs of a client that boots it by `loader`."""
     sizes = part_sizes(kernel, source)
     loaded = sum(sizes[part] for part in entry.parts)
-    fetched = source.squashfs.bytes if entry.root is RootMode.HTTP else 0
+    root = ROOTS[entry.root]
+    fetched = source.squashfs.bytes if root.in_memory and not root.in_initrd else 0
     firmwares = _firmwares(loader, spec.arch)
     memory = {
         firmware: least_memory(
@@ -253,7 +250,7 @@ def _firmwares(loader: Loader, arch: Arch) -> tuple[Firmware, ...]:
 
 
 def _serial_arguments(spec: Spec) -> tuple[str, ...]:
-    # The last console= is /dev/console, where the initramfs and the login speak.
+    # The last console= is /dev/console, which the initramfs and the login use.
     if spec.serial is None:
         return ()
     return ("console=tty0", f"console={spec.serial.device},{spec.serial.speed}")
@@ -270,9 +267,9 @@ def _check_arguments(arguments: Sequence[str], spec: Spec, kernel: SourceKernel)
         )
 
 
-def _label(kernel: str, ways: Sequence[str], extra: Sequence[str], taken: set[str]) -> str:
+def _label(kernel: str, modes: Sequence[str], extra: Sequence[str], taken: set[str]) -> str:
     words = ("accessibility",) if tuple(extra) == ("dospeakup",) else tuple(extra)
-    joined = "-".join((kernel, *ways, *words))
+    joined = "-".join((kernel, *modes, *words))
     label = re.sub(r"[^A-Za-z0-9]+", "-", joined).strip("-").lower()
     number, unique = 2, label
     while unique in taken:
@@ -299,9 +296,9 @@ def unpacked_path(spec: Spec, kernel: SourceKernel) -> str | None:
     return f"{kernel.iso.path}.Image" if unpacked_for(spec, kernel) else None
 
 
-def joined_path(kernel: SourceKernel, mode: RootMode) -> str:
-    """Name U-Boot's only initrd for a kernel and a way to the root."""
-    return f"{kernel.iso.path}.initrd" if mode is RootMode.EMBEDDED else f"{kernel.iso.path}.check"
+def joined_path(kernel: SourceKernel, root: Root) -> str:
+    """Name U-Boot's only initrd for a kernel and a root mode."""
+    return f"{kernel.iso.path}.{'initrd' if root.in_initrd else 'check'}"
 
 
 def part_sizes(kernel: SourceKernel, source: Source) -> Mapping[str, int]:

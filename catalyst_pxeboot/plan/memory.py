@@ -13,6 +13,7 @@ from catalyst_pxeboot.formats.initramfs import Initramfs
 from catalyst_pxeboot.formats.kernel import Kernel, KernelImage
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.plan.roots import ROOTS
 
 _MIB: Final = 1 << 20
 
@@ -28,16 +29,6 @@ _SYSTEM: Final = 32 * _MIB
 
 #: What UEFI's tables and runtime services keep of that (OVMF).
 _EFI_SYSTEM: Final = 12 * _MIB
-
-
-#: What a root over the network costs beside its own size. NFS: modules, a DHCP client, buffers.
-#: HTTP: also curl and room to read the fetched file through its loop device: with 20 MiB less it is
-#: read so slowly that the live root takes minutes, with 60 less it is not fetched to its end.
-_NETWORK: Final = {
-    RootMode.EMBEDDED: 0,
-    RootMode.NFS: 24 * _MIB,
-    RootMode.HTTP: 40 * _MIB,
-}
 
 
 #: What OVMF and iPXE hold while the kernel's EFI stub runs, and memory below 21 MiB, which OVMF
@@ -61,14 +52,15 @@ def least_memory(
     two moments: the loader holds all that it fetched; the kernel unpacks it, or the initramfs
     fetches the root.
     """
-    embedded = squashfs if mode is RootMode.EMBEDDED else 0
+    root = ROOTS[mode]
+    embedded = squashfs if root.in_initrd else 0
     loaded = initramfs.bytes + embedded  # freed by the kernel when all of it is unpacked
     unpacked = initramfs.unpacked_bytes + embedded
-    running = initramfs.unpacked_bytes + (0 if mode is RootMode.NFS else squashfs)
+    running = initramfs.unpacked_bytes + (squashfs if root.in_memory else 0)
     system = _kernel_memory(kernel) + _SYSTEM
     if firmware is Firmware.EFI:
         system += _EFI_SYSTEM
-    system += _NETWORK[mode]
+    system += root.network_memory
     most = max(loaded + unpacked, running)
     most += most // 100 + system  # a hundredth: the last page of each file, radix trees, folders
     numerator, denominator = _PAGE_TABLE

@@ -1,4 +1,7 @@
-"""The ways to the live root: what each needs of an initramfs, and its kernel arguments. Pure.
+"""The root modes: one row for each way that the live root gets to the running system. Pure.
+
+A row holds all that differs from mode to mode: kernel arguments, what stands in the way, memory,
+title, whether a server must be known. Everything else asks the row.
 
 Source of the arguments: dracut.cmdline(7), dracut's modules dmsquash-live, livenet and nfs;
 genkernel(8) and its linuxrc.
@@ -13,38 +16,15 @@ from pathlib import Path
 from catalyst_pxeboot.formats.cpio import MAX_MEMBER
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.squashfs import Squashfs
-from catalyst_pxeboot.model.menu import ROOT_MEMBER
-from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.loader.common import RootVariables
+from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, Menu
+from catalyst_pxeboot.model.settings import NfsRoot, RootMode
 from catalyst_pxeboot.source.image import SourceKernel
+from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.util.errors import SourceError
 from catalyst_pxeboot.util.text import size
 
-#: What leads each generator's initramfs to the live root, but for where it lies in a network.
-ROOT_ARGUMENTS: Mapping[tuple[Generator, RootMode], tuple[str, ...]] = {
-    (Generator.DRACUT, RootMode.EMBEDDED): (
-        f"root=live:/{ROOT_MEMBER}",
-        "rd.live.overlay.overlayfs=1",
-        "cdroot",
-    ),
-    (Generator.DRACUT, RootMode.HTTP): ("rd.live.overlay.overlayfs=1", "cdroot", "rd.neednet=1"),
-    (Generator.DRACUT, RootMode.NFS): ("rd.live.overlay.overlayfs=1", "cdroot", "rd.neednet=1"),
-    # Without root=/dev/ram0 the kernel unpacks into a tmpfs that ends at half the memory.
-    (Generator.GENKERNEL, RootMode.EMBEDDED): (
-        "root=/dev/ram0",
-        "init=/linuxrc",
-        "looptype=squashfs",
-        f"loop=/{ROOT_MEMBER}",
-        "cdroot",
-    ),
-    (Generator.GENKERNEL, RootMode.NFS): (
-        "root=/dev/ram0",
-        "init=/linuxrc",
-        "real_root=/dev/nfs",
-        "looptype=squashfs",
-        "cdroot",
-    ),
-}
-
+_MIB = 1 << 20
 
 #: The path in the tree of the initrd that compares a root from the network with its digest, and
 #: its bytes: always the same, so that a plan knows them before the digest is known.
@@ -64,7 +44,7 @@ _NETWORK_MODULES = frozenset(
 class Obstacle:
     """Why a file of the live image stands in the way of a root, and what to do about it."""
 
-    file: str  # relative to the image's root, so that it can be told to anybody
+    file: str  # relative to the image's root
     reason: str
     hint: str
 
@@ -74,16 +54,6 @@ class Obstacle:
     def as_error(self, root: Path) -> SourceError:
         """Return the error that ends a build from the live image at `root`."""
         return SourceError(f"{root / self.file}: {self.reason}", hint=self.hint)
-
-
-def find_obstacle(mode: RootMode, kernel: SourceKernel, squashfs: Squashfs) -> Obstacle | None:
-    """Return why this kernel's initramfs cannot reach the root by `mode`, with the remedy."""
-    obstacles: dict[RootMode, Callable[[SourceKernel, Squashfs], Iterator[Obstacle]]] = {
-        RootMode.EMBEDDED: _embedded,
-        RootMode.HTTP: _http,
-        RootMode.NFS: _nfs,
-    }
-    return next(obstacles[mode](kernel, squashfs), None)
 
 
 def find_check_obstacle(kernel: SourceKernel) -> Obstacle | None:
@@ -187,3 +157,168 @@ def _lacks(kernel: SourceKernel, module: str, what_for: str) -> Obstacle:
 
 def _key(kernel: SourceKernel) -> str:
     return f"boot/kernel/{kernel.iso.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RootLocation:
+    """Where a live root on a server is, each value as the reader of the arguments writes it."""
+
+    squashfs: str  # its path in the tree
+    url: str  # the tree on its web server, with a slash at the end
+    nfs_server: str
+    nfs_path: str
+    nfs_options: str  # with commas between, or empty
+    address: str  # the client's own address, as dracut reads it; empty: not needed
+    genkernel_address: str
+    mac: str  # of the network card that booted; empty if not known
+
+
+def _dracut_http(at: RootLocation) -> tuple[str, ...]:
+    return (f"root=live:{at.url}{at.squashfs}", at.address)
+
+
+def _dracut_nfs(at: RootLocation) -> tuple[str, ...]:
+    # dracut takes options only in its own form, which is not a URL.
+    server = f"{at.nfs_options}:{at.nfs_server}:" if at.nfs_options else f"//{at.nfs_server}"
+    return (f"root=live:nfs:{server}{at.nfs_path}/{at.squashfs}", at.address)
+
+
+def _genkernel_nfs(at: RootLocation) -> tuple[str, ...]:
+    options = f",{at.nfs_options}" if at.nfs_options else ""
+    return (
+        f"loop=/{at.squashfs}",
+        f"nfsroot={at.nfs_server}:{at.nfs_path}{options}",
+        f"gk.net.iface={at.mac}" if at.mac else "",
+        at.genkernel_address,
+    )
+
+
+def _knows_base_url(spec: Spec) -> bool:
+    return spec.base_url is not None
+
+
+def _knows_nfs_server(spec: Spec) -> bool:
+    return spec.nfs is not None and spec.nfs.server is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One root mode.
+
+    `arguments` are the same for every loader; `location` makes the words that say where on a
+    server the root is. `network_memory` (bytes) is what the network costs beside the root itself.
+    """
+
+    mode: RootMode
+    title: str  # what a menu adds to an entry's title; empty for the usual way
+    arguments: Mapping[Generator, tuple[str, ...]]
+    obstacles: Callable[[SourceKernel, Squashfs], Iterator[Obstacle]]
+    location: Mapping[Generator, Callable[[RootLocation], tuple[str, ...]]]
+    server_key: str  # the spec key that names its server; empty: it needs none
+    knows_server: Callable[[Spec], bool]
+    in_initrd: bool = False  # the loader loads it
+    in_memory: bool = True  # the running system holds it
+    check_by_default: bool = False  # compared with its digest unless the spec says otherwise
+    network_memory: int = 0
+
+    @property
+    def needs_server(self) -> bool:
+        """Whether the root comes from a server."""
+        return bool(self.server_key)
+
+    def find_obstacle(self, kernel: SourceKernel, squashfs: Squashfs) -> Obstacle | None:
+        """Return why this kernel's initramfs cannot reach the root, with the remedy."""
+        return next(self.obstacles(kernel, squashfs), None)
+
+
+#: Every root mode, the default order of a menu first.
+ROOTS: Mapping[RootMode, Root] = {
+    root.mode: root
+    for root in (
+        Root(
+            RootMode.EMBEDDED,
+            title="",
+            arguments={
+                Generator.DRACUT: (
+                    f"root=live:/{ROOT_MEMBER}",
+                    "rd.live.overlay.overlayfs=1",
+                    "cdroot",
+                ),
+                # Without root=/dev/ram0 the kernel unpacks into a tmpfs that ends at half the
+                # memory.
+                Generator.GENKERNEL: (
+                    "root=/dev/ram0",
+                    "init=/linuxrc",
+                    "looptype=squashfs",
+                    f"loop=/{ROOT_MEMBER}",
+                    "cdroot",
+                ),
+            },
+            obstacles=_embedded,
+            location={},
+            server_key="",
+            knows_server=lambda _spec: True,
+            in_initrd=True,
+        ),
+        Root(
+            RootMode.HTTP,
+            title="root over HTTP",
+            arguments={Generator.DRACUT: ("rd.live.overlay.overlayfs=1", "cdroot", "rd.neednet=1")},
+            obstacles=_http,
+            location={Generator.DRACUT: _dracut_http},
+            server_key="base_url",
+            knows_server=_knows_base_url,
+            check_by_default=True,
+            # curl, and room to read the fetched file through its loop device: with 20 MiB less it
+            # is read so slowly that the live root takes minutes, with 60 less it is not fetched to
+            # its end.
+            network_memory=40 * _MIB,
+        ),
+        Root(
+            RootMode.NFS,
+            title="root over NFS",
+            arguments={
+                Generator.DRACUT: ("rd.live.overlay.overlayfs=1", "cdroot", "rd.neednet=1"),
+                Generator.GENKERNEL: (
+                    "root=/dev/ram0",
+                    "init=/linuxrc",
+                    "real_root=/dev/nfs",
+                    "looptype=squashfs",
+                    "cdroot",
+                ),
+            },
+            obstacles=_nfs,
+            location={Generator.DRACUT: _dracut_nfs, Generator.GENKERNEL: _genkernel_nfs},
+            server_key="nfs_root",
+            knows_server=_knows_nfs_server,
+            in_memory=False,
+            network_memory=24 * _MIB,  # modules, a DHCP client, buffers
+        ),
+    )
+}
+
+
+def root_location(entry: LiveEntry, menu: Menu, variables: RootVariables | None) -> tuple[str, ...]:
+    """Return the kernel arguments that say where on a server the root of `entry` is.
+
+    Empty where it needs none. `variables` are those of whoever passes the arguments on; None
+    stands for one that knows nothing beyond what the menu says.
+    """
+    make = ROOTS[entry.root].location.get(entry.generator)
+    if make is None:
+        return ()
+    known = variables or RootVariables()
+    nfs = menu.nfs or NfsRoot(None, "")
+    words = make(
+        RootLocation(
+            squashfs=entry.squashfs,
+            url=known.url or f"{menu.base_url}/",
+            nfs_server=nfs.server or known.nfs_server,
+            nfs_path=nfs.path,
+            nfs_options=nfs.options,
+            address=known.address,
+            genkernel_address=known.genkernel_address,
+            mac=known.mac,
+        )
+    )
+    return tuple(word for word in words if word)

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.kernel import KernelImage
+from catalyst_pxeboot.loader.common import RootVariables
 from catalyst_pxeboot.loader.quoting import quote_shell
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
-from catalyst_pxeboot.model.menu import LiveEntry
+from catalyst_pxeboot.model.menu import LiveEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot
+from catalyst_pxeboot.plan.roots import root_location
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.menu import NfsView
 from catalyst_pxeboot.render.templates import render_file
@@ -44,12 +46,18 @@ class EntryView:
     packed: bool  # it is to be unpacked with gzip
     kernel_bytes: int
     kernel_sha256: str
-    squashfs: str
     arguments: str
+    location: str  # the arguments that say where the root is, for double quotes; may be empty
     bytes: int  # of all initrds
     initrds: tuple[PartView, ...]  # in the order in which they make one file
     dracut: bool
     genkernel: bool
+
+
+#: The script's own variables; it adds an address if the caller gives none.
+_VARIABLES = RootVariables(
+    url="${tree_url}/", nfs_server="$nfs_server", address="", genkernel_address=""
+)
 
 
 def render_kexec(plan: Plan, files: Sequence[TreeFile]) -> MadeFile:
@@ -61,7 +69,7 @@ def render_kexec(plan: Plan, files: Sequence[TreeFile]) -> MadeFile:
         "title": quote_shell(menu.title),
         "machines": " | ".join(plan.spec.arch.uname),
         "base_url": quote_shell(menu.base_url or ""),
-        "entries": [_view(entry, by_path, images) for entry in menu.live],
+        "entries": [_view(entry, menu, by_path, images) for entry in menu.live],
         "nfs": _view_nfs(menu.nfs) if menu.nfs else None,
     }
     return render_file(KEXEC, values, plan.spec.templates, role=Role.SCRIPT)
@@ -77,7 +85,10 @@ def _least_memory(entry: LiveEntry) -> int:
 
 
 def _view(
-    entry: LiveEntry, files: Mapping[str, TreeFile], images: Mapping[str, KernelImage]
+    entry: LiveEntry,
+    menu: Menu,
+    files: Mapping[str, TreeFile],
+    images: Mapping[str, KernelImage],
 ) -> EntryView:
     # kexec on arm64 and riscv64 takes the plain Image, as U-Boot does.
     kernel = files[entry.unpacked or entry.kernel]
@@ -91,8 +102,8 @@ def _view(
         packed=entry.unpacked is None and images[entry.kernel] is KernelImage.GZIP,
         kernel_bytes=kernel.bytes,
         kernel_sha256=kernel.digests[ALWAYS],
-        squashfs=quote_shell(entry.squashfs),
         arguments=quote_shell(" ".join(entry.arguments)),
+        location=" ".join(root_location(entry, menu, _VARIABLES)),
         bytes=sum(part.bytes for part in parts),
         initrds=parts,
         dracut=entry.generator is Generator.DRACUT,

@@ -12,16 +12,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.loader import quoting
+from catalyst_pxeboot.loader.common import RootVariables
 from catalyst_pxeboot.loader.pxelinux import PXELINUX_LINE
 from catalyst_pxeboot.model.files import MadeFile
-from catalyst_pxeboot.model.loader import CONFIGS, GRUB_EARLY, Firmware, Loader
+from catalyst_pxeboot.model.loader import CONFIGS, GRUB_EARLY, MENU_COLUMNS, Firmware, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
-from catalyst_pxeboot.model.settings import RootMode, Serial, Server
+from catalyst_pxeboot.model.settings import Serial, Server
+from catalyst_pxeboot.plan.roots import ROOTS, root_location
 from catalyst_pxeboot.render.templates import render_file, render_text
 from catalyst_pxeboot.util.errors import TemplateError
 from catalyst_pxeboot.util.text import mebibytes
+
+# TEMPORARY until loader/ has them
+VARIABLES = {
+    Loader.IPXE: RootVariables(
+        url="${root_url}",
+        nfs_server="${nfs_server}",
+        address="${address}",
+        genkernel_address="${gk_address}",
+        mac="${netX/mac}",
+    ),
+    Loader.GRUB: RootVariables(
+        url="${root_url}", nfs_server="${nfs_server}", mac="$net_default_mac"
+    ),
+}
+
+
+def _quote_variables(loader: Loader, word: str) -> str:
+    return f'"{word}"' if loader is Loader.GRUB and "$" in word else word
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +48,30 @@ class LiveView:
     """A live entry as a template sees it: checked and quoted."""
 
     name: str
-    title: str
+    title: str  # without the memory that the entry needs
     kernel: str
     initramfs: str
     padding: str  # empty where there is none
-    root: str  # where the live root comes from: embedded, http or nfs
-    root_header: str
+    root: str  # the root mode: embedded, http or nfs
+    root_header: str  # empty unless the loader loads the live root
     root_check: str  # an initrd that compares the root with its digest; empty if it is not
     squashfs: str
     initrds: tuple[str, ...]  # all that the loader loads behind the kernel, in order
-    arguments: str
-    memory: int  # MiB, the least on any firmware of the loader; 0 where it is not known
-    memory_bios: int  # the same on a BIOS and under UEFI; 0 where the loader is not started by it
+    arguments: str  # the kernel command line, but for what the template adds
+    memory: str  # the name of its `MemoryView`; empty where the memory is not known
+    memory_unit: str  # what a title says after the figure
+    memory_bios: int  # MiB; 0 where the loader is not started by a BIOS
     memory_efi: int
-    dracut: bool
-    genkernel: bool
-    joined: str  # U-Boot's only initrd; empty for other loaders
     device_trees: str  # a folder; empty where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryView:
+    """The least memory of some entries, in MiB by firmware; 0 where that does not start them."""
+
+    name: str
+    bios: int
+    efi: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +104,7 @@ class MenuView:
     default: str
     serial: Serial | None
     live: tuple[LiveView, ...]
+    memories: tuple[MemoryView, ...]  # each figure once
     memtests: tuple[MemtestView, ...]
     root_member: str
     base_url: str  # the tree on its web server, without a slash at the end; empty if not known
@@ -132,13 +159,17 @@ def render_grub_early(
 def view_menu(loader: Loader, menu: Menu) -> MenuView:
     """Check and quote all of `menu` for `loader`."""
     _check_menu(menu)
-    live = tuple(_view_live(loader, entry, menu) for entry in menu.live_for(loader))
+    live: list[LiveView] = []
+    memories: dict[tuple[int, int], MemoryView] = {}
+    for entry in menu.live_for(loader):
+        live.append(_view_live(loader, entry, menu, memories))
     return MenuView(
         title=quoting.quote_title(loader, menu.title),
         timeout=menu.timeout,
         default=live[0].name,
         serial=menu.serial,
-        live=live,
+        live=tuple(live),
+        memories=tuple(memories.values()),
         memtests=tuple(_view_memtest(loader, entry) for entry in menu.memtests),
         root_member=quoting.quote_path(loader, ROOT_MEMBER),
         base_url=menu.base_url or "",
@@ -156,30 +187,50 @@ def _check_menu(menu: Menu) -> None:
             )
 
 
-def _view_live(loader: Loader, entry: LiveEntry, menu: Menu) -> LiveView:
+def _view_live(
+    loader: Loader,
+    entry: LiveEntry,
+    menu: Menu,
+    memories: dict[tuple[int, int], MemoryView],
+) -> LiveView:
     path = partial(quoting.quote_path, loader)
+    bios, efi = (_memory(entry, loader, firmware) for firmware in Firmware)
+    memory = None
+    if bios or efi:
+        name = f"memory_{entry.name.replace('-', '_')}"  # GRUB's variables have no hyphen
+        memory = memories.setdefault((bios, efi), MemoryView(name, bios, efi))
+    title = ", ".join(filter(None, [entry.title, ROOTS[entry.root].title]))
     view = LiveView(
         name=quoting.quote_label(loader, entry.name),
-        title=quoting.quote_title(loader, entry.title_for(loader)),
+        title=quoting.quote_title(loader, title),
         kernel=path(entry.kernel_for(loader)),
         initramfs=path(entry.initramfs),
         padding=path(entry.padding) if entry.padding else "",
         root=str(entry.root),
-        root_header=path(entry.root_header),
+        root_header=path(entry.root_header) if entry.root_header else "",
         root_check=path(entry.root_check) if entry.root_check else "",
         squashfs=path(entry.squashfs),
         initrds=tuple(map(path, entry.initrds_for(loader))),
-        arguments=quoting.quote_arguments(loader, entry.arguments),
-        memory=mebibytes(entry.limits[loader].least_memory) if loader in entry.limits else 0,
-        memory_bios=_memory(entry, loader, Firmware.BIOS),
-        memory_efi=_memory(entry, loader, Firmware.EFI),
-        dracut=entry.generator is Generator.DRACUT,
-        genkernel=entry.generator is Generator.GENKERNEL,
-        joined=path(entry.joined) if entry.joined and loader is Loader.UBOOT else "",
+        arguments=" ".join(
+            filter(
+                None,
+                [
+                    quoting.quote_arguments(loader, entry.arguments),
+                    *(
+                        _quote_variables(loader, word)
+                        for word in root_location(entry, menu, VARIABLES.get(loader))
+                    ),
+                ],
+            )
+        ),
+        memory=memory.name if memory else "",
+        memory_unit=_memory_unit(title, max(bios, efi)),
+        memory_bios=bios,
+        memory_efi=efi,
         device_trees=path(entry.device_trees) if entry.device_trees else "",
     )
     if loader is Loader.PXELINUX:
-        _check_pxelinux_line(view, menu)
+        _check_pxelinux_line(view)
     return view
 
 
@@ -188,14 +239,15 @@ def _memory(entry: LiveEntry, loader: Loader, firmware: Firmware) -> int:
     return mebibytes(limits.memory.get(firmware, 0)) if limits else 0
 
 
-def _check_pxelinux_line(view: LiveView, menu: Menu) -> None:
-    where = {
-        RootMode.HTTP: f" ip=dhcp root=live:{menu.base_url}/{view.squashfs}",
-        RootMode.NFS: f" ip=dhcp root=live:nfs://{menu.nfs}",
-    }
+def _memory_unit(title: str, figure: int) -> str:
+    unit = "MiB of memory"
+    return unit if len(f"{title}, {figure} {unit}") <= MENU_COLUMNS else "MiB"
+
+
+def _check_pxelinux_line(view: LiveView) -> None:
     line = (
-        f".linux {view.kernel} {view.arguments}{where.get(RootMode(view.root), '')}"
-        f" initrd={','.join(view.initrds)} BOOTIF=01-00-00-00-00-00-00"
+        f".linux {view.kernel} {view.arguments} initrd={','.join(view.initrds)}"
+        " BOOTIF=01-00-00-00-00-00-00"
     )
     if len(line) >= PXELINUX_LINE:
         raise TemplateError(

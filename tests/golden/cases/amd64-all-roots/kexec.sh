@@ -69,7 +69,6 @@ image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
-        squashfs=image.squashfs
         arguments='rd.live.overlay.overlayfs=1 cdroot rd.neednet=1 dokeymap nodhcp'
         initrd_bytes=18432
         # In this order they make one initrd.
@@ -85,7 +84,6 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
-        squashfs=image.squashfs
         arguments='rd.live.overlay.overlayfs=1 cdroot rd.neednet=1 dokeymap nodhcp dospeakup'
         initrd_bytes=18432
         # In this order they make one initrd.
@@ -101,7 +99,6 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
-        squashfs=image.squashfs
         arguments='rd.live.overlay.overlayfs=1 cdroot rd.neednet=1 dokeymap nodhcp'
         initrd_bytes=2048
         # In this order they make one initrd.
@@ -116,7 +113,6 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
-        squashfs=image.squashfs
         arguments='rd.live.overlay.overlayfs=1 cdroot rd.neednet=1 dokeymap nodhcp dospeakup'
         initrd_bytes=2048
         # In this order they make one initrd.
@@ -129,29 +125,17 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
 
 # Where the live root is, if it is not in the initrd; the tree's address is known here.
 set_location() {
+    tree_url=${url:-$base_url}
+    if [ -z "$nfs_server" ]; then
+        nfs_server=${url#*://}
+        nfs_server=${nfs_server%%/*}
+        nfs_server=${nfs_server%:*}
+    fi
     case $entry in
-    gentoo-http)
-        location="root=live:${url:-$base_url}/$squashfs"
-        ;;
-    gentoo-http-accessibility)
-        location="root=live:${url:-$base_url}/$squashfs"
-        ;;
-    gentoo-nfs)
-        if [ -z "$nfs_server" ]; then
-            nfs_server=${url#*://}
-            nfs_server=${nfs_server%%/*}
-            nfs_server=${nfs_server%:*}
-        fi
-        location=root=live:nfs:vers=3:$nfs_server:/srv/gentoo/$squashfs
-        ;;
-    gentoo-nfs-accessibility)
-        if [ -z "$nfs_server" ]; then
-            nfs_server=${url#*://}
-            nfs_server=${nfs_server%%/*}
-            nfs_server=${nfs_server%:*}
-        fi
-        location=root=live:nfs:vers=3:$nfs_server:/srv/gentoo/$squashfs
-        ;;
+    gentoo-http) location="root=live:${tree_url}/image.squashfs" ;;
+    gentoo-http-accessibility) location="root=live:${tree_url}/image.squashfs" ;;
+    gentoo-nfs) location="root=live:nfs:vers=3:192.168.7.2:/srv/gentoo/image.squashfs" ;;
+    gentoo-nfs-accessibility) location="root=live:nfs:vers=3:192.168.7.2:/srv/gentoo/image.squashfs" ;;
     esac
     # An address that the caller gives takes the place of DHCP's.
     if [ -n "$location" ]; then

@@ -37,7 +37,6 @@ set_entry() {
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
-        squashfs=image.squashfs
         arguments='root=/dev/ram0 init=/linuxrc real_root=/dev/nfs looptype=squashfs cdroot dokeymap'
         initrd_bytes=2048
         # In this order they make one initrd.
@@ -52,7 +51,6 @@ set_entry() {
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
-        squashfs=image.squashfs
         arguments='root=/dev/ram0 init=/linuxrc real_root=/dev/nfs looptype=squashfs cdroot dokeymap dospeakup'
         initrd_bytes=2048
         # In this order they make one initrd.
@@ -67,7 +65,6 @@ set_entry() {
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
-        squashfs=image.squashfs
         arguments='root=/dev/ram0 init=/linuxrc real_root=/dev/nfs looptype=squashfs cdroot dokeymap console=ttyS0,9600'
         initrd_bytes=2048
         # In this order they make one initrd.
@@ -82,7 +79,6 @@ set_entry() {
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
-        squashfs=image.squashfs
         arguments='root=/dev/ram0 init=/linuxrc real_root=/dev/nfs looptype=squashfs cdroot dokeymap console=hvc0'
         initrd_bytes=2048
         # In this order they make one initrd.
@@ -95,39 +91,17 @@ set_entry() {
 
 # Where the live root is, if it is not in the initrd; the tree's address is known here.
 set_location() {
+    tree_url=${url:-$base_url}
+    if [ -z "$nfs_server" ]; then
+        nfs_server=${url#*://}
+        nfs_server=${nfs_server%%/*}
+        nfs_server=${nfs_server%:*}
+    fi
     case $entry in
-    gentoo-nfs)
-        if [ -z "$nfs_server" ]; then
-            nfs_server=${url#*://}
-            nfs_server=${nfs_server%%/*}
-            nfs_server=${nfs_server%:*}
-        fi
-        location="loop=/$squashfs nfsroot=$nfs_server:"/srv/gentoo
-        ;;
-    gentoo-nfs-accessibility)
-        if [ -z "$nfs_server" ]; then
-            nfs_server=${url#*://}
-            nfs_server=${nfs_server%%/*}
-            nfs_server=${nfs_server%:*}
-        fi
-        location="loop=/$squashfs nfsroot=$nfs_server:"/srv/gentoo
-        ;;
-    gentoo-nfs-console-ttys0-9600)
-        if [ -z "$nfs_server" ]; then
-            nfs_server=${url#*://}
-            nfs_server=${nfs_server%%/*}
-            nfs_server=${nfs_server%:*}
-        fi
-        location="loop=/$squashfs nfsroot=$nfs_server:"/srv/gentoo
-        ;;
-    gentoo-nfs-console-hvc0)
-        if [ -z "$nfs_server" ]; then
-            nfs_server=${url#*://}
-            nfs_server=${nfs_server%%/*}
-            nfs_server=${nfs_server%:*}
-        fi
-        location="loop=/$squashfs nfsroot=$nfs_server:"/srv/gentoo
-        ;;
+    gentoo-nfs) location="loop=/image.squashfs nfsroot=192.168.7.2:/srv/gentoo" ;;
+    gentoo-nfs-accessibility) location="loop=/image.squashfs nfsroot=192.168.7.2:/srv/gentoo" ;;
+    gentoo-nfs-console-ttys0-9600) location="loop=/image.squashfs nfsroot=192.168.7.2:/srv/gentoo" ;;
+    gentoo-nfs-console-hvc0) location="loop=/image.squashfs nfsroot=192.168.7.2:/srv/gentoo" ;;
     esac
     # An address that the caller gives takes the place of DHCP's.
     if [ -n "$location" ]; then

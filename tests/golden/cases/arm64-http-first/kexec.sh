@@ -37,7 +37,6 @@ set_entry() {
         kernel_packed=
         kernel_bytes=8192
         kernel_sha256=baf96b997756598e1d18c5035fe7e224597ca33ce4e58611cf634e839e5e188f
-        squashfs=image.squashfs
         arguments='rd.live.overlay.overlayfs=1 cdroot rd.neednet=1 dokeymap'
         initrd_bytes=18432
         # In this order they make one initrd.
@@ -53,7 +52,6 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
         kernel_packed=
         kernel_bytes=8192
         kernel_sha256=baf96b997756598e1d18c5035fe7e224597ca33ce4e58611cf634e839e5e188f
-        squashfs=image.squashfs
         arguments='rd.live.overlay.overlayfs=1 cdroot rd.neednet=1 dokeymap dospeakup'
         initrd_bytes=18432
         # In this order they make one initrd.
@@ -69,7 +67,6 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
         kernel_packed=
         kernel_bytes=8192
         kernel_sha256=baf96b997756598e1d18c5035fe7e224597ca33ce4e58611cf634e839e5e188f
-        squashfs=image.squashfs
         arguments='rd.live.overlay.overlayfs=1 cdroot rd.neednet=1 dokeymap'
         initrd_bytes=2048
         # In this order they make one initrd.
@@ -84,7 +81,6 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
         kernel_packed=
         kernel_bytes=8192
         kernel_sha256=baf96b997756598e1d18c5035fe7e224597ca33ce4e58611cf634e839e5e188f
-        squashfs=image.squashfs
         arguments='rd.live.overlay.overlayfs=1 cdroot rd.neednet=1 dokeymap dospeakup'
         initrd_bytes=2048
         # In this order they make one initrd.
@@ -129,29 +125,17 @@ image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2
 
 # Where the live root is, if it is not in the initrd; the tree's address is known here.
 set_location() {
+    tree_url=${url:-$base_url}
+    if [ -z "$nfs_server" ]; then
+        nfs_server=${url#*://}
+        nfs_server=${nfs_server%%/*}
+        nfs_server=${nfs_server%:*}
+    fi
     case $entry in
-    gentoo-http)
-        location="root=live:${url:-$base_url}/$squashfs"
-        ;;
-    gentoo-http-accessibility)
-        location="root=live:${url:-$base_url}/$squashfs"
-        ;;
-    gentoo-nfs)
-        if [ -z "$nfs_server" ]; then
-            nfs_server=${url#*://}
-            nfs_server=${nfs_server%%/*}
-            nfs_server=${nfs_server%:*}
-        fi
-        location=root=live:nfs://$nfs_server/srv/gentoo/$squashfs
-        ;;
-    gentoo-nfs-accessibility)
-        if [ -z "$nfs_server" ]; then
-            nfs_server=${url#*://}
-            nfs_server=${nfs_server%%/*}
-            nfs_server=${nfs_server%:*}
-        fi
-        location=root=live:nfs://$nfs_server/srv/gentoo/$squashfs
-        ;;
+    gentoo-http) location="root=live:${tree_url}/image.squashfs" ;;
+    gentoo-http-accessibility) location="root=live:${tree_url}/image.squashfs" ;;
+    gentoo-nfs) location="root=live:nfs://$nfs_server/srv/gentoo/image.squashfs" ;;
+    gentoo-nfs-accessibility) location="root=live:nfs://$nfs_server/srv/gentoo/image.squashfs" ;;
     esac
     # An address that the caller gives takes the place of DHCP's.
     if [ -n "$location" ]; then
