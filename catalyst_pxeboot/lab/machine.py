@@ -433,13 +433,17 @@ def choose_accel(asked: Accel, qemu: Path, machine: Machine = BIOS) -> Accel:
 
 @functools.cache
 def kvm_runs(qemu: Path) -> bool:
-    """Tell whether KVM really runs a guest: /dev/kvm may open and the guest never start.
+    """Return whether KVM runs a guest at speed.
 
-    The guest is a firmware of five bytes at the reset vector that ends QEMU with exit code 33.
+    Where KVM is itself emulated, /dev/kvm opens, but the guest never starts, or the host steps
+    through it one instruction at a time. The guest is a firmware of 15 bytes at the reset vector
+    that counts down from 2^26 (a tenth of a second on any processor) and ends QEMU with exit code
+    33.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    start = b"\xb0\x10\xe6\xf4\xf4"  # mov al,0x10; out 0xf4,al; hlt
+    # mov ecx,0x4000000; dec ecx; jnz -4; mov al,0x10; out 0xf4,al; hlt
+    start = b"\x66\xb9\x00\x00\x00\x04\x66\x49\x75\xfc\xb0\x10\xe6\xf4\xf4"
     with tempfile.TemporaryDirectory(prefix="pxeboot-lab-") as scratch:
         bios = Path(scratch, "probe.bin")
         bios.write_bytes(bytes(0xFFF0) + start.ljust(16, b"\xf4"))

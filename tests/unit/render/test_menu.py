@@ -20,6 +20,7 @@ from catalyst_pxeboot.model.menu import Limits, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot, RootMode, Serial, Server
 from catalyst_pxeboot.render.menu import render_configs, render_grub_early
 from catalyst_pxeboot.util.errors import TemplateError
+from catalyst_pxeboot.util.resources import templates_folder
 
 LIVE = LiveEntry(
     name="gentoo",
@@ -33,6 +34,7 @@ LIVE = LiveEntry(
     generator=Generator.DRACUT,
     joined="boot/gentoo.initrd",
 )
+HTTP = replace(LIVE, root=RootMode.HTTP, root_header=None)
 MENU = Menu(title="Gentoo amd64", timeout=10, live=(LIVE,), memtests=(), serial=None)
 URL = "http://10.1.2.3/live"
 NFS = NfsRoot("10.1.2.4", "/srv/live", "vers=3")
@@ -90,7 +92,8 @@ def test_every_mix_of_options_is_a_sound_configuration(
     live = replace(LIVE, padding=padding, arguments=arguments, generator=generator)
     check = "boot/root-check.cpio"
     others = [
-        replace(live, name=f"gentoo-{root}", root=root, root_check=check) for root in RootMode
+        replace(live, name=f"gentoo-{root}", root=root, root_header=None, root_check=check)
+        for root in (RootMode.HTTP, RootMode.NFS)
     ]
     menu = Menu("T", timeout, (live, *others), memtests, serial, base_url=URL, nfs=NFS)
     file = render_configs(menu, loaders=[loader], templates=None)[0]
@@ -114,40 +117,59 @@ def test_ipxe_entry() -> None:
     entry = text[text.index(":gentoo\n") : text.index("# On UEFI the firmware")]
     assert entry == (
         ":gentoo\n"
-        "set selected gentoo\n"
-        "echo Loading: Boot LiveCD (kernel: gentoo)\n"
+        "set kernel boot/gentoo\n"
+        "set initrd boot/gentoo.igz\n"
+        "set args dokeymap root=live:/image.squashfs.img cdroot\n"
+        "goto boot_embedded\n"
+        "\n"
+    )
+    block = text[text.index("imgfree\nkernel --name kernel") : text.index("# The command that")]
+    assert block == (
         "imgfree\n"
-        "isset ${old_efi} && set joined"
-        " initrd=initramfs initrd=root-header initrd=live-root ||\n"
-        "kernel --name kernel ${base}boot/gentoo dokeymap root=live:/image.squashfs.img cdroot"
-        " ${joined} ${bootif} ${keys} ${vconsole} ${cmdline} || goto boot_failed\n"
-        "initrd --name initramfs ${base}boot/gentoo.igz || goto boot_failed\n"
-        "isset ${old_efi} || goto gentoo_root\n"
+        "kernel --name kernel ${base}${kernel} ${args} ${joined} ${bootif} ${keys} ${cmdline}"
+        " || goto boot_failed\n"
+        "initrd --name initramfs ${base}${initrd} || goto boot_failed\n"
+        "isset ${old_efi} || goto root_header_loaded\n"
         "initrd --name root-header ${base}boot/root.cpio-header || goto boot_failed\n"
-        ":gentoo_root\n"
+        ":root_header_loaded\n"
         "initrd --name live-root ${base}image.squashfs /image.squashfs.img || goto boot_failed\n"
         "boot || goto boot_failed\n"
         "\n"
     )
 
 
+def test_ipxe_script_is_short_enough_to_read() -> None:
+    """A menu of two entries in 115 lines, and 8 for each one more."""
+    limits = {Loader.IPXE: Limits(1, {Firmware.BIOS: 82 << 20, Firmware.EFI: 140 << 20})}
+    entries = tuple(replace(LIVE, name=name, limits=limits) for name in ("one", "two", "three"))
+    two, three = (
+        len(render(Loader.IPXE, replace(MENU, live=live, memtests=MEMTESTS[::2])).splitlines())
+        for live in (entries[:2], entries)
+    )
+    assert two <= 115
+    assert three - two <= 8
+    template = (templates_folder() / "boot.ipxe.j2").read_text()
+    assert template.count("{%") <= 38
+
+
 def test_ipxe_padding_is_an_initrd_of_its_own() -> None:
     text = render(Loader.IPXE, replace(MENU, live=(replace(LIVE, padding="boot/pad"),)))
+    assert lines(text, "set padding") == ["set padding boot/pad"]
     assert lines(text, "initrd")[:2] == [
-        "initrd --name initramfs ${base}boot/gentoo.igz || goto boot_failed",
-        "initrd --name padding ${base}boot/pad || goto boot_failed",
+        "initrd --name initramfs ${base}${initrd} || goto boot_failed",
+        "initrd --name padding ${base}${padding} || goto boot_failed",
     ]
-    assert lines(text, "isset ${old_efi} && set joined") == [
-        "isset ${old_efi} && set joined"
-        " initrd=initramfs initrd=padding initrd=root-header initrd=live-root ||"
+    assert lines(text, "isset ${old_efi} &&") == [
+        "isset ${old_efi} && set joined initrd=initramfs ||",
+        "isset ${old_efi} && isset ${padding} && set joined ${joined} initrd=padding ||",
+        "isset ${old_efi} && set joined ${joined} initrd=root-header initrd=live-root ||",
     ]
 
 
-def test_ipxe_keyboard_words_follow_the_generator() -> None:
-    genkernel = replace(LIVE, generator=Generator.GENKERNEL)
-    text = render(Loader.IPXE, replace(MENU, live=(genkernel,)))
-    assert "set keys keymap=${keymap}" in text
-    assert "vconsole=" not in text and "${vconsole}" not in text
+def test_ipxe_keyboard_words_are_those_of_both_generators() -> None:
+    assert lines(render(Loader.IPXE), "isset ${keymap}") == [
+        "isset ${keymap} && set keys keymap=${keymap} rd.vconsole.keymap=${keymap} || clear keys"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -156,14 +178,17 @@ def test_ipxe_keyboard_words_follow_the_generator() -> None:
 def test_ipxe_timeout(timeout: int | None, milliseconds: int, at_once: bool) -> None:
     text = render(Loader.IPXE, replace(MENU, timeout=timeout))
     assert lines(text, "set menu_timeout")[0] == f"set menu_timeout {milliseconds}"
-    assert ("set selected gentoo\ngoto ${selected}\n\n:main_menu" in text) == at_once
+    start = f"set selected gentoo\nset menu_timeout {milliseconds}\n"
+    assert f"{start}goto ${{selected}}\n\n:main_menu" in text or not at_once
+    assert f"{start}\n:main_menu" in text or at_once
     # An unattended machine tries again; one that waits for a person goes on waiting.
-    assert ("--default retry_entry --timeout 60000" in text) == (timeout is not None)
+    again = "prompt --timeout 30000 Press any key for the menu; in a minute it tries again ||\n"
+    assert (f"{again}set menu_timeout 60000\ngoto main_menu\n" in text) == (timeout is not None)
 
 
 def test_ipxe_memtest_only_where_it_can_run() -> None:
     text = render(Loader.IPXE, replace(MENU, memtests=MEMTESTS))
-    assert lines(text, "iseq ${platform}")[1:5] == [
+    assert lines(text, "iseq ${platform}")[:4] == [
         "iseq ${platform} pcbios && cpuid --ext 29 && item memtest-1 Memtest BIOS 64 ||",
         "iseq ${platform} pcbios && item memtest-2 Memtest BIOS 32 ||",
         "iseq ${platform} efi && iseq ${buildarch} x86_64 && item memtest-3 Memtest EFI 64 ||",
@@ -247,16 +272,27 @@ def test_grub_entry() -> None:
     entry = text[text.index("menuentry 'Boot LiveCD") : text.index('if [ "$grub_platform" = pc ]')]
     assert entry == (
         "menuentry 'Boot LiveCD (kernel: gentoo)' --id gentoo {\n"
-        '    echo "Loading ${base}boot/gentoo"\n'
-        "    if linux \"${base}boot/gentoo\" 'a;b' quiet $bootif $cmdline; then\n"
-        '        echo "Loading ${base}boot/gentoo.igz and ${base}image.squashfs;'
-        ' this may take minutes"\n'
-        '        if initrd "${base}boot/gentoo.igz" "${base}boot/pad"'
-        ' "${base}boot/root.cpio-header" "${base}image.squashfs"; then\n'
+        '    set kernel="boot/gentoo"\n'
+        '    set initrds="boot/gentoo.igz boot/pad boot/root.cpio-header image.squashfs"\n'
+        "    boot_live 'a;b' quiet\n"
+        "}\n"
+        "\n"
+    )
+    block = text[text.index("function boot_live {") : text.index("menuentry 'Boot LiveCD")]
+    assert block == (
+        "function boot_live {\n"
+        '    echo "Loading ${base}${kernel}"\n'
+        '    if linux "${base}${kernel}" "$@" $bootif $cmdline; then\n'
+        "        set files=\n"
+        "        for file in $initrds; do\n"
+        '            set files="$files ${base}${file}"\n'
+        "        done\n"
+        '        echo "Loading$files; this may take minutes"\n'
+        "        if initrd $files; then\n"
         "            boot\n"
         "        fi\n"
         "    fi\n"
-        '    while true; do boot_failed; configfile "${base}boot/grub/grub.cfg"; done\n'
+        "    menu_again\n"
         "}\n"
         "\n"
     )
@@ -268,7 +304,9 @@ def test_grub_timeout_and_default(timeout: int | None, values: list[int]) -> Non
     assert lines(text, "set timeout") == [f"set timeout={value}" for value in values]
     assert lines(text, "set default") == ["set default=gentoo"]
     # An unattended machine starts again; one that waits for a person goes on waiting.
-    assert ("if sleep --interruptible 60; then\n        reboot" in text) == (timeout is not None)
+    assert ("if sleep --interruptible 60; then\n            reboot" in text) == (
+        timeout is not None
+    )
     assert ("while sleep --interruptible 3600; do\n" in text) == (timeout is None)
 
 
@@ -297,7 +335,7 @@ def test_a_signed_grub_has_every_command(timeout: int | None) -> None:
     for file in render_configs(menu, loaders=[Loader.GRUB], templates=None):
         text = re.sub(r"(?m)^\s*#.*$|'[^'\n]*'|\"[^\"\n]*\"", "", file.content.decode())
         starts = re.findall(rf"(?:^|;)\s*{keywords}([a-z_\[]+)", text, re.MULTILINE)
-        used = set(starts) - {"fi", "done", "else", "then", "boot_failed"}
+        used = set(starts) - {"fi", "done", "else", "then", "boot_live", "menu_again"}
         assert used <= SIGNED_GRUB
         assert {"set", "source" if "source" in text else "linux"} <= used
 
@@ -362,7 +400,7 @@ def test_two_entries_of_one_name_are_refused() -> None:
 
 def test_a_loader_shows_what_it_can_lead_to_a_root() -> None:
     """The first of what it offers is its default, though another loader's is another one."""
-    http = replace(LIVE, name="gentoo-http", root=RootMode.HTTP, offered=(Loader.GRUB,))
+    http = replace(HTTP, name="gentoo-http", offered=(Loader.GRUB,))
     menu = replace(MENU, live=(http, LIVE))
     assert lines(render(Loader.GRUB, menu), "set default") == ["set default=gentoo-http"]
     assert lines(render(Loader.PXELINUX, menu), "LABEL gentoo") == ["LABEL gentoo"]
@@ -373,15 +411,14 @@ def test_a_loader_shows_what_it_can_lead_to_a_root() -> None:
     [
         (Loader.IPXE, {}, "root=live:${root_url}image.squashfs ${address}"),
         (Loader.GRUB, {}, '"root=live:${root_url}image.squashfs" ip=dhcp'),
-        (Loader.PXELINUX, {"base_url": URL}, f"ip=dhcp root=live:{URL}/image.squashfs"),
-        (Loader.UBOOT, {"base_url": URL}, f"ip=dhcp root=live:{URL}/image.squashfs"),
+        (Loader.PXELINUX, {"base_url": URL}, f"root=live:{URL}/image.squashfs ip=dhcp"),
+        (Loader.UBOOT, {"base_url": URL}, f"root=live:{URL}/image.squashfs ip=dhcp"),
     ],
 )
 def test_a_root_over_http_has_its_address(
     loader: Loader, menu: dict[str, str], expected: str
 ) -> None:
-    entry = replace(LIVE, root=RootMode.HTTP)
-    text = render(loader, replace(MENU, live=(entry,), **menu))  # type: ignore[arg-type]
+    text = render(loader, replace(MENU, live=(HTTP,), **menu))  # type: ignore[arg-type]
     assert expected in text
     assert "boot/root.cpio-header" not in text
     assert check_config(loader, text).files.count("image.squashfs") == 1
@@ -402,7 +439,7 @@ def test_a_root_over_nfs_has_its_address(
         (Generator.DRACUT, f"root=live:nfs:vers=3:{where}:/srv/live/image.squashfs"),
         (Generator.GENKERNEL, f"nfsroot={where}:/srv/live,vers=3"),
     ):
-        entry = replace(LIVE, root=RootMode.NFS, generator=generator)
+        entry = replace(HTTP, root=RootMode.NFS, generator=generator)
         menu = replace(MENU, live=(entry,), nfs=replace(NFS, server=server))
         text = render(loader, menu)
         assert expected in text
@@ -411,30 +448,52 @@ def test_a_root_over_nfs_has_its_address(
 
 
 def test_the_root_check_is_one_more_initrd() -> None:
-    entry = replace(
-        LIVE, root=RootMode.HTTP, padding="boot/gentoo.igz.pad", root_check="boot/root-check.cpio"
-    )
+    entry = replace(HTTP, padding="boot/gentoo.igz.pad", root_check="boot/root-check.cpio")
     menu = replace(MENU, live=(entry,), base_url=URL)
     assert lines(render(Loader.PXELINUX, menu), "INITRD") == [
         "INITRD boot/gentoo.igz,boot/gentoo.igz.pad,boot/root-check.cpio"
     ]
     script = render(Loader.IPXE, menu)
     assert lines(script, "isset ${old_efi}") == [
-        "isset ${old_efi} && set joined initrd=initramfs initrd=padding initrd=root-check ||"
+        "isset ${old_efi} && set joined initrd=initramfs ||",
+        "isset ${old_efi} && isset ${padding} && set joined ${joined} initrd=padding ||",
+        "isset ${old_efi} && isset ${root_check} && set joined ${joined} initrd=root-check ||",
     ]
     assert lines(script, "initrd ") == [
-        "initrd --name initramfs ${base}boot/gentoo.igz || goto boot_failed",
-        "initrd --name padding ${base}boot/gentoo.igz.pad || goto boot_failed",
-        "initrd --name root-check ${base}boot/root-check.cpio || goto boot_failed",
+        "initrd --name initramfs ${base}${initrd} || goto boot_failed",
+        "initrd --name padding ${base}${padding} || goto boot_failed",
+        "initrd --name root-check ${base}${root_check} || goto boot_failed",
     ]
 
 
-def test_titles_tell_the_root_and_the_memory() -> None:
-    limits = {Loader.GRUB: Limits(1, {Firmware.BIOS: 700 << 20, Firmware.EFI: (900 << 20) - 5})}
-    entry = replace(LIVE, root=RootMode.HTTP, limits=limits)
-    assert lines(render(Loader.GRUB, replace(MENU, live=(entry,))), "menuentry 'Boot LiveCD") == [
-        "menuentry 'Boot LiveCD (kernel: gentoo), root over HTTP, 900 MiB of memory' --id gentoo {"
+def test_titles_say_the_root_mode_and_the_memory_of_the_firmware() -> None:
+    memory = Limits(1, {Firmware.BIOS: 700 << 20, Firmware.EFI: (900 << 20) - 5})
+    limits = {Loader.IPXE: memory, Loader.GRUB: memory, Loader.PXELINUX: memory}
+    entry = replace(HTTP, limits=limits)
+    menu = replace(MENU, live=(entry, replace(entry, name="second")), base_url=URL)
+    grub = render(Loader.GRUB, menu)
+    assert lines(grub, "menuentry 'Boot LiveCD")[0] == (
+        "menuentry 'Boot LiveCD (kernel: gentoo), root over HTTP'\", $memory_gentoo MiB of memory\""
+        " --id gentoo {"
+    )
+    assert (
+        "set memory_gentoo=900\n"
+        'if [ "$grub_platform" = pc ]; then\n'
+        "    set memory_gentoo=700\n"
+        "fi\n\n"
+    ) in grub
+    script = render(Loader.IPXE, menu)
+    assert lines(script, "item gentoo ") == [
+        "item gentoo Boot LiveCD (kernel: gentoo), root over HTTP, ${memory_gentoo} MiB of memory"
     ]
+    # The same figure has one name.
+    assert lines(script, "iseq ${platform} pcbios && set memory") == [
+        "iseq ${platform} pcbios && set memory_gentoo 700 || set memory_gentoo 900"
+    ]
+    assert lines(script, "set need") == ["set need ${memory_gentoo}"] * 2
+    assert lines(render(Loader.PXELINUX, menu), "MENU LABEL Boot LiveCD")[0] == (
+        "MENU LABEL Boot LiveCD (kernel: gentoo), root over HTTP, 700 MiB of memory"
+    )
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -476,14 +535,14 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "#!ipxe\n{{ titel }}\n",
             "template {file}, line 2: 'titel' is undefined; correct the template; the values it"
-            " may use are: base_url config default folder live memtests nfs root_member serial"
+            " may use are: base_url config default folder live memories memtests nfs root_member serial"
             " signed timeout title",
         ),
         (
             "\n{% for entry in live %}\n{{ entry.tilte }}\n{% endfor %}",
             "template {file}, line 3: 'catalyst_pxeboot.render.menu.LiveView object' has no"
             " attribute 'tilte'; correct the template; the values it may use are: base_url config"
-            " default folder live memtests nfs root_member serial signed timeout title",
+            " default folder live memories memtests nfs root_member serial signed timeout title",
         ),
         (
             "\n\n{% if %}",
@@ -509,14 +568,14 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "{{ 1 / 0 }}",
             "template {file}, line 1: division by zero; correct the template; the values it may"
-            " use are: base_url config default folder live memtests nfs root_member serial"
+            " use are: base_url config default folder live memories memtests nfs root_member serial"
             " signed timeout title",
         ),
         (
             "{{ title.__class__.__mro__ }}",
             "template {file}, line 1: access to attribute '__class__' of 'str' object is unsafe.;"
             " correct the template; the values it may use are: base_url config"
-            " default folder live memtests nfs root_member serial signed timeout title",
+            " default folder live memories memtests nfs root_member serial signed timeout title",
         ),
     ],
 )
