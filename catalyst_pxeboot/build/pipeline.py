@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.formats.iso import is_iso
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
-from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
 from catalyst_pxeboot.plan.signers import Signers, find_signers
@@ -200,7 +200,7 @@ def _make_files(plan: Plan, signers: Signers) -> list[MadeFile]:
     shown = tuple(filter(plan.menu.offers, spec.loaders))
     configs = render_configs(plan.menu, loaders=shown, templates=spec.templates)
     names = {loader.path for loader in plan.loaders.found} | {file.path for file in configs}
-    if Loader.UBOOT in spec.loaders:
+    if any(LOADERS[kind].boot_file_in_tree for kind in spec.loaders):
         names.add(MANIFEST)  # for its folder, which is the tree's
     dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
     key = signers.grub_key(spec.loaders)

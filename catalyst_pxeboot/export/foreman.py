@@ -16,7 +16,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.export.output import Exported
 from catalyst_pxeboot.export.tree import Entry, File, Tree, located
-from catalyst_pxeboot.loader import quoting
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
@@ -49,11 +49,11 @@ def _render(tree: Tree, kind: str, base_url: str, templates: Path | None) -> Exp
     loader = KINDS[kind]
     name = _plain(f"{tree.title} {kind}")
     # A title is text to ERB and to YAML, but neither may have a second line.
-    quoting.quote_title(loader, name)
+    LOADERS[loader].quote_title(name)
     values = {
         "kind": kind,
         "name": json.dumps(name, ensure_ascii=False),
-        "title": _plain(quoting.quote_title(loader, tree.title)),
+        "title": _plain(LOADERS[loader].quote_title(tree.title)),
         "base_url": base_url,
         "folder": tree.name,
         "entries": [_view(tree, loader, entry, base_url) for entry in tree.entries_for(loader)],
@@ -70,9 +70,9 @@ def _view(tree: Tree, loader: Loader, entry: Entry, base_url: str) -> EntryView:
     words = located(entry, tree, base_url)
     return EntryView(
         name=entry.name,
-        title=_plain(quoting.quote_title(loader, entry.full_title)),
+        title=_plain(LOADERS[loader].quote_title(entry.full_title)),
         kernel=entry.kernel.path,
-        arguments=_plain(quoting.quote_arguments(loader, words)),
+        arguments=_plain(LOADERS[loader].quote_arguments(words)),
         embedded=any(file.member for file in entry.initrds),
         initrds=entry.initrds,
     )

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.export.output import Exported
 from catalyst_pxeboot.export.tree import Entry, File, Tree, located
-from catalyst_pxeboot.loader import quoting
-from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.render.templates import render_file
 
 NAME = "live-vars.ipxe"
@@ -16,9 +15,9 @@ NAME = "live-vars.ipxe"
 
 def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Exported, ...]:
     """Return a script that sets `live-…` settings: about the tree, then about each entry."""
-    entries = tree.entries_for(Loader.IPXE)
+    entries = tree.entries_for(IPXE.kind)
     settings = [
-        ("live-title", quoting.quote_title(Loader.IPXE, tree.title)),
+        ("live-title", IPXE.quote_title(tree.title)),
         ("live-arch", tree.arch),
         ("live-version", tree.version_stamp),
         ("live-base", base_url),
@@ -39,9 +38,9 @@ def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Ex
 def _entry_settings(
     prefix: str, tree: Tree, entry: Entry, base_url: str
 ) -> Iterator[tuple[str, str]]:
-    arguments = quoting.quote_arguments(Loader.IPXE, located(entry, tree, base_url))
+    arguments = IPXE.quote_arguments(located(entry, tree, base_url))
     yield f"{prefix}-name", entry.name
-    yield f"{prefix}-title", quoting.quote_title(Loader.IPXE, entry.full_title)
+    yield f"{prefix}-title", IPXE.quote_title(entry.full_title)
     yield f"{prefix}-root", str(entry.root)
     if entry.memory:
         yield f"{prefix}-memory", str(entry.memory)

@@ -14,8 +14,7 @@ from typing import Any
 
 from catalyst_pxeboot.export.output import Exported
 from catalyst_pxeboot.export.tree import Entry, File, Tree, located
-from catalyst_pxeboot.loader import quoting
-from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.model.settings import RootMode
 
 #: iPXE fills it in; the live system is told which network card it was booted by.
@@ -24,7 +23,7 @@ _BOOTIF = "BOOTIF=01-${netX/mac:hexhyp}"
 
 def render(tree: Tree, base_url: str) -> tuple[Exported, ...]:
     """Return `profiles/*.json` and `groups/*.json` for matchbox's data folder."""
-    entries = tree.entries_for(Loader.IPXE)
+    entries = tree.entries_for(IPXE.kind)
     profiles = {_identity(tree, entry): _profile(tree, entry, base_url) for entry in entries}
     default = next(iter(profiles))
     group = {
@@ -50,10 +49,7 @@ def _profile(tree: Tree, entry: Entry, base_url: str) -> dict[str, Any]:
             "kernel": f"{base_url}/{entry.kernel.path}",
             "initrd": [_initrd(file, base_url) for file in entry.initrds],
             "args": [
-                *(
-                    quoting.quote_arguments(Loader.IPXE, [word])
-                    for word in located(entry, tree, base_url)
-                ),
+                *(IPXE.quote_arguments([word]) for word in located(entry, tree, base_url)),
                 *_initrd_words(entry),
                 _BOOTIF,
             ],
@@ -82,7 +78,7 @@ def _identity(tree: Tree, entry: Entry) -> str:
 
 def _title(text: str) -> str:
     # Only people read it, but it ends in logs.
-    return quoting.quote_title(Loader.IPXE, text)
+    return IPXE.quote_title(text)
 
 
 def _json(path: str, data: Mapping[str, Any]) -> Exported:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.export.output import Exported
 from catalyst_pxeboot.export.tree import Entry, Tree, located
-from catalyst_pxeboot.loader import quoting
-from catalyst_pxeboot.model.loader import CONFIGS, Loader
+from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.releases.machines import all_machines
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
@@ -45,13 +44,13 @@ class EntryView:
 
 def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Exported, ...]:
     """Return `custom.ipxe`."""
-    script = CONFIGS[Loader.IPXE][0]
+    script = IPXE.configs[0]
     values = {
-        "title": _plain(quoting.quote_title(Loader.IPXE, tree.title)),
+        "title": _plain(IPXE.quote_title(tree.title)),
         "base_url": base_url,
         "machine": tree.machine,
         "buildarch": _buildarch(tree),
-        "entries": [_view(tree, entry, base_url) for entry in tree.entries_for(Loader.IPXE)],
+        "entries": [_view(tree, entry, base_url) for entry in tree.entries_for(IPXE.kind)],
         "script": script if script in tree.files else "",
     }
     text = render_file(f"export/{NAME}", values, templates).content
@@ -61,9 +60,9 @@ def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Ex
 def _view(tree: Tree, entry: Entry, base_url: str) -> EntryView:
     return EntryView(
         name=entry.name,
-        title=_plain(quoting.quote_title(Loader.IPXE, entry.full_title)),
+        title=_plain(IPXE.quote_title(entry.full_title)),
         kernel=entry.kernel.path,
-        arguments=_plain(quoting.quote_arguments(Loader.IPXE, located(entry, tree, base_url))),
+        arguments=_plain(IPXE.quote_arguments(located(entry, tree, base_url))),
         initrds=tuple(InitrdView(file.path, file.member) for file in entry.initrds),
     )
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.loader import quoting
+from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.model.files import Role
-from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import ROOT_TITLES, RootMode
 from catalyst_pxeboot.tree.manifest import MANIFEST, parse_count, parse_text, read_manifest
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
@@ -80,7 +81,7 @@ class Tree:
         """Return the loader's entries, or raise `PxebootError` if there are none."""
         if found := self.entries.get(loader):
             return found
-        name = LOADER_NAMES[loader]
+        name = LOADERS[loader].name
         if any(self.left_out):
             raise PxebootError(
                 f"{self.name}: none of its entries for {name} can be exported:"
@@ -160,7 +161,7 @@ def _entries(
             raise ValueError(f"{entry['name']!r} has no initrd")
         memory = entry["limits"].get(loader, {}).get("memory_bytes", {}).values()
         yield Entry(
-            name=quoting.quote_label(loader, entry["name"]),
+            name=LOADERS[loader].quote_label(entry["name"]),
             title=parse_text(entry["title"]),
             root=root,
             kernel=files[entry["kernels"][loader]],
@@ -171,7 +172,7 @@ def _entries(
 
 
 def _path(value: object) -> str:
-    return quoting.quote_path(Loader.IPXE, parse_text(value))
+    return IPXE.quote_path(parse_text(value))
 
 
 def _word(value: object) -> str:

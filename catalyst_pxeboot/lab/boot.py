@@ -28,7 +28,8 @@ from catalyst_pxeboot.lab.screen import Screen
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.treemenu import add_arguments, view_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
-from catalyst_pxeboot.model.loader import CONFIGS, Firmware, Loader
+from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.model.loader import Firmware, Loader
 
 #: What x86-64 firmware starts from a disk (UEFI specification, 3.5.1.1).
 EFI_PROGRAM = "EFI/BOOT/BOOTX64.EFI"
@@ -138,7 +139,7 @@ def user_link(
     if not arguments:
         url = f"http://{_HOST}:{port}/{entry}"
         return UserLink(tree, url if loader is Loader.IPXE else entry)
-    name = CONFIGS[loader][0]
+    name = LOADERS[loader].configs[0]
     text = add_arguments(loader, (tree / name).read_text("utf-8"), arguments)
     if loader is Loader.IPXE:
         # The script comes by TFTP then, and the files still by HTTP.

@@ -40,7 +40,8 @@ from catalyst_pxeboot.lab.servers import (
 )
 from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
-from catalyst_pxeboot.model.loader import CONFIGS, Loader
+from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
 
@@ -335,7 +336,7 @@ def _walk_network(task: _Task, config: str | None) -> _Walk:
         flash = prepare_flash(machine, scratch)
         site = choose_loader(read_site(config), path) if config else path_site(tree, path)
         if task.arguments:
-            name = CONFIGS[path.loader][0]
+            name = LOADERS[path.loader].configs[0]
             text = (tree / name).read_text("utf-8")
             changes = {name: add_arguments(path.loader, text, task.arguments)}
             # Our own web server leaves its folder by no link; nginx and dnsmasq do.

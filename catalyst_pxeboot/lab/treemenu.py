@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.arch import all_arches
-from catalyst_pxeboot.model.loader import CONFIGS, Firmware, Loader
+from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.tree.manifest import MANIFEST
 from catalyst_pxeboot.util.text import mebibytes
 
@@ -80,7 +81,7 @@ def _default_entry(menu: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def why_mute(tree: Path, loader: Loader) -> str:
     """Say why the loader's configuration cannot be served with another argument; or nothing."""
-    if loader is Loader.GRUB and (tree / f"{CONFIGS[loader][0]}.sig").exists():
+    if loader is Loader.GRUB and (tree / f"{LOADERS[loader].configs[0]}.sig").exists():
         return "GRUB takes only signed configurations, so no console could be added"
     return ""
 

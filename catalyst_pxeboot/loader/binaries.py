@@ -8,13 +8,13 @@ configuration inside, one image works by TFTP and by HTTP from any folder of a s
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.formats.pe import is_signed
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.grub_image import GrubImage, grub_mkimage
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.process import run
@@ -83,35 +83,7 @@ def find_loaders(
 def read_version(loader: Loader, file: Path) -> str | None:
     """Read a loader's version out of its binary, or return None where it is not to be seen."""
     with file.open("rb") as stream:
-        data = stream.read(VERSION_BYTES)
-    match loader:
-        case Loader.PXELINUX:
-            found = re.search(rb"\b(?:SYS|PXE|ISO)?LINUX (\d+\.\d+[!-~]*)", data)
-        case Loader.IPXE:
-            found = _ipxe_version(data)
-        case Loader.GRUB:
-            found = _sbat_version(data) or re.search(rb"GRUB(?: version)? (\d+\.\d+[!-~]*)", data)
-    return found.group(1).decode("ascii", "replace").replace("\0", "") if found else None
-
-
-def _sbat_version(data: bytes) -> re.Match[bytes] | None:
-    """Find the version in the revocation data of shim and of a signed GRUB (shim's SBAT.md).
-
-    Its lines are component,generation,vendor,package,version,URL; the last is the one nearest to
-    the package.
-    """
-    lines = re.finditer(rb"(?m)^(?:grub|shim)[^,\n]*,\d+,[^,\n]*,[^,\n]*,([^,\n]+),", data)
-    return max(lines, key=re.Match.start, default=None)
-
-
-def _ipxe_version(data: bytes) -> re.Match[bytes] | None:
-    version = rb"\d+\.\d+\.\d+(?:[+.-][0-9A-Za-z.+~-]*)?(?: ?\([0-9a-z+]+\))?"
-    wide = rb"((?:\d\0)+\.\0(?:\d\0)+\.\0(?:\d\0)+(?:[+0-9A-Za-z.~-]\0)*)\0\0"
-    return (
-        re.search(rb"iPXE/(" + version + rb")", data)
-        or re.search(rb"\0(" + version + rb")\0", data)
-        or re.search(wide, data)
-    )
+        return LOADERS[loader].read_version(stream.read(VERSION_BYTES))
 
 
 def _find_files(

@@ -1,10 +1,25 @@
-"""What the checks of all configurations share."""
+"""What every boot loader is asked, and what their modules share.
+
+A value that passes `quote_…` is in the rendered file exactly as it was meant and cannot become a
+command. A loader that has no way to write a value down refuses it; nothing is changed silently.
+"""
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
+
+from catalyst_pxeboot.formats.kernel import KernelImage
+from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.menu import LiveEntry
+from catalyst_pxeboot.util.errors import TemplateError
+
+_MIB = 1 << 20
+_PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
+_LABEL = re.compile(r"[A-Za-z0-9-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +34,183 @@ class Config:
     problems: tuple[str, ...]
 
 
-# --- common -------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class RootVariables:
+    """Text that a loader replaces by what only it knows when it boots.
+
+    `url` is the tree on its web server, with a slash at the end; empty values are not known to it.
+    """
+
+    url: str = ""
+    nfs_server: str = ""
+    address: str = "ip=dhcp"  # of the client, for dracut
+    genkernel_address: str = "ip=dhcp"
+    mac: str = ""  # of the network card that it booted by
+
+
+class BootLoader(ABC):
+    """A boot loader: its facts, the grammar of its configuration, and its needs.
+
+    Everything that differs between loaders is asked here. A new loader is one subclass.
+    """
+
+    kind: ClassVar[Loader]
+    name: ClassVar[str]  # as people write it
+    #: What it reads: paths in the tree, the menu first. Its templates have these names and `.j2`.
+    configs: ClassVar[tuple[str, ...]]
+    #: The ending of its configuration among flat release files; None: it has none there.
+    flat_ending: ClassVar[str | None] = None
+    #: Kernels that it cannot start, and why. It gets the plain Image within.
+    cannot_start: ClassVar[Mapping[KernelImage, str]] = {}
+    #: The firmware under which it can start memtest86+.
+    memtest_firmware: ClassVar[frozenset[Firmware]] = frozenset()
+    #: Its variables for a root on a server; None: it cannot learn the server's address.
+    root_variables: ClassVar[RootVariables | None] = None
+    #: Whether UEFI starts it, where an architecture has UEFI; otherwise a BIOS or its like.
+    on_efi: ClassVar[bool] = True
+    #: Whether it puts initrds below 2 GiB on a BIOS.
+    initrds_below_2_gib: ClassVar[bool] = True
+    #: Whether it loads one initrd only, which has all others inside.
+    joins_initrds: ClassVar[bool] = False
+    #: Whether it passes the kernel a folder of device trees to choose from.
+    loads_device_trees: ClassVar[bool] = False
+    #: Whether DHCP must name a file of the tree, in whose folder it looks for its configuration.
+    boot_file_in_tree: ClassVar[bool] = False
+    #: Whether UEFI clients start a kernel by it only if that has an EFI stub.
+    needs_efi_stub: ClassVar[bool] = False
+    #: The bytes of a command line that it reads on any usual board; None: the kernel's limit.
+    line_bytes: ClassVar[int | None] = None
+
+    @abstractmethod
+    def check(self, text: str) -> Config:
+        """Check a configuration: labels, jumps, blocks, and the files of the tree it asks for.
+
+        Not the loader's own parser, but strict where a mistake would only be seen at a boot.
+        """
+
+    @abstractmethod
+    def _quote_title(self, text: str) -> str:
+        """Quote a title that is printable and not empty."""
+
+    @abstractmethod
+    def _quote_argument(self, word: str) -> str:
+        """Quote a kernel argument that is printable ASCII without white space."""
+
+    def quote_title(self, text: str) -> str:
+        """Return a title as it is written in a line of the configuration.
+
+        Raises `TemplateError` if the loader would read something else in it.
+        """
+        if not text.strip():
+            raise self._refused("title", text, "is empty", "give it a text")
+        self._check_printable("title", text)
+        return self._quote_title(text)
+
+    def quote_arguments(self, words: Iterable[str]) -> str:
+        """Return kernel arguments as they are written in a line of the configuration.
+
+        Raises `TemplateError` naming the first word that the loader cannot hand to a kernel.
+        """
+        return " ".join(self._argument(word) for word in words)
+
+    def quote_variables(self, word: str) -> str:
+        """Return a kernel argument that holds `root_variables`, for a line of the configuration."""
+        return word
+
+    def quote_path(self, path: str) -> str:
+        """Return the path of a file in the tree; only characters that no loader reads pass."""
+        if not _PATH.fullmatch(path) or any(part in {".", ".."} for part in path.split("/")):
+            raise self._refused(
+                "file name",
+                path,
+                "holds more than letters, digits and . _ + - between single slashes",
+                "rename the file",
+            )
+        return path
+
+    def quote_label(self, name: str) -> str:
+        """Return an entry's name, which every loader takes as a label."""
+        if not _LABEL.fullmatch(name) or name.startswith("-"):
+            raise self._refused(
+                "entry name",
+                name,
+                "holds more than letters, digits and hyphens, or begins with one",
+                "rename the entry",
+            )
+        return name
+
+    def check_entry(  # noqa: B027 (most loaders have no such limit)
+        self, title: str, kernel: str, arguments: str, initrds: Iterable[str]
+    ) -> None:
+        """Raise `TemplateError` if the loader cannot take a finished entry as a whole."""
+
+    def kernel(self, entry: LiveEntry) -> str:
+        """Return the kernel's path in the form that the loader takes."""
+        unpacked = entry.unpacked if self.kind in entry.unpacked_for else None
+        return unpacked or entry.kernel
+
+    def initrds(self, entry: LiveEntry) -> tuple[str, ...]:
+        """Return the files that the loader loads behind the kernel, in order."""
+        return entry.parts
+
+    def fetched(self, entry: LiveEntry) -> frozenset[str]:
+        """Return every file that the loader may open for an entry."""
+        return frozenset({self.kernel(entry), *self.initrds(entry)})
+
+    def firmwares(self, *, bios: bool) -> tuple[Firmware, ...]:
+        """Return the firmware that starts the loader where an architecture has a BIOS, or not."""
+        if not self.on_efi:
+            return (Firmware.BIOS,)
+        return (Firmware.BIOS, Firmware.EFI) if bios else (Firmware.EFI,)
+
+    def memory(
+        self, firmware: Firmware, *, kernel: int, resident: int, loaded: int, before: int
+    ) -> int:
+        """Return the bytes in use when the loader is done, its firmware included.
+
+        `kernel` is the kernel's file, `resident` what it takes in memory, `loaded` all initrds and
+        `before` those before the last one, in bytes.
+        """
+        if firmware is Firmware.EFI:
+            return self._memory_efi(kernel, resident, loaded, before)
+        return loaded + kernel + resident + 16 * _MIB
+
+    def _memory_efi(self, kernel: int, resident: int, loaded: int, before: int) -> int:
+        raise NotImplementedError(f"{self.name} is not started by UEFI")
+
+    def read_version(self, data: bytes) -> str | None:
+        """Find the loader's version in the first bytes of its binary."""
+        return None
+
+    def _argument(self, word: str) -> str:
+        what = "kernel argument"
+        if not word:
+            raise self._refused(what, word, "is empty", "leave it out")
+        self._check_printable(what, word)
+        if not word.isascii():
+            raise self._refused(
+                what,
+                word,
+                "holds other characters than ASCII, which loaders hand over in different encodings",
+                "write it in ASCII",
+            )
+        if any(c.isspace() for c in word):
+            raise self._refused(
+                what, word, "holds white space", "give each word as an argument of its own"
+            )
+        if word.startswith("initrd="):
+            raise self._refused(what, word, "is written by the loader itself", "leave it out")
+        return self._quote_argument(word)
+
+    def _check_printable(self, what: str, text: str) -> None:
+        if not text.isprintable():
+            raise self._refused(
+                what, text, "holds a line break or control character", "write it without"
+            )
+
+    def _refused(self, what: str, value: str, why: str, hint: str = "") -> TemplateError:
+        hint = hint or f"write it without, or leave {self.kind} out of pxeboot/loaders"
+        return TemplateError(f'{self.name}: the {what} "{value}" {why}', hint=hint)
 
 
 # dracut's root=live: with an address or a setting that holds one. A root in the initramfs has a
@@ -82,17 +273,3 @@ def make_config(files: set[str], problems: list[str]) -> Config:
 def line_number(problem: str) -> int:
     match = re.match(r"line (\d+)", problem)
     return int(match[1]) if match else 0
-
-
-@dataclass(frozen=True, slots=True)
-class RootVariables:
-    """Text that a loader replaces by what only it knows when it boots.
-
-    `url` is the tree on its web server, with a slash at the end; empty values are not known to it.
-    """
-
-    url: str = ""
-    nfs_server: str = ""
-    address: str = "ip=dhcp"  # of the client, for dracut
-    genkernel_address: str = "ip=dhcp"
-    mac: str = ""  # of the network card that it booted by

@@ -1,41 +1,70 @@
-"""PXELINUX: the check of its configuration."""
+"""PXELINUX.
+
+Source: Syslinux com32/menu/readconfig.c: lines are raw; `^` marks a hot key.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-from catalyst_pxeboot.loader.common import Config, make_config, note_file, note_root
+from catalyst_pxeboot.loader.common import BootLoader, Config, make_config, note_file, note_root
+from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.util.errors import TemplateError
 
-# --- PXELINUX -----------------------------------------------------------------------------------
+#: menu.c32 and the loader's core cut a command line at this many bytes (its final zero included).
+_LINE = 2048
 
-_PXELINUX_GLOBAL = frozenset(
-    {"serial", "console", "ui", "default", "prompt", "timeout", "totaltimeout", "ontimeout",
-     "onerror", "noescape", "nocomplete", "allowoptions", "say", "display", "sysappend", "ipappend",
-     "append"}
-)  # fmt: skip
-
-
-_PXELINUX_ENTRY = frozenset(
-    {"linux", "kernel", "com32", "config", "localboot", "append", "initrd", "sysappend",
-     "ipappend"}
-)  # fmt: skip
+_KINDS = frozenset({"linux", "kernel", "com32", "config", "localboot"})
+_NUMBERS = frozenset({"prompt", "timeout", "totaltimeout", "localboot"})
+_WITH_VALUE = _KINDS | _NUMBERS | {"append", "default", "initrd", "onerror", "ontimeout", "ui"}
 
 
-_PXELINUX_KINDS = frozenset({"linux", "kernel", "com32", "config", "localboot"})
+class Pxelinux(BootLoader):
+    """PXELINUX, which runs on a BIOS only."""
+
+    kind = Loader.PXELINUX
+    name = "PXELINUX"
+    configs = ("pxelinux.cfg/default",)
+    flat_ending = "cfg"
+    memtest_firmware = frozenset({Firmware.BIOS})
+    on_efi = False
+
+    def check_entry(self, title: str, kernel: str, arguments: str, initrds: Iterable[str]) -> None:
+        line = f".linux {kernel} {arguments} initrd={','.join(initrds)} BOOTIF=01-00-00-00-00-00-00"
+        if len(line) >= _LINE:
+            raise TemplateError(
+                f'PXELINUX: the command line of "{title}" is {len(line)} bytes long, more than'
+                f" its {_LINE - 1}",
+                hint="shorten the arguments, or leave pxelinux out of pxeboot/loaders",
+            )
+
+    def read_version(self, data: bytes) -> str | None:
+        found = re.search(rb"\b(?:SYS|PXE|ISO)?LINUX (\d+\.\d+[!-~]*)", data)
+        return found[1].decode("ascii", "replace") if found else None
+
+    def _quote_title(self, text: str) -> str:
+        if "^" in text:
+            raise self._refused(
+                "title", text, "holds '^', which marks a hot key there", "leave '^' out"
+            )
+        return text
+
+    def _quote_argument(self, word: str) -> str:
+        if word == "-":
+            raise self._refused(
+                "kernel argument", word, "means 'no arguments' in an APPEND line", "leave it out"
+            )
+        return word
+
+    def check(self, text: str) -> Config:
+        return _check(text)
 
 
-_PXELINUX_MENU = frozenset(
-    {"title", "label", "default", "separator", "tabmsg", "autoboot", "hidden", "clear", "indent",
-     "width", "margin", "rows", "tabmsgrow", "cmdlinerow", "endrow", "timeoutrow", "color",
-     "begin", "end", "disable", "hide"}
-)  # fmt: skip
+PXELINUX = Pxelinux()
 
 
-_PXELINUX_NUMBERS = frozenset({"prompt", "timeout", "totaltimeout", "localboot"})
-
-
-def check_pxelinux(text: str) -> Config:
-    """Check a PXELINUX configuration with a menu.c32 menu."""
+def _check(text: str) -> Config:
     problems: list[str] = []
     files: set[str] = set()
     labels: dict[str, int] = {}
@@ -51,7 +80,7 @@ def check_pxelinux(text: str) -> Config:
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(line.encode()) >= 2048:
+        if len(line.encode()) >= _LINE:
             problem("is longer than the 2047 bytes that PXELINUX reads")
         key, value = words[0].lower(), " ".join(words[1:])
         if key == "serial" and not first:
@@ -59,10 +88,8 @@ def check_pxelinux(text: str) -> Config:
         first = False
         if key == "menu":
             sub = words[1].lower() if len(words) > 1 else ""
-            if sub not in _PXELINUX_MENU:
-                problem(f'unknown directive "MENU {sub.upper()}"')
-            elif sub in {"label", "indent"} and not entry:
-                problem(f"MENU {sub.upper()} stands before any LABEL")
+            if sub in {"label", "indent"} and not entry:
+                problem(f"MENU {sub.upper()} is before any LABEL")
         elif key == "label":
             if value in labels:
                 problem(f'label "{value}" is already on line {labels[value]}')
@@ -70,12 +97,9 @@ def check_pxelinux(text: str) -> Config:
                 problem("LABEL wants one word")
             labels[value] = number
             entry = value
-        elif key not in (_PXELINUX_ENTRY if entry else _PXELINUX_GLOBAL):
-            where = f'in the entry "{entry}"' if entry else "before the first LABEL"
-            problem(f'unknown directive "{words[0]}" {where}')
-        elif not value:
+        elif key in _WITH_VALUE and not value:
             problem(f"{words[0]} wants a value")
-        elif key in _PXELINUX_NUMBERS and not re.fullmatch(r"-?\d+", value):
+        elif key in _NUMBERS and not re.fullmatch(r"-?\d+", value):
             problem(f'{words[0]} wants a number, not "{value}"')
         elif key in {"default", "ontimeout", "onerror"} and not words[1].endswith(".c32"):
             wanted.append((number, words[1]))
@@ -90,7 +114,7 @@ def check_pxelinux(text: str) -> Config:
                 note_file(name, files, problem)
         if key == "append":
             note_root(words[1:], files)
-        if entry and key in _PXELINUX_KINDS:
+        if entry and key in _KINDS:
             if entry in kinds:
                 problem(f'the entry "{entry}" starts two things')
             kinds[entry] = key
@@ -101,7 +125,3 @@ def check_pxelinux(text: str) -> Config:
         if label not in kinds:
             problems.append(f'line {number}: the entry "{label}" starts nothing')
     return make_config(files, problems)
-
-
-#: menu.c32 and the loader's core cut a command line at this many bytes (its final zero included).
-PXELINUX_LINE = 2048

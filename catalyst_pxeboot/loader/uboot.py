@@ -1,35 +1,78 @@
-"""U-Boot: the check of its configuration."""
+"""U-Boot's `pxe get` and `pxe boot`, which read a part of PXELINUX's grammar.
+
+Sources: U-Boot boot/pxe_utils.c (lines are raw, but cannot begin with `#`) and common/cli_simple.c,
+which reads the kernel's arguments.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import ClassVar
 
-from catalyst_pxeboot.loader.common import Config, make_config, note_file, note_root
+from catalyst_pxeboot.formats.kernel import KernelImage
+from catalyst_pxeboot.loader.common import BootLoader, Config, make_config, note_file, note_root
+from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.menu import LiveEntry
 
-# --- U-Boot -------------------------------------------------------------------------------------
-
-# What boot/pxe_utils.c reads of PXELINUX's grammar, without what asks for more files at run time.
-# Anything else ends an entry and is ignored, so that the rest of the entry is lost.
-_UBOOT_GLOBAL = frozenset({"default", "menu", "ontimeout", "prompt", "timeout"})
-
-
-_UBOOT_ENTRY = frozenset(
+_ENTRY = frozenset(
     {"append", "devicetree", "devicetreedir", "fdt", "fdtdir", "initrd", "ipappend", "kernel",
      "linux", "localboot", "menu"}
 )  # fmt: skip
+_FILES = frozenset({"kernel", "linux", "initrd", "fdt", "devicetree"})
+_NUMBERS = frozenset({"timeout", "ipappend", "localboot"})
+_KINDS = frozenset({"kernel", "linux", "localboot"})
 
 
-_UBOOT_FILES = frozenset({"kernel", "linux", "initrd", "fdt", "devicetree"})
+class UBoot(BootLoader):
+    """U-Boot on arm and arm64."""
+
+    kind = Loader.UBOOT
+    name = "U-Boot"
+    configs = ("pxelinux.cfg/default-arm",)  # it calls itself arm on arm64, too
+    cannot_start: ClassVar[Mapping[KernelImage, str]] = {
+        KernelImage.GZIP: "it unpacks none unless its kernel_comp_addr_r and kernel_comp_size are"
+        " set",
+        KernelImage.ZBOOT: "it starts EFI programs by bootefi, not by pxe boot",
+    }
+    on_efi = False  # it reserves no memory for services, as a BIOS
+    initrds_below_2_gib = False
+    joins_initrds = True
+    loads_device_trees = True
+    boot_file_in_tree = True
+    line_bytes = 512
+
+    def initrds(self, entry: LiveEntry) -> tuple[str, ...]:
+        return (entry.joined,) if entry.joined else entry.parts
+
+    def _quote_title(self, text: str) -> str:
+        self._check_start("title", text)
+        return text
+
+    def _quote_argument(self, word: str) -> str:
+        self._check_start("kernel argument", word)
+        if any(c in "$'\\" for c in word):
+            raise self._refused(
+                "kernel argument",
+                word,
+                "holds '$', a quote or a backslash, which U-Boot expands",
+            )
+        return word
+
+    def _check_start(self, what: str, text: str) -> None:
+        if text.startswith("#"):
+            raise self._refused(
+                what, text, "begins with '#', which starts a comment there", "begin otherwise"
+            )
+
+    def check(self, text: str) -> Config:
+        return _check(text)
 
 
-_UBOOT_NUMBERS = frozenset({"timeout", "ipappend", "localboot"})
+UBOOT = UBoot()
 
 
-_UBOOT_KINDS = frozenset({"kernel", "linux", "localboot"})
-
-
-def check_uboot(text: str) -> Config:
-    """Check a configuration for U-Boot's `pxe boot`."""
+def _check(text: str) -> Config:
     problems: list[str] = []
     files: set[str] = set()
     labels: dict[str, int] = {}
@@ -47,9 +90,7 @@ def check_uboot(text: str) -> Config:
         key, value = words[0].lower(), words[1].rstrip() if len(words) > 1 else ""
         if key == "menu":
             sub, _, shown = value.partition(" ")
-            if sub.lower() not in ({"label", "default"} if entry else {"title"}):
-                problem(f'unknown directive "MENU {sub.upper()}"')
-            elif not shown.strip() and sub.lower() != "default":
+            if not shown.strip() and sub.lower() != "default":
                 problem(f"MENU {sub.upper()} wants a text")
             elif shown.strip().startswith("#"):
                 problem(f"MENU {sub.upper()}: its text begins with #, a comment")
@@ -62,20 +103,17 @@ def check_uboot(text: str) -> Config:
             labels[value] = number
             given[value] = {}
             entry = value
-        elif key not in (_UBOOT_ENTRY if entry else _UBOOT_GLOBAL):
-            where = f'in the entry "{entry}"' if entry else "before the first LABEL"
-            problem(f'unknown directive "{words[0]}" {where}')
         elif not value or value.startswith("#"):
             problem(f"{words[0]} wants a value")
-        elif key in _UBOOT_NUMBERS and not re.fullmatch(r"-?\d+", value):
+        elif key in _NUMBERS and not re.fullmatch(r"-?\d+", value):
             problem(f'{words[0]} wants a number, not "{value}"')
         elif key in {"default", "ontimeout"}:
             wanted.append((number, value))
-        elif key in _UBOOT_FILES and len(value.split()) != 1:
+        elif key in _FILES and len(value.split()) != 1:
             problem(f"{words[0]} wants one file")
-        elif key in _UBOOT_FILES and "," in value:
+        elif key in _FILES and "," in value:
             problem(f"{words[0]} takes one file; U-Boot splits no list at commas")
-        elif key in _UBOOT_FILES:
+        elif key in _FILES:
             note_file(value, files, problem)
         elif key in {"fdtdir", "devicetreedir"}:
             # U-Boot chooses the file there by its own board's name.
@@ -84,8 +122,8 @@ def check_uboot(text: str) -> Config:
             note_root(value.split(), files)
             if re.search(r"[$'\\]", value):
                 problem("APPEND holds $, a quote or a backslash, which U-Boot expands")
-        if entry and key in _UBOOT_ENTRY:
-            kind = "kernel" if key in _UBOOT_KINDS else key
+        if entry and key in _ENTRY:
+            kind = "kernel" if key in _KINDS else key
             if kind in given[entry]:
                 problem(f'{words[0]} is already on line {given[entry][kind]} of "{entry}"')
             given[entry].setdefault(kind, number)

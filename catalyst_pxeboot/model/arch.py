@@ -51,6 +51,11 @@ class Arch:
     grub: Mapping[str, str]
     dhcp: tuple[DhcpClient, ...]
 
+    @property
+    def has_bios(self) -> bool:
+        """Whether clients may have a BIOS; all others have UEFI."""
+        return any(platform.endswith("-pc") for platform in self.grub)
+
 
 @cache
 def all_arches() -> tuple[Arch, ...]:

@@ -67,10 +67,6 @@ class LiveEntry:
     joined: str | None = None  # U-Boot's initrd
     device_trees: str | None = None  # a folder, for U-Boot
 
-    def kernel_for(self, loader: Loader) -> str:
-        """Return the kernel's path in the form that `loader` takes."""
-        return self.unpacked if self.unpacked and loader in self.unpacked_for else self.kernel
-
     @property
     def parts(self) -> tuple[str, ...]:
         """The files that make the whole initrd, joined byte by byte."""
@@ -78,15 +74,6 @@ class LiveEntry:
         if self.root_header:
             return (*first, self.root_header, self.squashfs)
         return (*first, *((self.root_check,) if self.root_check else ()))
-
-    def initrds_for(self, loader: Loader) -> tuple[str, ...]:
-        """Return the files that `loader` loads behind the kernel, in order."""
-        if loader is Loader.UBOOT and self.joined:
-            return (self.joined,)
-        if loader is Loader.IPXE:
-            # It makes the member's header itself; only under an old UEFI iPXE it takes ours.
-            return tuple(part for part in self.parts if part != self.root_header)
-        return self.parts
 
 
 @dataclass(frozen=True, slots=True)

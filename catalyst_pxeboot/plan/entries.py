@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
-from catalyst_pxeboot.model.arch import Arch
-from catalyst_pxeboot.model.loader import KNOW_SERVER, UNPACKED_FOR, Firmware, Loader
+from catalyst_pxeboot.loader import LOADERS, BootLoader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, Limits, LiveEntry
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan.memory import least_memory
@@ -61,12 +61,14 @@ def plan_live(spec: Spec, source: Source) -> LivePlan:
                 continue
             offered = knowing = _loaders_for(root, spec)
             initrds = kernel.initramfs.bytes + (source.squashfs.bytes if root.in_initrd else 0)
-            if Loader.PXELINUX in offered and not fits_bios(kernel.kernel, initrds):
-                offered = tuple(loader for loader in offered if loader is not Loader.PXELINUX)
-                left_out.append(
-                    f"{kernel.iso.name}, by pxelinux: it runs on a BIOS, where"
+            if not fits_bios(kernel.kernel, initrds):
+                unable = [kind for kind in offered if _is_bios_only(LOADERS[kind])]
+                offered = tuple(kind for kind in offered if kind not in unable)
+                left_out += [
+                    f"{kernel.iso.name}, by {kind}: it runs on a BIOS, where"
                     f" {size(initrds)} of initrds do not fit below 2 GiB"
-                )
+                    for kind in unable
+                ]
             left_out += [
                 f"{kernel.iso.name}, {root.title}, by {loader}: it cannot learn the server"
                 f" address; set pxeboot/{root.server_key}"
@@ -90,6 +92,10 @@ def plan_live(spec: Spec, source: Source) -> LivePlan:
                 f" {loader} out of pxeboot/loaders",
             )
     return LivePlan(tuple(entries), tuple(notes), tuple(left_out))
+
+
+def _is_bios_only(loader: BootLoader) -> bool:
+    return loader.initrds_below_2_gib and not loader.on_efi
 
 
 def _choose_roots(
@@ -126,7 +132,7 @@ def _choose_roots(
 def _loaders_for(root: Root, spec: Spec) -> tuple[Loader, ...]:
     """Return the spec's loaders that can say where the root is."""
     known = root.knows_server(spec)
-    return tuple(loader for loader in spec.loaders if known or loader in KNOW_SERVER)
+    return tuple(loader for loader in spec.loaders if known or LOADERS[loader].root_variables)
 
 
 def _plan_check(root: Root, kernel: SourceKernel, spec: Spec, notes: list[str]) -> bool:
@@ -189,8 +195,10 @@ def _plan_entry(
         *(word for word in entry.extra if word not in user),
     )
     _check_arguments(arguments, spec, kernel)
-    uboot = Loader.UBOOT in spec.loaders
     plain = not root.in_initrd and not check  # the initramfs is the only initrd
+    loaders = [LOADERS[kind] for kind in spec.loaders]
+    joined = any(loader.joins_initrds for loader in loaders) and not plain
+    trees = kernel.device_trees if any(loader.loads_device_trees for loader in loaders) else None
     planned = LiveEntry(
         name=_label(kernel.iso.name, () if root.in_initrd else (root.mode,), entry.extra, taken),
         title=entry.title,
@@ -206,8 +214,8 @@ def _plan_entry(
         offered=offered,
         unpacked=unpacked_path(spec, kernel),
         unpacked_for=unpacked_for(spec, kernel),
-        joined=joined_path(kernel, root) if uboot and not plain else None,
-        device_trees=kernel.device_trees.folder if kernel.device_trees and uboot else None,
+        joined=joined_path(kernel, root) if joined else None,
+        device_trees=trees.folder if trees else None,
     )
     limits = {loader: _find_limits(planned, loader, kernel, source, spec) for loader in offered}
     return replace(planned, limits=limits)
@@ -221,7 +229,7 @@ def _find_limits(
     loaded = sum(sizes[part] for part in entry.parts)
     root = ROOTS[entry.root]
     fetched = source.squashfs.bytes if root.in_memory and not root.in_initrd else 0
-    firmwares = _firmwares(loader, spec.arch)
+    firmwares = LOADERS[loader].firmwares(bios=spec.arch.has_bios)
     memory = {
         firmware: least_memory(
             entry.root,
@@ -234,19 +242,11 @@ def _find_limits(
         for firmware in firmwares
     }
     parts = [sizes[part] for part in entry.parts]
-    largest = max(kernel.kernel.bytes, *([loaded] if loader is Loader.UBOOT else parts))
+    largest = max(kernel.kernel.bytes, *([loaded] if LOADERS[loader].joins_initrds else parts))
     warnings = find_warnings(
         loader, firmwares, kernel=kernel.kernel, initrds=loaded, largest=largest
     )
     return Limits(kernel.kernel.bytes + loaded + fetched, memory, tuple(warnings))
-
-
-def _firmwares(loader: Loader, arch: Arch) -> tuple[Firmware, ...]:
-    """Return the kinds of firmware that `loader` is started by on `arch`."""
-    if loader in (Loader.PXELINUX, Loader.UBOOT):
-        return (Firmware.BIOS,)  # U-Boot takes no memory aside for services, as a BIOS
-    bios = any(platform.endswith("-pc") for platform in arch.grub)
-    return (Firmware.BIOS, Firmware.EFI) if bios else (Firmware.EFI,)
 
 
 def _serial_arguments(spec: Spec) -> tuple[str, ...]:
@@ -287,8 +287,8 @@ def padding_path(kernel: SourceKernel) -> str | None:
 
 def unpacked_for(spec: Spec, kernel: SourceKernel) -> tuple[Loader, ...]:
     """Return the spec's loaders that cannot start this kernel as it is."""
-    reasons = UNPACKED_FOR.get(kernel.kernel.image, {})
-    return tuple(loader for loader in spec.loaders if loader in reasons)
+    image = kernel.kernel.image
+    return tuple(loader for loader in spec.loaders if image in LOADERS[loader].cannot_start)
 
 
 def unpacked_path(spec: Spec, kernel: SourceKernel) -> str | None:

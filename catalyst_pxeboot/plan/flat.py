@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from catalyst_pxeboot.model.loader import KNOW_SERVER, Loader
+from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.menu import LiveEntry, MemtestEntry, Menu
-from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.plan.roots import ROOTS
 from catalyst_pxeboot.plan.tree import Plan
-
-#: The loaders that get a configuration, and what ends its name.
-CONFIG_ENDINGS = {Loader.IPXE: "ipxe", Loader.PXELINUX: "cfg", Loader.GRUB: "cfg"}
-
 
 #: The start of the digest files' names, and their endings.
 SUMS_STEM = "pxeboot"
@@ -69,11 +66,11 @@ def plan_flat(plan: Plan) -> FlatSet | None:
     if release is None:
         return None
     names = _Names(release.name, several=len(plan.source.kernels) > 1)
-    # A mirror serves by HTTP, from an address that nobody knows yet.
+    # A mirror serves by HTTP, from an address that is not known yet.
     live = tuple(
         _flat_live(entry, names)
         for entry in plan.menu.live
-        if entry.root is not RootMode.NFS and _flat_offered(entry)
+        if ROOTS[entry.root].by_http and _flat_offered(entry)
     )
     memtests = tuple(_flat_memtest(entry, names) for entry in plan.menu.memtests)
     return FlatSet(
@@ -81,9 +78,9 @@ def plan_flat(plan: Plan) -> FlatSet | None:
         stamp=release.stamp,
         links=names.links,
         configs={
-            loader: f"netboot-{loader}-{release.name}.{ending}"
-            for loader, ending in CONFIG_ENDINGS.items()
-            if any(loader in entry.offered for entry in live)
+            kind: f"netboot-{kind}-{release.name}.{loader.flat_ending}"
+            for kind, loader in LOADERS.items()
+            if any(kind in entry.offered for entry in live)
         },
         menu=replace(
             plan.menu, live=live, memtests=memtests, base_url=None, nfs=None, ipxe_signed=False
@@ -92,8 +89,12 @@ def plan_flat(plan: Plan) -> FlatSet | None:
 
 
 def _flat_offered(entry: LiveEntry) -> tuple[Loader, ...]:
-    able = CONFIG_ENDINGS if entry.root is RootMode.EMBEDDED else KNOW_SERVER
-    return tuple(loader for loader in entry.offered if loader in able)
+    server = ROOTS[entry.root].needs_server
+    return tuple(
+        kind
+        for kind in entry.offered
+        if LOADERS[kind].flat_ending and (LOADERS[kind].root_variables or not server)
+    )
 
 
 class _Names:
@@ -117,16 +118,13 @@ def _flat_live(entry: LiveEntry, names: _Names) -> LiveEntry:
     def take(path: str | None, part: str, ending: str = "", *, own: bool = True) -> str | None:
         return names.take(path, part, ending, kernel=kernel if own else "") if path else None
 
-    parts = entry.parts
     return replace(
         entry,
         kernel=take(entry.kernel, "kernel") or "",
         unpacked=take(entry.unpacked, "image"),
         initramfs=take(entry.initramfs, "initramfs", ".igz") or "",
         padding=take(entry.padding, "padding", ".pad"),
-        root_header=(take(entry.root_header, "header", ".cpio", own=False) or "")
-        if entry.root_header in parts
-        else "none",
+        root_header=take(entry.root_header, "header", ".cpio", own=False),
         root_check=take(entry.root_check, "check", ".cpio", own=False),
         squashfs=take(entry.squashfs, "root", ".squashfs", own=False) or "",
         offered=_flat_offered(entry),

@@ -226,6 +226,11 @@ class Root:
         """Whether the root comes from a server."""
         return bool(self.server_key)
 
+    @property
+    def by_http(self) -> bool:
+        """Whether a web server is all that a client needs."""
+        return self.server_key in {"", "base_url"}
+
     def find_obstacle(self, kernel: SourceKernel, squashfs: Squashfs) -> Obstacle | None:
         """Return why this kernel's initramfs cannot reach the root, with the remedy."""
         return next(self.obstacles(kernel, squashfs), None)

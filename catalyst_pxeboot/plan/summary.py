@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from catalyst_pxeboot.model.loader import MEMTEST_LOADERS, Loader
+from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.menu import Limits, LiveEntry, MemtestEntry
 from catalyst_pxeboot.plan.tree import Plan
 
@@ -25,11 +26,11 @@ def _live(entry: LiveEntry, loaders: Sequence[Loader]) -> dict[str, Any]:
         "name": entry.name,
         "title": entry.title,
         "kernel": entry.kernel,
-        "kernels": {str(loader): entry.kernel_for(loader) for loader in able},
+        "kernels": {str(loader): LOADERS[loader].kernel(entry) for loader in able},
         "arguments": " ".join(entry.arguments),
         "root": str(entry.root),
         "checked": entry.root_check is not None,
-        "initrds": {str(loader): list(entry.initrds_for(loader)) for loader in able},
+        "initrds": {str(loader): list(LOADERS[loader].initrds(entry)) for loader in able},
         "limits": {str(loader): _limits(entry.limits[loader]) for loader in able},
     }
 
@@ -43,7 +44,7 @@ def _limits(limits: Limits) -> dict[str, Any]:
 
 
 def _memtest(entry: MemtestEntry, loaders: Sequence[Loader]) -> dict[str, Any]:
-    able = [str(loader) for loader in loaders if loader in MEMTEST_LOADERS[entry.firmware]]
+    able = [str(loader) for loader in loaders if entry.firmware in LOADERS[loader].memtest_firmware]
     return {
         "name": entry.name,
         "title": entry.title,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from catalyst_pxeboot.formats.kernel import Kernel
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.text import size
 
@@ -52,7 +53,11 @@ def find_warnings(
     `initrds` are the bytes that the loader hands to the kernel, `largest` those of its largest
     file.
     """
-    if Firmware.BIOS in firmware and loader is not Loader.UBOOT and not fits_bios(kernel, initrds):
+    if (
+        Firmware.BIOS in firmware
+        and LOADERS[loader].initrds_below_2_gib
+        and not fits_bios(kernel, initrds)
+    ):
         yield (
             f"on a BIOS {size(initrds)} of initrds do not fit below 2 GiB, where loaders put them"
         )

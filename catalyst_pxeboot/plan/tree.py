@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.files import (
     JoinedFile,
@@ -16,7 +17,6 @@ from catalyst_pxeboot.model.files import (
     SourceFile,
     UnpackedFile,
 )
-from catalyst_pxeboot.model.loader import UNPACKED_FOR, Firmware, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.plan.checks import find_contradictions
 from catalyst_pxeboot.plan.entries import (
@@ -32,10 +32,6 @@ from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size
-
-#: Bytes of a line that a U-Boot takes on any usual board (CONFIG_SYS_CBSIZE).
-_UBOOT_LINE = 512
-
 
 _BOOTIF = " BOOTIF=01-00-00-00-00-00-00"
 
@@ -159,11 +155,11 @@ def _plan_joined(live: Sequence[LiveEntry], source: Source) -> Iterator[JoinedFi
 
 def _notes(spec: Spec, source: Source, joined: Sequence[JoinedFile]) -> Iterator[str]:
     for kernel in source.kernels:
-        reasons = UNPACKED_FOR.get(kernel.kernel.image, {})
         for loader in unpacked_for(spec, kernel):
             yield (
                 f"{unpacked_path(spec, kernel)} for {loader}: {kernel.iso.path} is an"
-                f" {kernel.kernel.image}; {reasons[loader]}"
+                f" {kernel.kernel.image};"
+                f" {LOADERS[loader].cannot_start[kernel.kernel.image]}"
             )
     for file in joined:
         yield f"{file.path} for uboot: it loads one initrd only, here {size(file.bytes)}"
@@ -190,7 +186,7 @@ def _plan_files(spec: Spec, source: Source) -> tuple[SourceFile, ...]:
     for kernel in source.kernels:
         add(kernel.iso.path, Role.KERNEL, kernel.kernel.bytes)
         add(kernel.iso.initramfs, Role.INITRAMFS, kernel.initramfs.bytes)
-        if kernel.device_trees and Loader.UBOOT in spec.loaders:
+        if kernel.device_trees and any(LOADERS[kind].loads_device_trees for kind in spec.loaders):
             for path, count in kernel.device_trees.files:
                 add(path, Role.DEVICE_TREE, count)
     for memtest, count in source.memtests:
@@ -227,20 +223,23 @@ def _plan_check(live: Sequence[LiveEntry], source: Source) -> RootCheckFile | No
 
 
 def _warnings(spec: Spec, source: Source, live: Sequence[LiveEntry]) -> Iterator[str]:
+    loaders = [LOADERS[kind] for kind in spec.loaders]
     for kernel in source.kernels:
-        if not kernel.kernel.efi_stub and Loader.IPXE in spec.loaders:
-            yield (
-                f"{kernel.iso.path}: no EFI stub (CONFIG_EFI_STUB), so UEFI clients cannot start"
-                " it by iPXE"
-            )
-    if Loader.PXELINUX in spec.loaders:
+        if not kernel.kernel.efi_stub:
+            for loader in loaders:
+                if loader.needs_efi_stub:
+                    yield (
+                        f"{kernel.iso.path}: no EFI stub (CONFIG_EFI_STUB), so UEFI clients cannot"
+                        f" start it by {loader.name}"
+                    )
+    for loader in loaders:
         for memtest, _ in source.memtests:
-            if memtest.firmware is Firmware.EFI:
-                yield f"{memtest.title}: not in PXELINUX's menu, which runs on a BIOS only"
-    if Loader.UBOOT in spec.loaders and any(
-        len(" ".join(entry.arguments)) + len(_BOOTIF) >= _UBOOT_LINE for entry in live
-    ):
-        yield (
-            f"the kernel command line is longer than the {_UBOOT_LINE} bytes that U-Boot reads on"
-            " many boards (CONFIG_SYS_CBSIZE); shorten pxeboot/bootargs"
-        )
+            if loader.memtest_firmware and memtest.firmware not in loader.memtest_firmware:
+                yield f"{memtest.title}: not in {loader.name}'s menu, which runs on a BIOS only"
+        if loader.line_bytes and any(
+            len(" ".join(entry.arguments)) + len(_BOOTIF) >= loader.line_bytes for entry in live
+        ):
+            yield (
+                f"the kernel command line is longer than the {loader.line_bytes} bytes that"
+                f" {loader.name} reads on many boards (CONFIG_SYS_CBSIZE); shorten pxeboot/bootargs"
+            )

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.loader import quoting
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.arch import all_arches
-from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.releases.index import INDEX, MENUS, PAGE
 from catalyst_pxeboot.releases.machines import all_machines, arch_order
 from catalyst_pxeboot.releases.scan import Release
@@ -139,7 +139,7 @@ def _view_row(release: Release, title: str) -> RowView:
         subarch=release.subarch,
         made=release.time.replace("T", " ").removesuffix("Z")[:16],
         memory=mebibytes(max(memory, default=0)),
-        loaders=tuple(LOADER_NAMES[Loader(name)] for name in release.configs),
+        loaders=tuple(LOADERS[Loader(name)].name for name in release.configs),
     )
 
 
@@ -206,7 +206,7 @@ def _view_group(
     first = group[0]
     kind = ", ".join(filter(None, (first.subarch, first.rel_type)))
     text = f"Older: {kind} ({len(older)})"
-    return GroupView(first.machine, newest, tuple(older), quoting.quote_title(loader, text))
+    return GroupView(first.machine, newest, tuple(older), LOADERS[loader].quote_title(text))
 
 
 def _view_tree(loader: Loader, release: Release, name: str, title: str) -> TreeView:
@@ -214,8 +214,8 @@ def _view_tree(loader: Loader, release: Release, name: str, title: str) -> TreeV
     memory = max(config.memory.values(), default=0)
     needs = f", {mebibytes(memory)} MiB of memory" if memory else ""
     return TreeView(
-        name=quoting.quote_label(loader, name),
-        title=quoting.quote_title(loader, title + needs),
-        path=quoting.quote_path(loader, release.path),
-        config=quoting.quote_path(loader, config.path),
+        name=LOADERS[loader].quote_label(name),
+        title=LOADERS[loader].quote_title(title + needs),
+        path=LOADERS[loader].quote_path(release.path),
+        config=LOADERS[loader].quote_path(config.path),
     )

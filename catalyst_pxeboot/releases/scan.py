@@ -203,7 +203,8 @@ def _is_ours(manifest: Mapping[str, Any]) -> bool:
 
 
 def _parse_release(path: str, manifest: Mapping[str, Any], stamp: Stamp) -> Release:
-    from catalyst_pxeboot.model.loader import CONFIGS, Loader
+    from catalyst_pxeboot.loader import LOADERS
+    from catalyst_pxeboot.model.loader import Loader
 
     sizes = {file["path"]: parse_count(file["bytes"]) for file in manifest["files"]}
     # memtest, which boots no live image, is the entry for one firmware only.
@@ -212,7 +213,7 @@ def _parse_release(path: str, manifest: Mapping[str, Any], stamp: Stamp) -> Rele
     for name in sorted(manifest["loaders"]):
         offered = [entry for entry in live if name in entry["kernels"]]
         if offered:
-            config = CONFIGS[Loader(name)][0]
+            config = LOADERS[Loader(name)].configs[0]
             configs[name] = TreeConfig(
                 path=f"{path}/{config}",
                 bytes=sizes[config],
@@ -242,7 +243,7 @@ def _memory(limits: Mapping[str, Any]) -> Mapping[str, int]:
 
 def _check_texts(root: Path, release: Release) -> None:
     """Raise `VerifyError` for a path or a text that one of the tree's loaders cannot take."""
-    from catalyst_pxeboot.loader import quoting
+    from catalyst_pxeboot.loader import LOADERS
     from catalyst_pxeboot.model.loader import Loader
     from catalyst_pxeboot.releases.machines import all_machines
 
@@ -255,10 +256,10 @@ def _check_texts(root: Path, release: Release) -> None:
     try:
         for name in release.configs:
             loader = Loader(name)
-            quoting.quote_path(loader, release.path)
+            LOADERS[loader].quote_path(release.path)
             # All that a menu may show of it.
             for text in filter(None, (release.title, release.subarch, release.rel_type)):
-                quoting.quote_title(loader, text)
+                LOADERS[loader].quote_title(text)
     except PxebootError as error:
         raise VerifyError(f"{where}: {error.message}", hint=error.hint) from error
     # At a line's start it would be an option to iPXE.

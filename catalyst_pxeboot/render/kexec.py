@@ -5,13 +5,13 @@ The script holds the digests of what it fetches, so it is made when they are kno
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.kernel import KernelImage
 from catalyst_pxeboot.loader.common import RootVariables
-from catalyst_pxeboot.loader.quoting import quote_shell
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
 from catalyst_pxeboot.model.menu import LiveEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot
@@ -19,10 +19,24 @@ from catalyst_pxeboot.plan.roots import root_location
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.menu import NfsView
 from catalyst_pxeboot.render.templates import render_file
+from catalyst_pxeboot.util.errors import TemplateError
 from catalyst_pxeboot.util.sums import ALWAYS
 from catalyst_pxeboot.util.text import mebibytes
 
 KEXEC = "kexec.sh"
+
+
+def quote_shell(text: str) -> str:
+    """Return a text as one word of a POSIX shell's script.
+
+    Raises `TemplateError` for what would not stay in its line.
+    """
+    if not text.isprintable():
+        raise TemplateError(
+            f'kexec.sh: the value "{text}" holds a line break or control character',
+            hint="write it without",
+        )
+    return shlex.quote(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,39 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.loader import quoting
-from catalyst_pxeboot.loader.common import RootVariables
-from catalyst_pxeboot.loader.pxelinux import PXELINUX_LINE
+from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.loader.common import BootLoader
+from catalyst_pxeboot.loader.grub import GRUB_EARLY
 from catalyst_pxeboot.model.files import MadeFile
-from catalyst_pxeboot.model.loader import CONFIGS, GRUB_EARLY, MENU_COLUMNS, Firmware, Loader
+from catalyst_pxeboot.model.loader import MENU_COLUMNS, Firmware, Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.model.settings import Serial, Server
 from catalyst_pxeboot.plan.roots import ROOTS, root_location
 from catalyst_pxeboot.render.templates import render_file, render_text
 from catalyst_pxeboot.util.errors import TemplateError
 from catalyst_pxeboot.util.text import mebibytes
-
-# TEMPORARY until loader/ has them
-VARIABLES = {
-    Loader.IPXE: RootVariables(
-        url="${root_url}",
-        nfs_server="${nfs_server}",
-        address="${address}",
-        genkernel_address="${gk_address}",
-        mac="${netX/mac}",
-    ),
-    Loader.GRUB: RootVariables(
-        url="${root_url}", nfs_server="${nfs_server}", mac="$net_default_mac"
-    ),
-}
-
-
-def _quote_variables(loader: Loader, word: str) -> str:
-    return f'"{word}"' if loader is Loader.GRUB and "$" in word else word
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +104,7 @@ def render_configs(
     made = []
     for loader in sorted(set(loaders)):
         values = _menu_values(loader, menu)
-        for path in CONFIGS[loader]:
+        for path in LOADERS[loader].configs:
             made.append(render_file(path, {**values, "folder": "", "config": path}, templates))
     return tuple(sorted(made, key=lambda file: file.path))
 
@@ -136,7 +117,7 @@ def render_flat_config(
     `name` is the configuration's own name there.
     """
     values = {**_menu_values(loader, menu), "folder": folder, "config": name}
-    return replace(render_file(CONFIGS[loader][0], values, templates), path=name)
+    return replace(render_file(LOADERS[loader].configs[0], values, templates), path=name)
 
 
 def _menu_values(loader: Loader, menu: Menu) -> dict[str, Any]:
@@ -156,22 +137,21 @@ def render_grub_early(
     return render_text(GRUB_EARLY, values, templates)[0]
 
 
-def view_menu(loader: Loader, menu: Menu) -> MenuView:
-    """Check and quote all of `menu` for `loader`."""
+def view_menu(kind: Loader, menu: Menu) -> MenuView:
+    """Check and quote all of `menu` for a loader."""
     _check_menu(menu)
-    live: list[LiveView] = []
+    loader = LOADERS[kind]
     memories: dict[tuple[int, int], MemoryView] = {}
-    for entry in menu.live_for(loader):
-        live.append(_view_live(loader, entry, menu, memories))
+    live = tuple(_view_live(loader, entry, menu, memories) for entry in menu.live_for(kind))
     return MenuView(
-        title=quoting.quote_title(loader, menu.title),
+        title=loader.quote_title(menu.title),
         timeout=menu.timeout,
         default=live[0].name,
         serial=menu.serial,
-        live=tuple(live),
+        live=live,
         memories=tuple(memories.values()),
         memtests=tuple(_view_memtest(loader, entry) for entry in menu.memtests),
-        root_member=quoting.quote_path(loader, ROOT_MEMBER),
+        root_member=loader.quote_path(ROOT_MEMBER),
         base_url=menu.base_url or "",
         nfs=NfsView(menu.nfs.server or "", menu.nfs.path, menu.nfs.options) if menu.nfs else None,
         signed=("always" if menu.ipxe_always else "asked") if menu.ipxe_signed else "",
@@ -188,54 +168,50 @@ def _check_menu(menu: Menu) -> None:
 
 
 def _view_live(
-    loader: Loader,
+    loader: BootLoader,
     entry: LiveEntry,
     menu: Menu,
     memories: dict[tuple[int, int], MemoryView],
 ) -> LiveView:
-    path = partial(quoting.quote_path, loader)
     bios, efi = (_memory(entry, loader, firmware) for firmware in Firmware)
     memory = None
     if bios or efi:
         name = f"memory_{entry.name.replace('-', '_')}"  # GRUB's variables have no hyphen
         memory = memories.setdefault((bios, efi), MemoryView(name, bios, efi))
     title = ", ".join(filter(None, [entry.title, ROOTS[entry.root].title]))
+    location = root_location(entry, menu, loader.root_variables)
+    arguments = [
+        loader.quote_arguments(entry.arguments),
+        *(loader.quote_variables(word) for word in location),
+    ]
+
+    def path(name: str | None) -> str:
+        return loader.quote_path(name) if name else ""
+
     view = LiveView(
-        name=quoting.quote_label(loader, entry.name),
-        title=quoting.quote_title(loader, title),
-        kernel=path(entry.kernel_for(loader)),
+        name=loader.quote_label(entry.name),
+        title=loader.quote_title(title),
+        kernel=path(loader.kernel(entry)),
         initramfs=path(entry.initramfs),
-        padding=path(entry.padding) if entry.padding else "",
+        padding=path(entry.padding),
         root=str(entry.root),
-        root_header=path(entry.root_header) if entry.root_header else "",
-        root_check=path(entry.root_check) if entry.root_check else "",
+        root_header=path(entry.root_header),
+        root_check=path(entry.root_check),
         squashfs=path(entry.squashfs),
-        initrds=tuple(map(path, entry.initrds_for(loader))),
-        arguments=" ".join(
-            filter(
-                None,
-                [
-                    quoting.quote_arguments(loader, entry.arguments),
-                    *(
-                        _quote_variables(loader, word)
-                        for word in root_location(entry, menu, VARIABLES.get(loader))
-                    ),
-                ],
-            )
-        ),
+        initrds=tuple(map(path, loader.initrds(entry))),
+        arguments=" ".join(filter(None, arguments)),
         memory=memory.name if memory else "",
         memory_unit=_memory_unit(title, max(bios, efi)),
         memory_bios=bios,
         memory_efi=efi,
-        device_trees=path(entry.device_trees) if entry.device_trees else "",
+        device_trees=path(entry.device_trees),
     )
-    if loader is Loader.PXELINUX:
-        _check_pxelinux_line(view)
+    loader.check_entry(title, view.kernel, view.arguments, view.initrds)
     return view
 
 
-def _memory(entry: LiveEntry, loader: Loader, firmware: Firmware) -> int:
-    limits = entry.limits.get(loader)
+def _memory(entry: LiveEntry, loader: BootLoader, firmware: Firmware) -> int:
+    limits = entry.limits.get(loader.kind)
     return mebibytes(limits.memory.get(firmware, 0)) if limits else 0
 
 
@@ -244,24 +220,11 @@ def _memory_unit(title: str, figure: int) -> str:
     return unit if len(f"{title}, {figure} {unit}") <= MENU_COLUMNS else "MiB"
 
 
-def _check_pxelinux_line(view: LiveView) -> None:
-    line = (
-        f".linux {view.kernel} {view.arguments} initrd={','.join(view.initrds)}"
-        " BOOTIF=01-00-00-00-00-00-00"
-    )
-    if len(line) >= PXELINUX_LINE:
-        raise TemplateError(
-            f'PXELINUX: the command line of "{view.title}" is {len(line)} bytes long, more than'
-            f" its {PXELINUX_LINE - 1}",
-            hint="shorten the arguments, or leave pxelinux out of pxeboot/loaders",
-        )
-
-
-def _view_memtest(loader: Loader, entry: MemtestEntry) -> MemtestView:
+def _view_memtest(loader: BootLoader, entry: MemtestEntry) -> MemtestView:
     return MemtestView(
-        name=quoting.quote_label(loader, entry.name),
-        title=quoting.quote_title(loader, entry.title),
-        path=quoting.quote_path(loader, entry.path),
+        name=loader.quote_label(entry.name),
+        title=loader.quote_title(entry.title),
+        path=loader.quote_path(entry.path),
         bios=entry.firmware is Firmware.BIOS,
         efi=entry.firmware is Firmware.EFI,
         bits=entry.bits,

@@ -15,9 +15,10 @@ from typing import Any
 
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.formats.initramfs import Generator
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.arch import Qemu
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
-from catalyst_pxeboot.model.loader import LOADER_NAMES, Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.plan.signers import CLEARSIGNED, Signers
 from catalyst_pxeboot.plan.summary import menu_entries
@@ -141,7 +142,7 @@ def render_page(
 
     `time` is in seconds since 1970. Raises `TemplateError`.
     """
-    names = {str(loader): name for loader, name in LOADER_NAMES.items()}
+    names = {str(kind): loader.name for kind, loader in LOADERS.items()}
     values = {
         **_values(plan, files, signers),
         "limits": [

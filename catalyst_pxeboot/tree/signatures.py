@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from catalyst_pxeboot.loader.common import BootLoader
+from catalyst_pxeboot.loader.grub import GRUB
+from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.model.files import MadeFile, Role
-from catalyst_pxeboot.model.loader import CONFIGS, Loader
 from catalyst_pxeboot.model.menu import Menu
 from catalyst_pxeboot.plan.signers import CLEARSIGNED, GRUB_ENDING, IPXE_ENDING, Signers
 
@@ -29,11 +31,11 @@ def make_signatures(
     the file once more, as OpenPGP hashes its own words behind the content.
     """
     if signers.cms:
-        for path in _loaded(menu, Loader.IPXE, digests):
+        for path in _loaded(menu, IPXE, digests):
             signature = signers.cms.sign_digest(bytes.fromhex(digests[path]))
             yield MadeFile(f"{path}{IPXE_ENDING}", signature, Role.SIGNATURE, path)
     if signers.openpgp:
-        for path in _loaded(menu, Loader.GRUB, digests):
+        for path in _loaded(menu, GRUB, digests):
             signature = signers.openpgp.detach(tree / path, time=time)
             yield MadeFile(f"{path}{GRUB_ENDING}", signature, Role.SIGNATURE, path)
 
@@ -51,14 +53,12 @@ def clearsign_sums(
     }
 
 
-def _loaded(menu: Menu, loader: Loader, there: Mapping[str, str]) -> list[str]:
+def _loaded(menu: Menu, loader: BootLoader, there: Mapping[str, str]) -> list[str]:
     """Name every file that `loader` opens for `menu`, sorted."""
-    files = set(CONFIGS[loader]) & there.keys()
+    files = set(loader.configs) & there.keys()
     if not files:
         return []
-    for entry in menu.live_for(loader):
-        files |= {entry.kernel_for(loader), *entry.initrds_for(loader)}
-        if loader is Loader.IPXE and entry.root_header in entry.parts:
-            files.add(entry.root_header)  # an old one under UEFI loads it
+    for entry in menu.live_for(loader.kind):
+        files |= loader.fetched(entry)
     files |= {entry.path for entry in menu.memtests}
     return sorted(files)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.formats.cpio import parse_member_header
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADER_OF
 from catalyst_pxeboot.model.files import Role
-from catalyst_pxeboot.model.loader import CONFIGS
 from catalyst_pxeboot.tree.manifest import MANIFEST, MAX_MANIFEST, REBUILD, read_manifest
 from catalyst_pxeboot.tree.verify_signatures import find_signature_faults
 from catalyst_pxeboot.util.checksum import digest_bytes, digest_file
@@ -21,7 +20,6 @@ from catalyst_pxeboot.util.files import list_files, open_regular, read_regular
 from catalyst_pxeboot.util.sums import ALWAYS, render_sums
 
 #: Which loader reads which configuration.
-LOADER_OF = {name: loader for loader, names in CONFIGS.items() for name in names}
 
 
 _MAX_CONFIG = 512 * 1024  # bytes; real ones have some KiB
@@ -190,7 +188,7 @@ def _config_faults(tree: Path, name: str, there: set[str]) -> Iterator[VerifyErr
     except UnicodeDecodeError as error:
         yield VerifyError(f"{name}: cannot be read as text: {error}", hint=REBUILD)
         return
-    config = check_config(LOADER_OF[name], text)
+    config = LOADER_OF[name].check(text)
     for problem in config.problems:
         yield VerifyError(f"{name}: {problem}", hint="correct the template")
     for file in config.files:

@@ -17,8 +17,9 @@ from catalyst_pxeboot.formats import kernel as kernels
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.kernel import KernelImage, open_unpacked, read_kernel
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.common import Config
-from catalyst_pxeboot.loader.uboot import check_uboot
+from catalyst_pxeboot.loader.uboot import UBOOT
 from catalyst_pxeboot.model.files import JoinedFile, Role, UnpackedFile
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import Server
@@ -153,7 +154,7 @@ def test_each_loader_gets_the_form_it_takes(
 ) -> None:
     plan = plan_of(tmp_path, kernel, loaders=loaders)
     for entry in plan.menu.live:
-        found = {str(loader): entry.kernel_for(loader) for loader in plan.spec.loaders}
+        found = {str(loader): LOADERS[loader].kernel(entry) for loader in plan.spec.loaders}
         assert found == {loader: f"boot/gentoo{end}" for loader, end in takes.items()}
     wanted = ["boot/gentoo.Image"] if ".Image" in takes.values() else []
     assert [file.path for file in plan.unpacked] == wanted
@@ -379,7 +380,7 @@ LABEL three
 
 
 def test_a_sound_configuration() -> None:
-    assert check_uboot(CONFIG) == Config(
+    assert UBOOT.check(CONFIG) == Config(
         ("boot/dtbs/a.dtb", "boot/gentoo", "boot/gentoo.initrd", "boot/other"), ()
     )
 
@@ -417,7 +418,7 @@ def test_a_sound_configuration() -> None:
 )  # fmt: skip
 def test_problems(old: str, new: str, problem: str) -> None:
     assert old in CONFIG
-    assert problem in check_uboot(CONFIG.replace(old, new, 1)).problems
+    assert problem in UBOOT.check(CONFIG.replace(old, new, 1)).problems
 
 
 def test_dhcp_tells_uboot_the_folder(tmp_path: Path, no_loaders: None) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.loader import check_config
-from catalyst_pxeboot.model.loader import CONFIGS
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree
@@ -179,7 +178,7 @@ def listing(tree: Path) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str, tmp_path: Path, no_loaders: None) -> None:
     tree = make(CASES[name], tmp_path)
-    configs = {path for paths in CONFIGS.values() for path in paths} | set(DHCP_CONFIGS)
+    configs = {path for loader in LOADERS.values() for path in loader.configs} | set(DHCP_CONFIGS)
     shown = {path for path in list_files(tree) if path in configs}
     shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "README.txt", "index.html", "kexec.sh"}
     shown |= {"boot/root.cpio-header"} & set(list_files(tree))
@@ -201,11 +200,11 @@ def test_golden_configurations_are_sound(name: str) -> None:
     golden = GOLDEN / name
     there = {line.split()[-1] for line in (golden / LISTING).read_text().splitlines()}
     there |= {"menu.c32", "reboot.c32", "poweroff.c32"}  # of the build host
-    for loader, paths in CONFIGS.items():
-        for path in paths:
+    for loader in LOADERS.values():
+        for path in loader.configs:
             if not (golden / path).exists():
                 continue
-            config = check_config(loader, (golden / path).read_text())
+            config = loader.check((golden / path).read_text())
             assert config.problems == (), path
             assert config.files, path
             assert set(config.files) <= there, path

@@ -29,8 +29,8 @@ from catalyst_pxeboot.formats.iso import SECTOR, read_iso
 from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import open_unpacked, read_kernel
 from catalyst_pxeboot.formats.squashfs import read_squashfs
-from catalyst_pxeboot.loader import check_config
-from catalyst_pxeboot.model.loader import CONFIGS, Loader
+from catalyst_pxeboot.loader import LOADERS, check_config
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.source.menu import read_iso_menu
 from catalyst_pxeboot.spec.file import read_conf, read_spec
 from catalyst_pxeboot.spec.parse import check_keys, parse_settings
@@ -189,7 +189,7 @@ def _initramfs_target(compression: Compression) -> Target:
 
 
 def _config_target(loader: Loader) -> Target:
-    names = CONFIGS[loader]
+    names = LOADERS[loader].configs
     seeds = tuple(
         path.read_bytes() for case in sorted(GOLDEN.iterdir()) for name in names
         if (path := case / name).exists()
@@ -297,7 +297,7 @@ TARGETS: Final[Mapping[str, Callable[[], Target]]] = {
     ),
     "grub.cfg": lambda: Target(by_text(_grub_cfg), _files(DATA / "grub-cfg", "*.cfg"), _WORDS),
     "kconfig": lambda: Target(by_path(read_kconfig), (_KCONFIG,), (b"CONFIG_A=", b'"', b"\\")),
-    **{f"config-{loader}": partial(_config_target, loader) for loader in CONFIGS},
+    **{f"config-{loader}": partial(_config_target, loader) for loader in LOADERS},
     "spec": lambda: Target(
         by_path(_spec),
         _files(ROOT / "specs", "**/*.spec*"),

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.model.loader import CONFIGS, Loader
+from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.model.loader import Loader
 
 MIB = 1024 * 1024
 
@@ -48,7 +49,7 @@ def make_manifest(
     """Return the manifest of a tree for `subarch`; `stamp` is its time, too."""
     arch, native, usual = KINDS[subarch]
     names = [str(loader) for loader in (usual if loaders is None else loaders)]
-    configs = sorted(path for name in names for path in CONFIGS[Loader(name)])
+    configs = sorted(path for name in names for path in LOADERS[Loader(name)].configs)
     files = [
         *((path, "config", 100 + len(path)) for path in configs),
         *_PAYLOAD,

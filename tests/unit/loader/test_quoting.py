@@ -1,10 +1,10 @@
-"""Values are quoted for each loader's grammar, or refused with the reason and the way out."""
+"""Values are quoted for each loader's grammar, or refused with the reason and the hint."""
 
 from __future__ import annotations
 
 import pytest
 
-from catalyst_pxeboot.loader.quoting import quote_arguments, quote_label, quote_path, quote_title
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import TemplateError
 
@@ -30,11 +30,11 @@ UBOOT_EXPANDS = (
      "a.b_c-d+e%f@g", "rd.live.overlay.overlayfs=1", "nfsroot=192.0.2.1:/srv/x"],
 )  # fmt: skip
 def test_plain_arguments_stay_as_they_are(loader: Loader, word: str) -> None:
-    assert quote_arguments(loader, ["before", word]) == f"before {word}"
+    assert LOADERS[loader].quote_arguments(["before", word]) == f"before {word}"
 
 
 def test_no_arguments_are_an_empty_text() -> None:
-    assert quote_arguments(GRUB, []) == ""
+    assert LOADERS[GRUB].quote_arguments([]) == ""
 
 
 @pytest.mark.parametrize(
@@ -43,18 +43,18 @@ def test_no_arguments_are_an_empty_text() -> None:
      "a?", "[a]", "!", "`a`", "(hd0)", "~a", "a^b"],
 )  # fmt: skip
 def test_grub_gets_single_quotes_around_what_it_would_read(word: str) -> None:
-    assert quote_arguments(GRUB, ["x=1", word, "y"]) == f"x=1 '{word}' y"
+    assert LOADERS[GRUB].quote_arguments(["x=1", word, "y"]) == f"x=1 '{word}' y"
 
 
 @pytest.mark.parametrize("word", ["a;b", "a||b", "a&&b", "{a}", "}", "$a", "a#b", "'a'", '"a"',
                                   "\\a", "a\\b", "|", "&"])  # fmt: skip
 def test_ipxe_takes_what_is_no_command_of_its_own(word: str) -> None:
-    assert quote_arguments(IPXE, [word]) == word
+    assert LOADERS[IPXE].quote_arguments([word]) == word
 
 
 @pytest.mark.parametrize("word", ['a="b"', "${a}", "||", "#a", "a\\", ";", "--", "-a"])
 def test_pxelinux_takes_a_line_as_it_is(word: str) -> None:
-    assert quote_arguments(PXELINUX, [word]) == word
+    assert LOADERS[PXELINUX].quote_arguments([word]) == word
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_pxelinux_takes_a_line_as_it_is(word: str) -> None:
 )  # fmt: skip
 def test_one_loader_refuses_an_argument(loader: Loader, word: str, message: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        quote_arguments(loader, ["good", word])
+        LOADERS[loader].quote_arguments(["good", word])
     assert str(caught.value) == f'{NAMES[loader]}: the kernel argument "{word}" {message}'
 
 
@@ -102,14 +102,14 @@ def test_one_loader_refuses_an_argument(loader: Loader, word: str, message: str)
         ("a b", "a b", "holds white space; give each word as an argument of its own"),
         ("é", "é", "holds other characters than ASCII, which loaders hand over in different"
          " encodings; write it in ASCII"),
-        ("initrd=x", "initrd=x", "is the loader's own to write; leave it out"),
+        ("initrd=x", "initrd=x", "is written by the loader itself; leave it out"),
     ],
 )  # fmt: skip
 def test_every_loader_refuses_an_argument(
     loader: Loader, word: str, shown: str, message: str
 ) -> None:
     with pytest.raises(TemplateError) as caught:
-        quote_arguments(loader, [word])
+        LOADERS[loader].quote_arguments([word])
     assert str(caught.value) == f'{NAMES[loader]}: the kernel argument "{shown}" {message}'
 
 
@@ -127,7 +127,7 @@ def test_every_loader_refuses_an_argument(
     ],
 )
 def test_titles(loader: Loader, text: str, quoted: str) -> None:
-    assert quote_title(loader, text) == quoted
+    assert LOADERS[loader].quote_title(text) == quoted
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_titles(loader: Loader, text: str, quoted: str) -> None:
 )  # fmt: skip
 def test_refused_titles(loader: Loader, text: str, message: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        quote_title(loader, text)
+        LOADERS[loader].quote_title(text)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("path", ["image.squashfs", "boot/gentoo-6.1_x+y.igz", "a/b/c"])
 def test_paths(path: str) -> None:
-    assert {quote_path(loader, path) for loader in Loader} == {path}
+    assert {LOADERS[loader].quote_path(path) for loader in Loader} == {path}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_paths(path: str) -> None:
 )
 def test_refused_paths(path: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        quote_path(GRUB, path)
+        LOADERS[GRUB].quote_path(path)
     shown = path.replace("\n", "\\n")
     assert str(caught.value) == (
         f'GRUB: the file name "{shown}" holds more than letters, digits and . _ + - between'
@@ -176,7 +176,7 @@ def test_refused_paths(path: str) -> None:
 
 
 def test_labels() -> None:
-    assert quote_label(IPXE, "gentoo-2") == "gentoo-2"
+    assert LOADERS[IPXE].quote_label("gentoo-2") == "gentoo-2"
     for name in ("", "-a", "a_b", "a b", "a\n"):
         with pytest.raises(TemplateError, match=r"rename the entry$"):
-            quote_label(IPXE, name)
+            LOADERS[IPXE].quote_label(name)

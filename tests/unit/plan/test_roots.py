@@ -79,8 +79,8 @@ def test_the_way_named_first_is_the_default(tmp_path: Path) -> None:
     # PXELINUX does not know the server, and offers the other one.
     assert found.menu.live_for(Loader.PXELINUX)[0].name == "gentoo"
     assert found.left_out[-1] == (
-        "gentoo, root over HTTP, by pxelinux: it does not know the server; name it in"
-        " pxeboot/base_url"
+        "gentoo, root over HTTP, by pxelinux: it cannot learn the server"
+        " address; set pxeboot/base_url"
     )
 
 
@@ -135,8 +135,8 @@ def test_a_loader_without_any_root_ends_the_build(tmp_path: Path) -> None:
     with pytest.raises(PxebootError) as caught:
         plan(tmp_path, dracut(), pxeboot__root="http")
     assert str(caught.value) == (
-        "pxeboot/root: pxelinux knows no server, so it can offer none of the roots; name the"
-        " server in pxeboot/base_url or pxeboot/nfs_root, add embedded, or leave pxelinux out of"
+        "pxeboot/root: pxelinux cannot learn the server address, so no root mode is available; set"
+        " pxeboot/base_url or pxeboot/nfs_root, add embedded, or leave pxelinux out of"
         " pxeboot/loaders"
     )
 

@@ -18,7 +18,7 @@ import pytest
 
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.serve import serve_tree
-from catalyst_pxeboot.loader.quoting import quote_shell
+from catalyst_pxeboot.render.kexec import quote_shell
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import TemplateError
 from tests.golden.test_golden import CASES, NETWORK

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADERS, check_config
 from catalyst_pxeboot.loader.common import Config
-from catalyst_pxeboot.loader.grub import check_grub
+from catalyst_pxeboot.loader.grub import GRUB
 from catalyst_pxeboot.model.files import Role
-from catalyst_pxeboot.model.loader import CONFIGS, MEMTEST_LOADERS, Firmware, Loader
+from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.menu import Limits, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot, RootMode, Serial, Server
 from catalyst_pxeboot.render.menu import render_configs, render_grub_early
@@ -103,7 +103,9 @@ def test_every_mix_of_options_is_a_sound_configuration(
     expected |= {padding} if padding else set()
     if loader is Loader.UBOOT:
         expected = {"boot/gentoo", "boot/gentoo.initrd", "image.squashfs"}
-    expected |= {entry.path for entry in memtests if loader in MEMTEST_LOADERS[entry.firmware]}
+    expected |= {
+        entry.path for entry in memtests if entry.firmware in LOADERS[loader].memtest_firmware
+    }
     if loader is Loader.GRUB:
         expected |= {"boot/grub/grub.cfg"}  # the menu comes back after a failure
     if loader is Loader.PXELINUX:
@@ -316,7 +318,7 @@ def test_grub_that_was_not_made_for_the_tree() -> None:
         "boot/grub/grub.cfg", "grub.cfg", "grub/grub.cfg",
     )  # fmt: skip
     assert root.content == folder.content
-    assert check_grub(folder.content.decode()) == Config(("boot/grub/grub.cfg",), ())
+    assert GRUB.check(folder.content.decode()) == Config(("boot/grub/grub.cfg",), ())
 
 
 #: The commands of Debian's signed network image (2.06-13+deb12u2) that a menu may use. Under
@@ -371,14 +373,14 @@ def test_grub_memtests_by_firmware_and_processor() -> None:
 
 def test_grub_early_configuration_uses_plain_commands_only() -> None:
     text = render_grub_early(None)
-    assert check_grub(text).problems == ()
+    assert GRUB.check(text).problems == ()
     commands = [line for line in text.splitlines() if not line.startswith("#")]
     assert {line.split(" ")[0] for line in commands} == {"regexp", "set", "export", "echo"}
 
 
 def test_grub_early_configuration_takes_the_given_server_in_place_of_dhcps() -> None:
     text = render_grub_early(None, Server(address="10.1.2.3"))
-    assert check_grub(text).problems == ()
+    assert GRUB.check(text).problems == ()
     assert {line.split(" ")[0] for line in text.splitlines()} == {"regexp", "set", "export", "echo"}
     (line,) = [line for line in text.splitlines() if "set=3:folder" in line]
     pattern = line.split("'")[1].replace("[(]", r"\(").replace("[)]", r"\)")
@@ -535,8 +537,8 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "#!ipxe\n{{ titel }}\n",
             "template {file}, line 2: 'titel' is undefined; correct the template; the values it"
-            " may use are: base_url config default folder live memories memtests nfs root_member serial"
-            " signed timeout title",
+            " may use are: base_url config default folder live memories memtests nfs root_member"
+            " serial signed timeout title",
         ),
         (
             "\n{% for entry in live %}\n{{ entry.tilte }}\n{% endfor %}",
@@ -568,8 +570,8 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "{{ 1 / 0 }}",
             "template {file}, line 1: division by zero; correct the template; the values it may"
-            " use are: base_url config default folder live memories memtests nfs root_member serial"
-            " signed timeout title",
+            " use are: base_url config default folder live memories memtests nfs root_member"
+            " serial signed timeout title",
         ),
         (
             "{{ title.__class__.__mro__ }}",
@@ -626,7 +628,7 @@ def test_templates_that_are_no_folder(tmp_path: Path) -> None:
 
 
 def test_every_loader_has_its_templates() -> None:
-    assert set(CONFIGS) == set(Loader)
+    assert set(LOADERS) == set(Loader)
 
 
 def test_jinja_is_imported_only_to_render() -> None:

@@ -15,11 +15,11 @@ import pytest
 
 import catalyst_pxeboot
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADER_OF
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.spec.parse import parse_settings
-from catalyst_pxeboot.tree.verify import LOADER_OF, verify_tree
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.files import list_files
 from tests.support.paths import GOLDEN
@@ -187,7 +187,7 @@ def test_verify_finds_any_changed_name(tree: Path) -> None:
     places = []
     for name in sorted(configs):
         text = whole[name].decode()
-        files = check_config(LOADER_OF[name], text).files
+        files = LOADER_OF[name].check(text).files
         for file in files:
             # Where it is loaded, not where a comment tells of it.
             name_there = rf"(?<![\w/.-]){re.escape(file)}(?![\w/.-])"

@@ -168,15 +168,15 @@ def test_the_page_tells_who_signed_and_how_to_check(signed: Path, keys: Keys) ->
 def test_the_script_checks_if_asked(signed: Path) -> None:
     script = (signed / "boot.ipxe").read_text()
     assert check_config(Loader.IPXE, script).problems == ()
-    entry = script[script.index("\n:gentoo\n") : script.index("\n:gentoo-accessibility\n")]
-    assert entry[entry.index("isset ${verify}") :] == (
-        "isset ${verify} || goto gentoo_boot\n"
-        "imgverify kernel ${base}boot/gentoo.p7s || goto boot_failed\n"
-        "imgverify initramfs ${base}boot/gentoo.igz.p7s || goto boot_failed\n"
+    block = script[script.index("isset ${verify}") : script.index("\n:boot_memtest")]
+    assert block == (
+        "isset ${verify} || goto files_verified\n"
+        "imgverify kernel ${base}${kernel}.p7s || goto boot_failed\n"
+        "imgverify initramfs ${base}${initrd}.p7s || goto boot_failed\n"
         "imgverify live-root ${base}image.squashfs.p7s || goto boot_failed\n"
-        "isset ${old_efi} || goto gentoo_boot\n"
+        "isset ${old_efi} || goto files_verified\n"
         "imgverify root-header ${base}boot/root.cpio-header.p7s || goto boot_failed\n"
-        ":gentoo_boot\n"
+        ":files_verified\n"
         "boot || goto boot_failed\n"
     )
 
@@ -186,7 +186,7 @@ def test_the_script_checks_in_any_case(tmp_path: Path, no_loaders: None, keys: K
     script = (tree / "boot.ipxe").read_text()
     assert check_config(Loader.IPXE, script).problems == ()
     assert "${verify}" not in script
-    assert script.count("imgverify ") == 2 * 4 + 2
+    assert script.count("imgverify ") == 4 + 1
 
 
 def test_grubs_image_asks_for_signatures() -> None:

@@ -91,7 +91,6 @@ set_entry() {
 
 # Where the live root is, if it is not in the initrd; the tree's address is known here.
 set_location() {
-    tree_url=${url:-$base_url}
     if [ -z "$nfs_server" ]; then
         nfs_server=${url#*://}
         nfs_server=${nfs_server%%/*}

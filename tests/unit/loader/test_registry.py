@@ -1,0 +1,24 @@
+"""Every loader is one object, and nothing else knows of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from catalyst_pxeboot.loader import LOADER_OF, LOADERS
+from catalyst_pxeboot.model.loader import Loader
+
+
+def test_every_loader_is_there() -> None:
+    assert list(LOADERS) == list(Loader)
+    assert [loader.kind for loader in LOADERS.values()] == list(Loader)
+    assert list(LOADER_OF) == [path for loader in LOADERS.values() for path in loader.configs]
+
+
+@pytest.mark.parametrize("loader", list(Loader))
+@pytest.mark.parametrize(
+    "text",
+    ["", "\n", "\0", "'", '"', "{", "}", "if", ":", "||", "MENU", "goto", "set", "item", "function",
+     "menuentry", "\\", "LABEL", "initrd", "linux", "[", "DEFAULT", "kernel --name"],
+)  # fmt: skip
+def test_odd_text_is_no_crash(loader: Loader, text: str) -> None:
+    LOADERS[loader].check(text)
