@@ -1,15 +1,15 @@
-"""The one way through the house. Both doors, catalyst's and the command line, come here.
+"""Build pipeline: spec → source → plan → render → stage → manifest → publish.
 
-spec, source, plan, render, tree, manifest, publish; nothing flows back.
+catalyst's target and the command line both run it. Data flows in this direction only.
 """
 
 from __future__ import annotations
 
 import os
 import time as clock
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,8 @@ from catalyst_pxeboot.render.menu import (
 from catalyst_pxeboot.render.pages import render_page, render_texts
 from catalyst_pxeboot.render.rootcheck import render_root_check
 from catalyst_pxeboot.source.check import check_iso
-from catalyst_pxeboot.source.iso import open_source
-from catalyst_pxeboot.spec.parse import Spec
+from catalyst_pxeboot.source.image import Source, read_source
+from catalyst_pxeboot.spec.parse import Spec, parse_folders
 from catalyst_pxeboot.tree.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.tree.link import cannot_link_iso
 from catalyst_pxeboot.tree.manifest import MANIFEST, render_manifest
@@ -57,7 +57,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What a build came to: the tree, its files, and what the user should know."""
+    """The result of a build: the tree, its files, and what the user should know."""
 
     output: Path
     files: tuple[TreeFile, ...]
@@ -67,27 +67,32 @@ class Built:
     seconds: float
 
 
+def parse_image(
+    path: Path, output: Path, settings: Mapping[str, object]
+) -> tuple[Spec, Source | None]:
+    """Make a `Spec` as `parse_folders`, and the image if it was read to find its subarch."""
+    read: list[Source] = []
+
+    def machine_of(image: Path) -> str:
+        read.append(read_source(image))
+        return read[0].kernels[0].kernel.machine
+
+    spec = parse_folders(path, output, settings, machine_of=machine_of)
+    return spec, read[0] if read else None
+
+
 def make_plan(
-    spec: Spec, *, report: Report | None = None, progress: Progress | None = None
+    spec: Spec,
+    *,
+    source: Source | None = None,
+    report: Report | None = None,
+    progress: Progress | None = None,
 ) -> Plan:
-    """Read the source, look for loaders and plan the tree, without writing anything."""
-    with _open_plan(spec, report or (lambda _line: None), progress) as plan:
-        return plan
+    """Read the source, look for loaders and plan the tree, without writing anything.
 
-
-def build(spec: Spec, *, report: Report, progress: Progress | None = None) -> Built:
-    """Build and publish the netboot tree of `spec`, telling `report` of each step in a line.
-
-    `progress` is told, some ten times a second, what is read and how many bytes of how many.
+    `source` is the live image if it was read already.
     """
-    begun = clock.monotonic()
-    with _open_plan(spec, report, progress) as plan:
-        return _build(plan, begun, report, progress)
-
-
-@contextmanager
-def _open_plan(spec: Spec, report: Report, progress: Progress | None) -> Iterator[Plan]:
-    """Plan the tree from its source, which is there to be read for the context's length."""
+    report = report or (lambda _line: None)
     checked = None
     for note in spec.notes:
         report(note)
@@ -97,13 +102,31 @@ def _open_plan(spec: Spec, report: Report, progress: Progress | None) -> Iterato
         checked = check_iso(spec.source, keyring=spec.keyring, report=report, progress=progress)
     elif spec.keyring:
         raise SourceError(
-            f"pxeboot/keyring: {spec.source} is no ISO, and nothing else is signed",
+            f"pxeboot/keyring: {spec.source} is not an ISO, and nothing else is signed",
             hint="leave it out",
         )
     report(f"Reading {spec.source}")
-    with open_source(spec.source, names=spec.kernels, checked=checked) as source:
-        loaders = find_loaders(spec.arch.grub, loaders=spec.loaders, search=spec.loader_path)
-        yield plan_tree(spec, source, loaders)
+    if source is None or spec.kernels or source.image.stamp != checked:
+        source = read_source(spec.source, names=spec.kernels, checked=checked)
+    loaders = find_loaders(spec.arch.grub, loaders=spec.loaders, search=spec.loader_path)
+    return plan_tree(spec, source, loaders)
+
+
+def build(
+    spec: Spec,
+    *,
+    report: Report,
+    source: Source | None = None,
+    progress: Progress | None = None,
+) -> Built:
+    """Build and publish the netboot tree of `spec`, reporting each step in a line.
+
+    `source` is the live image if it was read already. `progress` is called some ten times a second
+    with what is read and how many bytes of how many.
+    """
+    begun = clock.monotonic()
+    plan = make_plan(spec, source=source, report=report, progress=progress)
+    return _build(plan, begun, report, progress)
 
 
 def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) -> Built:

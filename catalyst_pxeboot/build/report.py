@@ -137,7 +137,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     for made in plan.made:
         yield f"file     {made.path}  {made.role}, {size(len(made.content))}, made"
     for kernel in plan.unpacked:
-        yield f"file     {kernel.path}  {kernel.role}, unpacked from {kernel.origin.path.name}"
+        yield f"file     {kernel.path}  {kernel.role}, unpacked from {Path(kernel.packed).name}"
     for joined in plan.joined:
         parts = " + ".join(joined.parts)
         yield f"file     {joined.path}  {joined.role}, {size(joined.bytes)}, {parts}"

@@ -12,6 +12,7 @@ from catalyst_pxeboot.cli.console import Advance, Console
 from catalyst_pxeboot.util.errors import PxebootError
 
 if TYPE_CHECKING:
+    from catalyst_pxeboot.source.image import Source
     from catalyst_pxeboot.spec.parse import Spec
 
 
@@ -61,19 +62,19 @@ def _assignment(text: str) -> tuple[str, str | list[str] | None]:
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Build the tree, or print what would be built."""
-    spec = _read_spec(arguments)
+    spec, source = _read_spec(arguments)
     from catalyst_pxeboot.build import report as describe
     from catalyst_pxeboot.build.pipeline import build, make_plan
 
     if arguments.dry_run:
         with _Progress(console) as progress:
-            plan = make_plan(spec, report=console.detail, progress=progress)
+            plan = make_plan(spec, source=source, report=console.detail, progress=progress)
         console.result(describe.plan_data(plan))
         for line in describe.plan_lines(plan):
             console.line(line)
         return
     with _Progress(console) as progress:
-        built = build(spec, report=console.step, progress=progress)
+        built = build(spec, source=source, report=console.step, progress=progress)
     console.result(describe.built_data(built))
     for line in describe.built_warnings(built):
         console.warning(line)
@@ -85,10 +86,11 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.detail(f"{file.path}  {file.role}, {file.bytes} bytes, {file.origin}")
 
 
-def _read_spec(arguments: argparse.Namespace) -> Spec:
+def _read_spec(arguments: argparse.Namespace) -> tuple[Spec, Source | None]:
+    from catalyst_pxeboot.build.pipeline import parse_image
     from catalyst_pxeboot.spec.file import read_conf, read_spec
     from catalyst_pxeboot.spec.names import default_output
-    from catalyst_pxeboot.spec.parse import check_keys, parse_folders, parse_settings
+    from catalyst_pxeboot.spec.parse import check_keys, parse_settings
 
     folders = arguments.source or arguments.output or arguments.subarch
     if bool(arguments.file) == bool(folders):
@@ -105,14 +107,14 @@ def _read_spec(arguments: argparse.Namespace) -> Spec:
                 f"target: {arguments.file} is a spec for {keys['target']}, not for pxeboot",
                 hint="give the spec whose target is pxeboot",
             )
-        return parse_settings({**conf, **keys})
+        return parse_settings({**conf, **keys}), None
     if not arguments.source:
         arguments.usage_error("build needs --source ISO or folder")
     if arguments.subarch:
         changes["subarch"] = arguments.subarch
     check_keys(list(changes), required=())
     output = arguments.output or default_output(arguments.source)
-    return parse_folders(arguments.source, output, {**conf, **changes})
+    return parse_image(arguments.source, output, {**conf, **changes})
 
 
 class _Progress:

@@ -28,7 +28,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Tell what is in it."""
     from catalyst_pxeboot.build import report as describe
-    from catalyst_pxeboot.source.iso import open_source
+    from catalyst_pxeboot.source.image import read_source
     from catalyst_pxeboot.tree.manifest import MANIFEST, read_manifest
 
     if os.path.lexists(arguments.tree / MANIFEST):  # False, too, for what may not be looked at
@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         lines = describe.tree_lines(arguments.tree, manifest)
         console.result({"tree": str(arguments.tree), "manifest": manifest})
     else:
-        with open_source(arguments.tree) as source:
-            lines = list(describe.source_lines(source))
-            console.result({"source": describe.source_data(source)})
+        source = read_source(arguments.tree)
+        lines = list(describe.source_lines(source))
+        console.result({"source": describe.source_data(source)})
     for line in lines:
         console.line(line)

@@ -7,7 +7,6 @@ generators apart, dracut's dracut.sh and genkernel's gen_initramfs.sh.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from catalyst_pxeboot.formats.compression import (
 )
 from catalyst_pxeboot.formats.cpio import Member, Readable, read_members
 from catalyst_pxeboot.util.errors import FormatError
-from catalyst_pxeboot.util.files import open_regular
+from catalyst_pxeboot.util.files import InputFile
 
 #: The most bytes an initramfs may unpack to. All of linux-firmware, unpacked, is below 2 GiB.
 MAX_UNPACKED: Final = 4 << 30
@@ -93,49 +92,46 @@ class Initramfs:
     kernel_versions: tuple[str, ...]  # kernels that the drivers are for, sorted
 
 
-def read_initramfs(path: Path) -> Initramfs:
-    """Read the initramfs at `path`: all its members, but only a few small ones' content.
+def read_initramfs(source: InputFile) -> Initramfs:
+    """Read an initramfs: all its members, but only a few small ones' content.
 
     Archives before the last one count among its members, as they do for the kernel. Raises
-    `FormatError` where the file is empty, no archive, damaged, ends early, unpacks to more than
+    `FormatError` where the file is empty, not an archive, damaged, ends early, unpacks to more than
     `MAX_UNPACKED` bytes or by more than real ones do, or comes from neither dracut nor
     genkernel; `OSError` where it cannot be read.
     """
     found = _Found()
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_UNPACKED:  # a hole, perhaps: it takes no disk, but time to read
-            raise _too_much(path)
-        reader = _Rewindable(file)
+    path, size = source.path, source.bytes
+    if size > MAX_UNPACKED:  # a hole, perhaps: it takes no disk, but time to read
+        raise _too_much(path)
+    reader = _Rewindable(source.stream)
+    head = reader.next_archive()
+    if not size or not head:
+        raise FormatError(
+            f"{path}: is empty, expected an initramfs",
+            hint="build livecd-stage2 again",
+        )
+    archives = 0
+    while head:
+        compression = detect_compression(head)
+        if compression is None:
+            if archives:
+                raise _unknown(f"{path}: after its early archives", head)
+            raise _unknown(str(path), head)
+        archives += 1
+        last = compression
+        if compression is Compression.NONE:
+            found.add(read_members(reader, where=str(path), wanted=_wanted, limit=_MAX_READ), path)
+        else:
+            # What follows a compressed archive is not read: no generator puts anything there,
+            # and padding does not matter.
+            most = min(MAX_UNPACKED, max(_ANY_UNPACKED, size * _MAX_RATIO))
+            with open_decompressed(
+                reader, compression, where=str(path), max_bytes=most
+            ) as unpacked:
+                _add_archives(found, unpacked, path)
+            break
         head = reader.next_archive()
-        if not size or not head:
-            raise FormatError(
-                f"{path}: is empty, expected an initramfs",
-                hint="let catalyst build the live image anew",
-            )
-        archives = 0
-        while head:
-            compression = detect_compression(head)
-            if compression is None:
-                if archives:
-                    raise _unknown(f"{path}: after its early archives", head)
-                raise _unknown(str(path), head)
-            archives += 1
-            last = compression
-            if compression is Compression.NONE:
-                found.add(
-                    read_members(reader, where=str(path), wanted=_wanted, limit=_MAX_READ), path
-                )
-            else:
-                # What lies behind a compressed archive is left alone: no generator puts
-                # anything there, and padding is not worth looking at.
-                most = min(MAX_UNPACKED, max(_ANY_UNPACKED, size * _MAX_RATIO))
-                with open_decompressed(
-                    reader, compression, where=str(path), max_bytes=most
-                ) as unpacked:
-                    _add_archives(found, unpacked, path)
-                break
-            head = reader.next_archive()
     generator, version = _tell_generator(found, path)
     return Initramfs(
         path=path,

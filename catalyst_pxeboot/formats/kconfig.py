@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from snakeoil.bash import read_dict
 
 from catalyst_pxeboot.util.errors import FormatError
-from catalyst_pxeboot.util.files import open_regular
+from catalyst_pxeboot.util.files import InputFile
 
 #: The most bytes a configuration may have; real ones have about 300 KiB.
 MAX_BYTES: Final = 4 << 20
@@ -24,15 +23,15 @@ _ESCAPE: Final = re.compile(r"\\(.)")
 _HINT: Final = "give the kernel's own .config"
 
 
-def read_kconfig(path: Path) -> Mapping[str, str]:
-    """Return the options that are set in the kernel configuration at `path`.
+def read_kconfig(source: InputFile) -> Mapping[str, str]:
+    """Return the options that are set in a kernel configuration.
 
     Keys begin with `CONFIG_`; values are y, m, a number or a string without its quotes. An
     option that "is not set" is absent. Raises `FormatError` for anything but such a text and
     for more than `MAX_BYTES` bytes; `OSError` where the file cannot be read.
     """
-    with open_regular(path) as file:
-        data = file.read(MAX_BYTES + 1)
+    path = source.path
+    data = source.stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise FormatError(
             f"{path}: expected a kernel configuration of at most {MAX_BYTES} bytes", hint=_HINT

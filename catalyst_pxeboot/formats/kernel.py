@@ -8,7 +8,6 @@ drivers/firmware/efi/libstub/zboot-header.S (EFI zboot); the ELF and PE specific
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from catalyst_pxeboot.formats.compression import (
 )
 from catalyst_pxeboot.formats.cpio import Readable
 from catalyst_pxeboot.util.errors import FormatError
-from catalyst_pxeboot.util.files import open_regular
+from catalyst_pxeboot.util.files import InputFile
 
 #: The most bytes of a kernel that are searched for its version, once unpacked.
 MAX_SEARCHED: Final = 256 << 20
@@ -108,29 +107,28 @@ class Kernel:
     packed: Compression | None = None  # of an Image.gz or EFI zboot, where it can be unpacked here
 
 
-def read_kernel(path: Path) -> Kernel:
-    """Read the headers of the kernel at `path`, and its version where that stands in clear.
+def read_kernel(source: InputFile) -> Kernel:
+    """Read the headers of a kernel, and its version where it is not compressed.
 
     At most `MAX_SEARCHED` bytes are read or unpacked. Raises `FormatError` where the file is
     no Linux kernel of a known kind; `OSError` where it cannot be read.
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(_HEAD)
-        file.seek(0)
-        if detect_compression(head) is Compression.GZIP:
-            return _read_gzip(file, path, size)
-        kernel = _read_head(head, path, size)
-        if kernel is None:
-            raise _no_kernel(path, head)
-        if kernel.image in (KernelImage.IMAGE, KernelImage.VMLINUX):
-            return replace(kernel, version=_find_version(file))
-        if kernel.image is KernelImage.BZIMAGE and kernel.version is None:
-            return replace(kernel, version=_bzimage_version(file, head))
-        if kernel.image is KernelImage.ZBOOT:
-            packed = _zboot_compression(file, head)
-            return replace(kernel, version=_zboot_version(file, head, path, packed), packed=packed)
-        return kernel
+    file, path = source.stream, source.path
+    head = file.read(_HEAD)
+    file.seek(0)
+    if detect_compression(head) is Compression.GZIP:
+        return _read_gzip(file, path, source.bytes)
+    kernel = _read_head(head, path, source.bytes)
+    if kernel is None:
+        raise _no_kernel(path, head)
+    if kernel.image in (KernelImage.IMAGE, KernelImage.VMLINUX):
+        return replace(kernel, version=_find_version(file))
+    if kernel.image is KernelImage.BZIMAGE and kernel.version is None:
+        return replace(kernel, version=_bzimage_version(file, head))
+    if kernel.image is KernelImage.ZBOOT:
+        packed = _zboot_compression(file, head)
+        return replace(kernel, version=_zboot_version(file, head, path, packed), packed=packed)
+    return kernel
 
 
 @contextmanager

@@ -6,19 +6,18 @@ fs/squashfs/squashfs_fs.h.
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from catalyst_pxeboot.util.errors import FormatError
-from catalyst_pxeboot.util.files import open_regular
+from catalyst_pxeboot.util.files import InputFile
 
 _FIELDS: Final = struct.Struct("<4sIIIIHHHHHHQQ")
 SUPERBLOCK: Final = 96  # bytes of the whole superblock; the rest are places of tables
 _COMPRESSIONS: Final = ("gzip", "lzma", "lzo", "xz", "lz4", "zstd")
-_HINT: Final = "copy the image anew, or let catalyst build the live image anew"
+_HINT: Final = "copy the image again, or build livecd-stage2 again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +33,14 @@ class Squashfs:
     created: int  # seconds since 1970
 
 
-def read_squashfs(path: Path) -> Squashfs:
-    """Read the superblock of the squashfs at `path`, 96 bytes.
+def read_squashfs(source: InputFile) -> Squashfs:
+    """Read the superblock of a squashfs, 96 bytes.
 
-    Raises `FormatError` where the file is no squashfs 4.0 or shorter than its superblock says;
+    Raises `FormatError` where the file is not a squashfs 4.0 or shorter than its superblock says;
     `OSError` where it cannot be read.
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        head = file.read(SUPERBLOCK)
-    return parse_squashfs(head, path=path, size=size)
-
-
-def parse_squashfs(head: bytes, *, path: Path, size: int) -> Squashfs:
-    """Read the superblock at the start of `head`, of a squashfs of `size` bytes called `path`.
-
-    Raises `FormatError` as `read_squashfs` does.
-    """
+    path, size = source.path, source.bytes
+    head = source.stream.read(SUPERBLOCK)
     if head[:4] != b"hsqs":
         found = "nothing" if not head else head[:4].hex(" ")
         raise FormatError(

@@ -34,7 +34,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Within:
+class IsoExtent:
     """Where a file lies in an ISO, in bytes, with the mode and time (seconds) that it is given.
 
     `iso` is the ISO as it was when its directories were read.
@@ -57,7 +57,7 @@ class SourceFile:
     origin: Path
     role: Role
     bytes: int
-    within: Within | None = None
+    extent: IsoExtent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ class UnpackedFile:
     """A file of the tree that is the plain Image within a kernel of the live image."""
 
     path: str
-    origin: Kernel
+    packed: str  # the kernel's own path in the tree
+    kernel: Kernel
     role: Role
 
 

@@ -137,7 +137,9 @@ def _plan_unpacked(spec: Spec, source: Source) -> Iterator[UnpackedFile]:
                 hint="build the kernel with CONFIG_KERNEL_GZIP or CONFIG_KERNEL_ZSTD"
                 + (f", or say pxeboot/loaders: {' '.join(able)}" if able else ""),
             )
-        yield UnpackedFile(path=path, origin=kernel.kernel, role=Role.KERNEL)
+        yield UnpackedFile(
+            path=path, packed=kernel.iso.path, kernel=kernel.kernel, role=Role.KERNEL
+        )
 
 
 def _plan_joined(live: Sequence[LiveEntry], source: Source) -> Iterator[JoinedFile]:
@@ -180,8 +182,7 @@ def _plan_files(spec: Spec, source: Source) -> tuple[SourceFile, ...]:
     files: dict[str, SourceFile] = {}
 
     def add(path: str, role: Role, count: int) -> None:
-        within = source.within.get(path)
-        files.setdefault(path, SourceFile(path, source.file(path), role, count, within))
+        files.setdefault(path, _source_file(source, path, role, count))
 
     for kernel in source.kernels:
         add(kernel.iso.path, Role.KERNEL, kernel.kernel.bytes)
@@ -193,6 +194,12 @@ def _plan_files(spec: Spec, source: Source) -> tuple[SourceFile, ...]:
         add(memtest.path, Role.MEMTEST, count)
     add(source.squashfs.path.name, Role.SQUASHFS, source.squashfs.bytes)
     return tuple(files[path] for path in sorted(files))
+
+
+def _source_file(source: Source, path: str, role: Role, count: int) -> SourceFile:
+    extent = source.image.extent(path, time=source.time)
+    origin = source.root if extent else source.root / path
+    return SourceFile(path, origin, role, count, extent)
 
 
 def _plan_made(live: Sequence[LiveEntry], source: Source) -> tuple[MadeFile, ...]:

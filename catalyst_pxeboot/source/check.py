@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.formats.iso import AGAIN
-from catalyst_pxeboot.source.image import reading
 from catalyst_pxeboot.source.iso import open_iso
+from catalyst_pxeboot.source.live import reading
 from catalyst_pxeboot.util.checksum import Meter, Progress, digest_file
 from catalyst_pxeboot.util.errors import SourceError, one_line
 from catalyst_pxeboot.util.files import FileStamp, read_regular

@@ -24,7 +24,6 @@ from catalyst_pxeboot.model.settings import (
     Server,
     Signing,
 )
-from catalyst_pxeboot.source.iso import kernel_machine
 from catalyst_pxeboot.spec.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
 from catalyst_pxeboot.spec.names import read_name
 from catalyst_pxeboot.spec.values import (
@@ -102,15 +101,21 @@ def parse_settings(settings: Mapping[str, object]) -> Spec:
     return _parse(reader, subarch, rel_type, stamp, source, output)
 
 
-def parse_folders(source: Path, output: Path, settings: Mapping[str, object]) -> Spec:
-    """Make a `Spec` for a stage2 folder or an ISO that lies anywhere and a target folder.
+def parse_folders(
+    source: Path,
+    output: Path,
+    settings: Mapping[str, object],
+    *,
+    machine_of: Callable[[Path], str] | None = None,
+) -> Spec:
+    """Make a `Spec` for a livecd-stage2 folder or an ISO anywhere, and a target folder.
 
-    What the settings leave out of subarch, rel_type and version_stamp is read off the source's
-    own name and place; if the name does not tell, the subarch off its kernel. Raises
-    `SourceError` if there is no live image to ask, and `SpecError` with every fault found.
+    What the settings leave out of subarch, rel_type and version_stamp is taken from the source's
+    name and place; if the name does not have the subarch, from the machine that its kernel is for,
+    which `machine_of` returns. Raises `SpecError` with every fault found.
     """
     source, output = source.absolute(), output.absolute()
-    guess, notes = _guess(source, str(settings.get("subarch") or ""))
+    guess, notes = _guess(source, str(settings.get("subarch") or ""), machine_of)
     reader = _Reader({**guess, **settings})
     reader.require("subarch")
     if ISO_KEY in reader:
@@ -128,15 +133,17 @@ def parse_folders(source: Path, output: Path, settings: Mapping[str, object]) ->
     )
 
 
-def _guess(source: Path, subarch: str) -> tuple[Mapping[str, str], tuple[str, ...]]:
-    """Return what the source tells of itself, and a line for each thing that is not its name."""
+def _guess(
+    source: Path, subarch: str, machine_of: Callable[[Path], str] | None
+) -> tuple[Mapping[str, str], tuple[str, ...]]:
+    """Return what is known of the source, and a line for each fact that its name does not have."""
     guess = read_name(source, subarch, iso=is_iso(source))
-    if "subarch" in guess or subarch:
+    if "subarch" in guess or subarch or machine_of is None:
         return guess, ()
-    machine = kernel_machine(source)
+    machine = machine_of(source)
     for arch in all_arches():
         if machine in arch.kernels:
-            note = f"subarch {arch.name}: by its kernel, as the name {source.name} does not tell"
+            note = f"subarch {arch.name}: by its kernel, as the name {source.name} does not have it"
             return {**guess, "subarch": arch.name}, (note,)
     return guess, ()
 

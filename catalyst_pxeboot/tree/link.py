@@ -13,7 +13,7 @@ import stat
 import struct
 from pathlib import Path
 
-from catalyst_pxeboot.model.files import SourceFile, Within
+from catalyst_pxeboot.model.files import IsoExtent, SourceFile
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.util.checksum import write_all
 from catalyst_pxeboot.util.errors import PublishError, SourceError
@@ -108,7 +108,7 @@ def _is_readable(info: os.stat_result) -> bool:
     return info.st_mode & 0o444 == 0o444
 
 
-def clone_range(file: SourceFile, within: Within, copy: int, source: int, link: LinkMode) -> int:
+def clone_range(file: SourceFile, extent: IsoExtent, copy: int, source: int, link: LinkMode) -> int:
     """Clone a file of an ISO block by block, its end written; return the bytes cloned.
 
     Returns 0, with nothing written, where it must be copied.
@@ -117,7 +117,7 @@ def clone_range(file: SourceFile, within: Within, copy: int, source: int, link: 
     whole = file.bytes - file.bytes % block
     if link is LinkMode.COPY or not whole:
         return 0
-    order = _CLONE_RANGE.pack(source, within.offset, whole, 0)
+    order = _CLONE_RANGE.pack(source, extent.offset, whole, 0)
     try:
         fcntl.ioctl(copy, _FICLONERANGE, order)
     except OSError as error:
@@ -127,7 +127,7 @@ def clone_range(file: SourceFile, within: Within, copy: int, source: int, link: 
             raise _cannot(file, link, error) from error
         return 0
     os.lseek(copy, whole, os.SEEK_SET)
-    write_all(copy, memoryview(os.pread(source, file.bytes - whole, within.offset + whole)))
+    write_all(copy, memoryview(os.pread(source, file.bytes - whole, extent.offset + whole)))
     return whole
 
 

@@ -11,12 +11,12 @@ from typing import Self
 from catalyst_pxeboot.formats.cpio import Readable
 from catalyst_pxeboot.formats.kernel import open_unpacked
 from catalyst_pxeboot.model.files import (
+    IsoExtent,
     JoinedFile,
     MadeFile,
     SourceFile,
     TreeFile,
     UnpackedFile,
-    Within,
 )
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.tree.link import cannot_link_iso, clone_range, finish_like, link_or_clone
@@ -49,8 +49,8 @@ def stage_source_files(
     """
     meter = Meter(progress, "Staging the payload", sum(file.bytes for file in files))
     return [
-        _stage_within(file, file.within, staging, link, algorithms, meter)
-        if file.within
+        _stage_extent(file, file.extent, staging, link, algorithms, meter)
+        if file.extent
         else _stage(file, staging, link, algorithms, meter)
         for file in files
     ]
@@ -80,7 +80,7 @@ def stage_made_files(
 def stage_unpacked_files(
     files: Iterable[UnpackedFile], staging: Path, *, algorithms: Sequence[str], time: int
 ) -> list[TreeFile]:
-    """Unpack kernels into `staging`, a block at a time.
+    """Unpack kernels of `staging`, which must be there, a block at a time.
 
     Raises `FormatError` where one is damaged or unpacks to more than a kernel may have.
     """
@@ -153,9 +153,9 @@ def _stage(
     return TreeFile(file.path, file.bytes, file.role, digests, "", written, linked)
 
 
-def _stage_within(
+def _stage_extent(
     file: SourceFile,
-    within: Within,
+    extent: IsoExtent,
     staging: Path,
     link: LinkMode,
     algorithms: Sequence[str],
@@ -169,23 +169,23 @@ def _stage_within(
     try:
         copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
         try:
-            cloned = clone_range(file, within, copy, source, link)
+            cloned = clone_range(file, extent, copy, source, link)
             digests = digest_file(
                 source,
                 algorithms,
                 where=str(file.origin / file.path),
                 copy_to=None if cloned else copy,
-                start=within.offset,
+                start=extent.offset,
                 length=file.bytes,
                 meter=meter,
             )
-            if FileStamp.of(os.fstat(source)) != within.iso:
+            if FileStamp.of(os.fstat(source)) != extent.iso:
                 raise SourceError(
                     f"{file.origin}: it changed since it was looked at",
                     hint="wait until the ISO is complete, then build again",
                 )
-            os.fchmod(copy, within.mode)
-            os.utime(copy, (within.time, within.time))
+            os.fchmod(copy, extent.mode)
+            os.utime(copy, (extent.time, extent.time))
             os.fsync(copy)
         finally:
             os.close(copy)
@@ -206,17 +206,15 @@ def _open_source(path: Path) -> int:
 
 
 def _unpack(file: UnpackedFile, staging: Path, algorithms: Sequence[str], time: int) -> TreeFile:
-    kernel = file.origin
-    fd = _open_source(kernel.path)
-    with os.fdopen(fd, "rb") as stream:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_size != kernel.bytes:
-            raise _changed(kernel.path, kernel.bytes)
-        with _Writer(_make_place(staging, file.path), algorithms, time) as writer:
-            with open_unpacked(stream, kernel) as unpacked:
-                writer.take(unpacked)
-            digests = writer.digests
-    origin = f"{kernel.path.name} ({kernel.image}), unpacked"
+    kernel = file.kernel
+    with (
+        (staging / file.packed).open("rb") as stream,
+        _Writer(_make_place(staging, file.path), algorithms, time) as writer,
+    ):
+        with open_unpacked(stream, kernel) as unpacked:
+            writer.take(unpacked)
+        digests = writer.digests
+    origin = f"{Path(file.packed).name} ({kernel.image}), unpacked"
     return TreeFile(file.path, writer.bytes, file.role, digests, origin, writer.bytes)
 
 

@@ -4,16 +4,62 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import shutil
 import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from catalyst_pxeboot.util.errors import PublishError, from_os_error
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file that is open for reading: its bytes, and the name that messages give it."""
+
+    path: Path
+    bytes: int
+    stream: BinaryIO
+
+
+class Section(io.RawIOBase):
+    """A part of a file as a file of its own: `length` bytes from `start` of the descriptor `fd`."""
+
+    def __init__(self, fd: int, start: int, length: int) -> None:
+        super().__init__()
+        self._fd, self._start, self._length, self._at = fd, start, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        count = max(min(len(view), self._length - self._at), 0)
+        read = os.preadv(self._fd, [view[:count]], self._start + self._at) if count else 0
+        self._at += read
+        return read
+
+
+@contextmanager
+def open_input(path: Path) -> Iterator[InputFile]:
+    """Open the regular file at `path` for a reader; raises `OSError` as `open_regular`."""
+    with open_regular(path) as stream:
+        yield InputFile(path, os.fstat(stream.fileno()).st_size, stream)
 
 
 def open_regular(path: Path) -> BinaryIO:

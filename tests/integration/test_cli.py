@@ -272,7 +272,7 @@ def test_a_bug_keeps_its_traceback(storedir: Path, monkeypatch: pytest.MonkeyPat
     def broken(*_args: object, **_keys: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("catalyst_pxeboot.source.iso.read_source", broken)
+    monkeypatch.setattr("catalyst_pxeboot.source.image.read_source", broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["inspect", str(storedir_stage2(storedir))])
 

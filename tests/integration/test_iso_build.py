@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from catalyst_pxeboot.build.pipeline import Built, build, make_plan
+from catalyst_pxeboot.build.pipeline import Built, build, make_plan, parse_image
 from catalyst_pxeboot.build.report import PAYLOAD, plan_lines
 from catalyst_pxeboot.spec.names import default_output
 from catalyst_pxeboot.spec.parse import Spec, check_keys, parse_folders, parse_settings
@@ -340,7 +340,7 @@ def test_a_keyring_for_a_folder(stage2: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError) as raised:
         make_plan(spec)
     assert str(raised.value) == (
-        f"pxeboot/keyring: {stage2} is no ISO, and nothing else is signed; leave it out"
+        f"pxeboot/keyring: {stage2} is not an ISO, and nothing else is signed; leave it out"
     )
 
 
@@ -384,15 +384,15 @@ def test_what_was_said_counts_more(tmp_path: Path) -> None:
 def test_a_name_that_does_not_tell(iso: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.symlink_to(iso)
-    spec = parse_folders(path, tmp_path / "out", {})
+    spec, _ = parse_image(path, tmp_path / "out", {})
     assert spec.subarch == "amd64"
     assert spec.version_stamp == (STAMP if STAMP in name else "")
-    assert spec.notes == (f"subarch amd64: by its kernel, as the name {name} does not tell",)
+    assert spec.notes == (f"subarch amd64: by its kernel, as the name {name} does not have it",)
 
 
 def test_a_name_that_does_not_tell_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(PxebootError) as raised:
-        parse_folders(tmp_path / "live.iso", tmp_path / "out", {})
+        parse_image(tmp_path / "live.iso", tmp_path / "out", {})
     assert str(raised.value) == f"{tmp_path / 'live.iso'}: no such ISO; check the path"
 
 

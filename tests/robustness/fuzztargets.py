@@ -24,11 +24,8 @@ from catalyst_pxeboot.build.report import tree_lines
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.cpio import member_header, parse_member_header, read_members
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
-from catalyst_pxeboot.formats.initramfs import read_initramfs
 from catalyst_pxeboot.formats.iso import SECTOR, read_iso
-from catalyst_pxeboot.formats.kconfig import read_kconfig
-from catalyst_pxeboot.formats.kernel import open_unpacked, read_kernel
-from catalyst_pxeboot.formats.squashfs import read_squashfs
+from catalyst_pxeboot.formats.kernel import open_unpacked
 from catalyst_pxeboot.loader import LOADERS, check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.source.menu import read_iso_menu
@@ -41,6 +38,7 @@ from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program
 from tests.support import builders
 from tests.support.paths import DATA, GOLDEN, ROOT
+from tests.support.readers import read_initramfs, read_kconfig, read_kernel, read_squashfs
 from tests.support.stage2 import release_settings
 
 

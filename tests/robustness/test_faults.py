@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.build import pipeline
-from catalyst_pxeboot.source import image as source
+from catalyst_pxeboot.source import folder as folder_image
+from catalyst_pxeboot.source import live
 from catalyst_pxeboot.tree import publish
 from catalyst_pxeboot.tree import stage as tree
 from catalyst_pxeboot.util import files as util_files
@@ -193,8 +194,8 @@ def test_an_error_that_is_none_of_ours_is_seen(
     work = partial(errors_at_writing, count=2, code=errno.EIO, old=True, for_good=False)
     row = run_one(stopping, Fault("x", work))
     assert any("bug: OSError(5" in violation for violation in row.violations)
-    monkeypatch.setattr(source, "_regular", lambda root, name, _what: root / name)
-    monkeypatch.setattr(source, "SourceError", RuntimeError)
+    monkeypatch.setattr(folder_image, "_regular", lambda root, name, _what: root / name)
+    monkeypatch.setattr(live, "SourceError", RuntimeError)
     row = run_one(stopping, Fault("x", partial(errors_at_reading, count=3)))
     assert any("bug: " in violation for violation in row.violations)
 

@@ -27,7 +27,6 @@ import zstandard
 
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.formats.compression import Compression
-from catalyst_pxeboot.formats.initramfs import read_initramfs
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree
@@ -37,6 +36,7 @@ from tests.robustness.faults import digest_folder
 from tests.robustness.syscalls import End, Outcome, run_apart
 from tests.support import builders
 from tests.support.paths import DATA, ROOT
+from tests.support.readers import read_initramfs
 from tests.support.stage2 import INITRAMFS, release_settings, storedir_stage2, write_stage2
 
 MIB = 1 << 20
@@ -424,7 +424,7 @@ def test_a_menu_of_50_mb(plain_source: Path) -> None:
     path.write_bytes((entry * (50_000_000 // len(entry) + 1))[:50_000_000])
     refused(
         command("inspect", plain_source),
-        f"{path}: 50000000 bytes are no GRUB menu; restore the file",
+        f"{path}: 50000000 bytes are too many for a GRUB menu; build livecd-stage2 again",
         memory=60 * MIB,
         seconds=3,
     )

@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 
 from catalyst_pxeboot.formats import initramfs as module
 from catalyst_pxeboot.formats.compression import Compression
-from catalyst_pxeboot.formats.initramfs import (
-    Generator,
-    Initramfs,
-    alignment_padding,
-    read_initramfs,
-)
+from catalyst_pxeboot.formats.initramfs import Generator, Initramfs, alignment_padding
 from catalyst_pxeboot.util.errors import FormatError
 from tests.support.builders import (
     Content,
@@ -27,6 +22,7 @@ from tests.support.builders import (
     microcode_archive,
     newc,
 )
+from tests.support.readers import read_initramfs
 
 Write = Callable[[bytes], Path]
 DRACUT = dracut_members(

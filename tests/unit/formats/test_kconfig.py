@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalyst_pxeboot.formats import kconfig
-from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.util.errors import FormatError
+from tests.support.readers import read_kconfig
 
 TEXT = r"""#
 # Automatically generated file; DO NOT EDIT.

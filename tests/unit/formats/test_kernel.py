@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from catalyst_pxeboot.formats import kernel as module
 from catalyst_pxeboot.formats.compression import Compression
-from catalyst_pxeboot.formats.kernel import Kernel, KernelImage, read_kernel
+from catalyst_pxeboot.formats.kernel import Kernel, KernelImage
 from catalyst_pxeboot.util.errors import FormatError
 from tests.support.builders import (
     arm64_image,
@@ -26,6 +26,7 @@ from tests.support.builders import (
     vmlinux,
     zboot_image,
 )
+from tests.support.readers import read_kernel
 
 Write = Callable[[bytes], Path]
 

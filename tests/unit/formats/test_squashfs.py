@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
+from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.util.errors import FormatError
 from tests.support.builders import squashfs_image
+from tests.support.readers import read_squashfs
 
 
 def patch(form: str, place: int, *values: int) -> bytes:

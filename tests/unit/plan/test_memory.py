@@ -8,7 +8,7 @@ import pytest
 
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import Generator, Initramfs
-from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
+from catalyst_pxeboot.formats.kernel import Kernel
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan.entries import plan_live
@@ -27,6 +27,7 @@ from catalyst_pxeboot.render.limits import limit_lines, limit_warnings
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
 from tests.support import builders
+from tests.support.readers import read_kernel
 from tests.support.stage2 import release_settings, storedir_stage2, write_stage2
 
 MIB = 1 << 20

@@ -164,7 +164,7 @@ def test_a_disk_that_fails(iso: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beside(iso, ".DIGESTS", catalyst_sums("SHA512"))
     monkeypatch.setattr(isocheck, "digest_file", fail)
     assert refused(iso) == (
-        f"{iso}: it cannot be read to its end: Input/output error; check the disk it lies on"
+        f"{iso}: it cannot be read to its end: Input/output error; check the disk that it is on"
     )
 
 

@@ -1,21 +1,22 @@
-"""A live image in an ISO: the same as from the folder, and clear words where it is none."""
+"""A live image in an ISO: the same as from the folder, and a clear message where it is not one."""
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from catalyst_pxeboot.formats.iso import read_iso
+from catalyst_pxeboot.build.pipeline import make_plan, parse_image
+from catalyst_pxeboot.formats.iso import Iso, read_iso
 from catalyst_pxeboot.source import iso as isosource
 from catalyst_pxeboot.source.image import Source, read_source
-from catalyst_pxeboot.source.iso import kernel_machine, open_source
+from catalyst_pxeboot.source.live import LiveImage
 from catalyst_pxeboot.util.errors import PxebootError, SourceError
 from tests.golden.test_golden import MEMTEST
 from tests.support import builders
@@ -29,7 +30,7 @@ NO_LIVE = "give the ISO of a livecd-stage2 build, such as install-amd64-minimal-
 
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Let temporary folders be made in one of the test's, which must be empty at its end."""
+    """Check that reading leaves no temporary file."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -40,6 +41,9 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def iso_of(tmp_path: Path, **parts: object) -> Path:
     tree = write_stage2(tmp_path / "tree", **parts)  # type: ignore[arg-type]
     return plain_iso(tree, tmp_path / NAME)
+
+
+IMAGE = cast(LiveImage, object())
 
 
 def plain(source: Source) -> Source:
@@ -54,12 +58,12 @@ def plain(source: Source) -> Source:
         for kernel in source.kernels
     )
     squashfs = replace(source.squashfs, path=here)
-    return replace(source, root=here, kernels=tuple(kernels), squashfs=squashfs, within={})
+    return replace(source, image=IMAGE, kernels=tuple(kernels), squashfs=squashfs)
 
 
 def refused(path: Path, kind: type[PxebootError] = PxebootError) -> str:
-    with pytest.raises(kind) as raised, open_source(path):
-        pass
+    with pytest.raises(kind) as raised:
+        read_source(path)
     text = str(raised.value)
     assert "\n" not in text
     return text
@@ -72,19 +76,20 @@ def test_the_same_as_from_the_folder(make: object, tmp_path: Path) -> None:
         extra={**MEMTEST, "boot/dtbs/a/board.dtb": b"\xd0\x0d\xfe\xed"},
     )
     path = make(tree, tmp_path / NAME)  # type: ignore[operator]
-    with open_source(path) as source, open_source(tree) as folder:
-        assert plain(source) == plain(folder)
-        assert source.root == path
-        assert source.squashfs.path == path / "image.squashfs"
-        assert folder == read_source(tree)
-        content = path.read_bytes()
-        for name, within in source.within.items():
-            file = tree / name
-            there = content[within.offset : within.offset + file.stat().st_size]
-            assert there == file.read_bytes(), name
-            assert (within.mode, within.time) == (0o644, TIME), name
-            assert source.file(name) == path
-        assert {"boot/gentoo", "boot/gentoo.igz", "image.squashfs"} <= source.within.keys()
+    source = read_source(path)
+    assert plain(source) == plain(read_source(tree))
+    assert source.root == path
+    assert source.squashfs.path == path / "image.squashfs"
+    content = path.read_bytes()
+    for name in ("boot/gentoo", "boot/gentoo.igz", "image.squashfs", "boot/dtbs/a/board.dtb"):
+        file = tree / name
+        extent = source.image.extent(name, time=0)
+        assert extent
+        there = content[extent.offset : extent.offset + file.stat().st_size]
+        assert there == file.read_bytes(), name
+        assert (extent.mode, extent.time) == (0o644, TIME), name
+        assert read_source(tree).image.extent(name, time=0) is None
+    assert source.image.extent("boot/other", time=0) is None
 
 
 def test_kernels_by_name_and_without_a_menu(tmp_path: Path) -> None:
@@ -93,12 +98,10 @@ def test_kernels_by_name_and_without_a_menu(tmp_path: Path) -> None:
         tmp_path, grub_cfg=None,
         extra={"boot/other": builders.bzimage(), "boot/other.igz": initramfs},
     )  # fmt: skip
-    with open_source(path) as source:
-        assert [kernel.iso.name for kernel in source.kernels] == ["gentoo", "other"]
-    with open_source(path, names=["other"]) as source:
-        assert [kernel.iso.name for kernel in source.kernels] == ["other"]
-    with pytest.raises(SourceError) as raised, open_source(path, names=["othr"]):
-        pass
+    assert [kernel.iso.name for kernel in read_source(path).kernels] == ["gentoo", "other"]
+    assert [kernel.iso.name for kernel in read_source(path, names=["other"]).kernels] == ["other"]
+    with pytest.raises(SourceError) as raised:
+        read_source(path, names=["othr"])
     assert str(raised.value) == (
         f"{path}/boot/othr: no such kernel (did you mean 'other'?);"
         " name in boot/kernel one of gentoo, other"
@@ -112,9 +115,9 @@ def test_a_symlink_within_the_image(tmp_path: Path) -> None:
     (tree / "live").mkdir()
     (tree / "image.squashfs").rename(tree / "live/root")
     (tree / "image.squashfs").symlink_to("live/root")
-    with open_source(plain_iso(tree, tmp_path / NAME)) as source:
-        assert source.kernels[0].kernel.bytes == (tree / "boot/gentoo").stat().st_size
-        assert source.squashfs.bytes == (tree / "live/root").stat().st_size
+    source = read_source(plain_iso(tree, tmp_path / NAME))
+    assert source.kernels[0].kernel.bytes == (tree / "boot/gentoo").stat().st_size
+    assert source.squashfs.bytes == (tree / "live/root").stat().st_size
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../../../etc/hostname", "gentoo"])
@@ -126,9 +129,23 @@ def test_a_symlink_out_of_the_image_is_followed_nowhere(tmp_path: Path, target: 
     assert refused(path) == f"{path}/boot/gentoo: the kernel is missing; {AGAIN}"
 
 
-def test_machine_of_the_kernel(tmp_path: Path) -> None:
+def test_an_image_without_an_architecture_in_its_name_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_loaders: None
+) -> None:
     path = iso_of(tmp_path, kernel=builders.arm64_image(), grub_cfg="arm64-dracut.cfg")
-    assert kernel_machine(path) == "arm64"
+    path = path.rename(tmp_path / "live.iso")
+    reads = []
+    real = read_iso
+
+    def counted(path: Path, *, wanted: str) -> Iso:
+        reads.append(path)
+        return real(path, wanted=wanted)
+
+    monkeypatch.setattr(isosource, "read_iso", counted)
+    spec, source = parse_image(path, tmp_path / "out", {})
+    assert spec.arch.name == "arm64"
+    assert make_plan(spec, source=source).source is source
+    assert len(reads) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,7 +178,9 @@ def test_faults_of_files_name_the_iso(tmp_path: Path) -> None:
     assert refused(path) == f"{path}/image.squashfs: the live root is an empty file; {AGAIN}"
     (tmp_path / "4").mkdir()
     path = iso_of(tmp_path / "4", grub_cfg=None, extra={"boot/grub/grub.cfg": b"#" * 600_000})
-    assert refused(path) == (f"{path}/boot/grub/grub.cfg: 600000 bytes are no GRUB menu; {AGAIN}")
+    assert refused(path) == (
+        f"{path}/boot/grub/grub.cfg: 600000 bytes are too many for a GRUB menu; {AGAIN}"
+    )
     (tmp_path / "5").mkdir()
     path = iso_of(tmp_path / "5", grub_cfg="menuentry 'x' {\n")
     assert refused(path).startswith(f"{path}/boot/grub/grub.cfg")
@@ -191,11 +210,10 @@ def test_paths_that_are_none(tmp_path: Path) -> None:
 def test_an_iso_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = iso_of(tmp_path)
     wait = "wait until the ISO is complete, then build again"
-    with open_source(path) as source:
-        stamp = source.within["image.squashfs"].iso
+    stamp = read_source(path).image.stamp
     os.utime(path, (TIME, TIME))
-    with pytest.raises(SourceError) as raised, open_source(path, checked=stamp):
-        pass
+    with pytest.raises(SourceError) as raised:
+        read_source(path, checked=stamp)
     assert str(raised.value) == f"{path}: it changed since it was checked; {wait}"
     real = read_iso
 
@@ -208,19 +226,6 @@ def test_an_iso_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.Monke
     assert refused(path, SourceError) == f"{path}: it changed while it was read; {wait}"
 
 
-def test_no_room_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = iso_of(tmp_path)
-
-    def full(*_args: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(isosource, "write_all", full)
-    assert refused(path, SourceError) == (
-        f"{path}/boot/grub/grub.cfg: it cannot be unpacked to be looked at: No space left on"
-        " device; set TMPDIR to a folder with room for the kernel and initramfs"
-    )
-
-
 def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = iso_of(tmp_path)
 
@@ -229,7 +234,7 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(isosource, "read_iso", fail)
     assert refused(path, SourceError) == (
-        f"{path}: it cannot be read to its end: Input/output error; check the disk it lies on"
+        f"{path}: it cannot be read to its end: Input/output error; check the disk that it is on"
     )
 
 
@@ -239,29 +244,17 @@ def test_a_disk_that_fails_within_a_file(
 ) -> None:
     path = iso_of(tmp_path)
     bad = read_iso(path, wanted=name).files[name].offset
+    real = os.preadv
 
-    class Failing(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            if self.tell() == bad:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return super().read(size)
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if offset == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, buffers, offset)
 
-    unpack, squashfs = isosource._unpack, isosource._read_squashfs
-    content = Failing(path.read_bytes())
-    monkeypatch.setattr(isosource, "_unpack", lambda _stream, *args: unpack(content, *args))
-    monkeypatch.setattr(isosource, "_read_squashfs", lambda iso, _stream: squashfs(iso, content))
+    monkeypatch.setattr(os, "preadv", preadv)
     assert refused(path, SourceError) == (
         f"{path}/{name}: it cannot be read to its end: Input/output error;"
-        " check the disk it lies on"
-    )
-
-
-def test_more_than_fits_any_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = iso_of(tmp_path)
-    monkeypatch.setattr(isosource, "_MAX_UNPACKED", 5000)
-    assert refused(path, SourceError) == (
-        f"{path}: its kernels and initramfs images have more than 5000 bytes;"
-        " is this the ISO of a live image?"
+        " check the disk that it is on"
     )
 
 
@@ -273,10 +266,3 @@ def test_files_over_one_another(tmp_path: Path) -> None:
     set_extent(content, kernel, int.from_bytes(content[kernel + 2 : kernel + 6], "little") + 8)
     path.write_bytes(content)
     assert refused(path).startswith(f"{path}/boot/gentoo: ")
-
-
-def test_scratch_is_gone_after_ctrl_c(tmp_path: Path, scratch: Path) -> None:
-    path = iso_of(tmp_path)
-    with pytest.raises(KeyboardInterrupt), open_source(path):
-        assert list(scratch.rglob("gentoo.igz"))
-        raise KeyboardInterrupt

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from catalyst_pxeboot.build.pipeline import parse_image
 from catalyst_pxeboot.model.arch import all_arches, find_arch
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import LinkMode, Serial, Server
@@ -129,9 +130,10 @@ def test_folders_tell_by_their_names(
 
 def test_a_folder_of_any_name_tells_by_its_kernel(tmp_path: Path) -> None:
     write_stage2(tmp_path / "live")
-    spec = parse_folders(tmp_path / "live", tmp_path / "out", {})
+    spec, source = parse_image(tmp_path / "live", tmp_path / "out", {})
     assert (spec.arch.name, spec.version_stamp) == ("amd64", "")
-    assert spec.notes == ("subarch amd64: by its kernel, as the name live does not tell",)
+    assert spec.notes == ("subarch amd64: by its kernel, as the name live does not have it",)
+    assert source and source.root == tmp_path / "live"
 
 
 def test_a_tree_is_not_written_into_its_source(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_a_tree_is_not_written_into_its_source(tmp_path: Path) -> None:
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceError) as raised:
-        parse_folders(tmp_path / "live", tmp_path / "out", {})
+        parse_image(tmp_path / "live", tmp_path / "out", {})
     assert str(raised.value) == (
         f"{tmp_path}/live: no such livecd-stage2 build;"
         " check the path, or run catalyst on the livecd-stage2 spec first"

@@ -141,7 +141,7 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size
     os.close(fd)
     assert str(raised.value) == (
         "/src/image.squashfs: it cannot be read to its end: Input/output error;"
-        " check the disk it lies on"
+        " check the disk that it is on"
     )
 
 

@@ -1,0 +1,29 @@
+"""The readers of formats/, for files that lie by themselves in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from catalyst_pxeboot.formats import initramfs, kconfig, kernel, squashfs
+from catalyst_pxeboot.util.files import open_input
+
+
+def read_kernel(path: Path) -> kernel.Kernel:
+    with open_input(path) as file:
+        return kernel.read_kernel(file)
+
+
+def read_initramfs(path: Path) -> initramfs.Initramfs:
+    with open_input(path) as file:
+        return initramfs.read_initramfs(file)
+
+
+def read_squashfs(path: Path) -> squashfs.Squashfs:
+    with open_input(path) as file:
+        return squashfs.read_squashfs(file)
+
+
+def read_kconfig(path: Path) -> Mapping[str, str]:
+    with open_input(path) as file:
+        return kconfig.read_kconfig(file)
