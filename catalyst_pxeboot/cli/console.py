@@ -19,10 +19,8 @@ from catalyst_pxeboot.util.text import size
 #: Told how many bytes of all are done.
 Advance = Callable[[int], None]
 
-
 #: In a log, a line at each such part of the whole.
 _LOG_STEP = 10  # per cent
-
 
 #: Less is done before anybody has read a line about it.
 _WORTH_A_LINE = 64 << 20  # bytes

@@ -20,20 +20,12 @@ from catalyst_pxeboot.cli.console import Color, Console, OutputError
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 
 PROGRAM = "catalyst-pxeboot"
-
-
 EXIT_DONE = 0
-
-
 EXIT_FAILED = 1
-
-
 EXIT_USAGE = 2
-
 
 #: 128 and the signal's number, as a shell has it.
 EXIT_INTERRUPTED: Final = 128 + signal.SIGINT
-
 
 #: What --help and the manual say of them.
 EXIT_CODES: Final = {
@@ -42,7 +34,6 @@ EXIT_CODES: Final = {
     EXIT_USAGE: "wrong usage",
     EXIT_INTERRUPTED: "interrupted",
 }
-
 
 #: In the order in which --help and the manual name them.
 COMMANDS = (build, serve, dhcp, boot_test, qemu, inspect, verify, menu, export)

@@ -18,8 +18,6 @@ from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
 
 NAME = "custom.ipxe"
-
-
 _JINJA = ("{{", "{%", "{#")
 
 

@@ -20,11 +20,8 @@ from catalyst_pxeboot.util.errors import TemplateError, VerifyError
 
 NAME = ".treeinfo"
 
-
 #: productmd's names of architectures are those of RPM.
 _ARCHES = {"arm64": "aarch64", "arm": "armhfp", "loongarch": "loongarch64"}
-
-
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 

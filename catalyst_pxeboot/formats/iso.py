@@ -23,25 +23,12 @@ if TYPE_CHECKING:
     from pycdlib.dr import DirectoryRecord
 
 SECTOR: Final = 2048  # bytes
-
-
 _DESCRIPTORS: Final = 16 * SECTOR  # what lies before them is for boot loaders
-
-
 _MAX_READ: Final = 32 * 1024 * 1024  # bytes of directories; those of a real image have some 500 KiB
-
-
 _MAX_FILES: Final = 200_000
-
-
 _MAX_DEPTH: Final = 64
-
-
 _MAX_LINKS: Final = 8  # symlinks in a row
-
-
 _FAR: Final = 1 << 44  # bytes; farther than any 32-bit sector number
-
 
 #: The way out where an image is not whole.
 AGAIN: Final = "fetch or make the ISO again"

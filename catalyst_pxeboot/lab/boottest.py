@@ -58,8 +58,6 @@ TIMEOUT = 300.0  # seconds
 MEMORY_MIB = 1024
 
 _ENTER = "\r"  # what the key sends on a serial line
-
-
 Report = Callable[[PathResult], None]
 
 

@@ -170,7 +170,6 @@ UEFI_ARM = Machine(
     screen=False,
 )
 
-
 # U-Boot's own boot order on this board knows no PXE, so it is asked for by hand.
 _UBOOT_TYPED = (
     (r"Hit any key to stop autoboot", "\n"),

@@ -20,7 +20,6 @@ LOADER_OF: Mapping[str, BootLoader] = {
     path: loader for loader in LOADERS.values() for path in loader.configs
 }
 
-
 __all__ = ["LOADERS", "LOADER_OF", "BootLoader", "Config", "check_config"]
 
 

@@ -21,7 +21,6 @@ RD_OPTIONS = {
     Compression.ZSTD: "CONFIG_RD_ZSTD",
 }
 
-
 #: The kernel option that reads a squashfs of each compression (fs/squashfs/Kconfig). The
 #: kernel has never read lzma ones.
 SQUASHFS_OPTIONS = {

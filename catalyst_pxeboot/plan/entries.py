@@ -29,7 +29,6 @@ from catalyst_pxeboot.util.text import size
 
 ROOT_HEADER = "boot/root.cpio-header"
 
-
 #: Bytes that loaders add to a command line by themselves: BOOT_IMAGE=, initrd=, BOOTIF=, and the
 #: address of a root in the network.
 _LOADER_WORDS = 256

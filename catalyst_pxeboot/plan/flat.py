@@ -18,11 +18,7 @@ from catalyst_pxeboot.plan.tree import Plan
 
 #: The start of the digest files' names, and their endings.
 SUMS_STEM = "pxeboot"
-
-
 DIGESTS = "DIGESTS"
-
-
 SHA256 = "sha256"
 
 

@@ -19,15 +19,12 @@ from catalyst_pxeboot.plan.roots import ROOTS
 
 _MIB: Final = 1 << 20
 
-
 #: The kernel keeps 64 bytes (struct page) for each page of 4096: 64 / 63 of what is used.
 _PAGE_TABLE: Final = (64, 63)
-
 
 #: What runs before the live root's first process, beside the kernel and the files: slabs, page
 #: tables, the initramfs's own processes. Measured: 20 to 30 MiB.
 _SYSTEM: Final = 32 * _MIB
-
 
 #: What UEFI's tables and runtime services keep of that (OVMF).
 _EFI_SYSTEM: Final = 12 * _MIB

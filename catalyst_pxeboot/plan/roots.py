@@ -29,10 +29,7 @@ _MIB = 1 << 20
 #: The path in the tree of the initrd that compares a root from the network with its digest, and
 #: its bytes: always the same, so that a plan knows them before the digest is known.
 ROOT_CHECK = "boot/root-check.cpio"
-
-
 ROOT_CHECK_BYTES = 16 << 10
-
 
 #: dracut's modules that bring the network up.
 _NETWORK_MODULES = frozenset(

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 #: What a signature's name ends in. GRUB looks for this one by itself.
 GRUB_ENDING = ".sig"
-
-
 IPXE_ENDING = ".p7s"  # RFC 8551: a detached CMS signature
-
 
 #: What the clear-signed copy of a digest file's name ends in.
 CLEARSIGNED = ".asc"

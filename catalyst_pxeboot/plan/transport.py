@@ -14,23 +14,15 @@ from catalyst_pxeboot.util.text import size
 #: tell (initrd_addr_max, Documentation/arch/x86/boot.rst): every kernel since 2002 says this.
 BIOS_INITRD_END: Final = 0x7FFF_FFFF
 
-
 #: Where the kernel itself lies (pref_address), below which no loader puts an initrd.
 _KERNEL_START: Final = 16 << 20
-
-
 _INIT_SIZE: Final = 64 << 20  # bytes of a kernel whose header does not tell
-
 
 #: TFTP numbers its blocks with 16 bits (RFC 1350). At Ethernet's usual block size a file of more
 #: than this wraps the number. iPXE, PXELINUX and GRUB since 2.06 go on at 0; so do dnsmasq and
 #: tftp-hpa, but not every server.
 TFTP_BLOCKS: Final = 65_535
-
-
 TFTP_BLOCK: Final = 1_468  # bytes: 1500 of Ethernet without the headers of IP, UDP and TFTP
-
-
 TFTP_PLAIN_BLOCK: Final = 512  # bytes, where client or server knows no blksize (RFC 2348)
 
 

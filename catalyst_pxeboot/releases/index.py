@@ -30,7 +30,6 @@ MENUS: Mapping[str, str] = {
     "pxelinux": "pxelinux.cfg/default",
 }
 
-
 #: The same for people; templates/menu/ has its template, too.
 PAGE = "index.html"
 

@@ -20,12 +20,9 @@ from catalyst_pxeboot.util.errors import PxebootError, VerifyError, one_line
 
 _MAX_MANIFEST = 16 * 1024 * 1024  # bytes
 
-
 #: Roles in the manifest of the files without which no entry boots. What else is missing or changed
 #: is for `verify` to tell.
 _NEEDED = frozenset({"kernel", "initramfs", "squashfs", "root-header", "root-check", "padding"})
-
-
 _COPY_AGAIN = "copy or build the tree again, or remove it"
 
 

@@ -29,28 +29,21 @@ DHCP_CONFIGS = (
     "dhcp/kea-dhcp4.json",
 )
 
-
 #: iPXE's script.
 IPXE_SCRIPT = "boot.ipxe"
-
 
 #: The file field of a DHCP message holds 128 bytes, its final zero included (RFC 2131).
 BOOT_FILE_BYTES = 127
 
-
 # What ends or changes a value in any of the servers' grammars (comma, quote, white space, `#`) is
 # left out, and so is what a URL would need to escape.
 _PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
-
-
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
-
 
 #: Loaders that, like iPXE, go on from a proxy's answer. GRUB (a signed one behind shim too) and
 #: U-Boot read that of the server which gave the address, and look for their menu there; our own
 #: images of GRUB know better if they have the server's address inside.
 _PROXY_LOADERS = frozenset({"pxelinux.0", "lpxelinux.0"})
-
 
 #: PXELINUX with HTTP and FTP; it fetches by them only if option 210 names a URL.
 _PATH_PREFIX_LOADERS = frozenset({"lpxelinux.0"})

@@ -11,8 +11,6 @@ from typing import Any
 from catalyst_pxeboot.util.text import mebibytes, size
 
 _HEAD = ("kernel", "root", "loader", "memory, BIOS", "memory, UEFI", "over the wire")
-
-
 Row = tuple[str, ...]
 
 

@@ -31,19 +31,14 @@ from catalyst_pxeboot.util.sums import ALWAYS, signed_sums, sum_files
 from catalyst_pxeboot.util.text import mebibytes, size
 
 INDEX = "index.html"
-
-
 README = "README.txt"
-
 
 #: What stands for the tree's address where it is not known. The page's script replaces it by the
 #: address that the page came from.
 PLACEHOLDER = "http://SERVER/FOLDER"
 
-
 #: The DHCP configuration that the page shows.
 _DNSMASQ = "dhcp/dnsmasq.conf"
-
 
 #: coreutils' program for each digest, the preferred one first.
 _SUM_PROGRAMS = {
@@ -56,7 +51,6 @@ _SUM_PROGRAMS = {
     "md5": "md5sum",
 }
 
-
 #: How the page groups files, by role.
 _GROUPS: Mapping[str, tuple[Role, ...]] = {
     "The live image": (
@@ -68,7 +62,6 @@ _GROUPS: Mapping[str, tuple[Role, ...]] = {
     "Texts and scripts": (Role.TEXT, Role.SCRIPT, Role.PAGE),
     "Signatures": (Role.SIGNATURE,),
 }  # fmt: skip
-
 
 #: Room to work in a virtual machine, beside what reaching the live root takes, in MiB.
 _ROOM = 512

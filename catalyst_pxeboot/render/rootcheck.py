@@ -21,20 +21,10 @@ from catalyst_pxeboot.util.errors import TemplateError
 #: Where the scripts for dracut lie in the initramfs. None of dracut's folders can be named here:
 #: where one is a symbolic link, the kernel would put a plain folder in its place.
 _FOLDER = "root-check"
-
-
 _DRACUT_HOOK = "initramfs/root-check-dracut.sh"
-
-
 _DRACUT_CHECK = "initramfs/root-check-live-root.sh"
-
-
 _GENKERNEL = "initramfs/root-check-genkernel.sh"
-
-
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
 _PROGRAM, _SCRIPT, _DIRECTORY = 0o100755, 0o100644, 0o040755
 
 

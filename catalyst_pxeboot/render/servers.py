@@ -9,7 +9,6 @@ from catalyst_pxeboot.render.templates import render_file
 
 ACCESS_LOG = "access.log"
 
-
 #: The tree's name in the scratch folder: its own path may hold what a server cannot read.
 TREE = "tree"
 

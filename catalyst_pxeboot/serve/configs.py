@@ -20,8 +20,6 @@ from catalyst_pxeboot.spec.values import parse_server
 from catalyst_pxeboot.util.errors import PxebootError
 
 _PLAIN = re.compile(r"/[A-Za-z0-9._+/-]+")
-
-
 _DHCP_FILES = {Dhcp.RANGE: "dhcp/dnsmasq.conf", Dhcp.PROXY: "dhcp/dnsmasq-proxy.conf"}
 
 

@@ -35,23 +35,11 @@ from catalyst_pxeboot.util.text import size
 
 #: A file of which progress is told.
 LARGE = 32 << 20  # bytes
-
-
 _STEPS = (25, 50, 75)  # per cent
-
-
 _MOST_KEPT = 4096  # clients, connections, transactions: an old one makes room for a new one
-
-
 _REPEAT_SECONDS = 30.0  # a client that asks again so soon is told of once
-
-
 _ARCH_CODE = re.compile(r"(?:PXE|HTTP)Client:Arch:(\d{5})")
-
-
 K = TypeVar("K")
-
-
 V = TypeVar("V")
 
 

@@ -22,8 +22,6 @@ from catalyst_pxeboot.util.process import find_program
 
 #: Who owns nothing, so that a server's fault has least to reach.
 _NOBODY = "nobody"
-
-
 _MIRROR = ("--without-http_mirror_module", "--without-http_rewrite_module")
 
 

@@ -18,11 +18,8 @@ from catalyst_pxeboot.util.text import nearest
 
 HTTP_PORT = 80
 
-
 #: For who may not have port 80.
 UNPRIVILEGED_PORT = 8080
-
-
 _DNSMASQ = "dnsmasq-base (Debian) or net-dns/dnsmasq (Gentoo)"
 
 

@@ -21,10 +21,7 @@ from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
 _LOOK_SECONDS = 0.2  # between looks at the logs
-
-
 _DHCP_PORT, _TFTP_PORT, _PXE_PORT = 67, 69, 4011
-
 
 #: What `--dry-run` shows in place of the scratch folder.
 DRY_SCRATCH = Path("/run/catalyst-pxeboot")

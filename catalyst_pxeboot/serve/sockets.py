@@ -12,34 +12,15 @@ import struct
 from collections.abc import Iterator, Mapping
 
 _NETLINK_SOCK_DIAG = 4
-
-
 _SOCK_DIAG_BY_FAMILY = 20
-
-
 _NLMSG_ERROR = 2
-
-
 _NLMSG_DONE = 3
-
-
 _NLM_F_REQUEST_DUMP = 0x301
-
-
 _INET_DIAG_INFO = 2
-
-
 _ESTABLISHED_AND_CLOSING = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8  # and FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT
-
-
 _HEAD = struct.Struct("=IHHII")  # nlmsghdr
-
-
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sIQ")  # inet_diag_req_v2
-
-
 _MESSAGE = struct.Struct("=BBBB2s2s16s16sIQIIIII")  # inet_diag_msg
-
 
 #: Where `tcpi_bytes_acked` stands in `struct tcp_info`.
 BYTES_ACKED = 120

@@ -61,10 +61,7 @@ class HttpEnd:
 
 
 Line = DhcpLine | TftpLine | HttpBegin | HttpEnd
-
-
 _MAC = r"[0-9a-f]{2}(?::[0-9a-f]{2}){5,}"
-
 
 _DHCP = re.compile(
     r"dnsmasq-dhcp(?:\[\d+\])?: (?P<transaction>\d+) (?:"
@@ -74,7 +71,6 @@ _DHCP = re.compile(
     r"tags: (?P<tags>.*)|"
     r"(?:bootfile name: |sent size: *\d+ option: 67 bootfile-name +)(?P<file>.*))$"
 )
-
 
 _TFTP = re.compile(
     r"dnsmasq-tftp(?:\[\d+\])?: (?:"

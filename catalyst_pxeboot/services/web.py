@@ -36,22 +36,11 @@ from catalyst_pxeboot.services.files import find_file
 from catalyst_pxeboot.tree.manifest import MANIFEST
 
 _MOST_CONNECTIONS = 4096
-
-
 _ASK_SECONDS = 10.0  # for a connection's first request
-
-
 _IDLE_SECONDS = 60.0  # between requests
-
-
 _STALL_SECONDS = 60.0  # in which a client takes nothing of an answer
-
-
 _WATCH_SECONDS = 2.0
-
-
 _LINE_BYTES = 4096  # of a request's line, and of each header
-
 
 _TYPES = {
     ".html": "text/html",

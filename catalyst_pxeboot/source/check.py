@@ -22,23 +22,11 @@ from catalyst_pxeboot.util.sums import Sum, parse_sums
 from catalyst_pxeboot.util.text import size
 
 KEY = "pxeboot/keyring"
-
-
 _LISTS = (".DIGESTS", ".DIGESTS.asc", ".sha256")
-
-
 _SIGNATURE = ".asc"
-
-
 _MAX_LIST = 1024 * 1024  # bytes; a real one has some 2 KiB
-
-
 _CLEARSIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
-
-
 _STRONG = 32  # bytes; a signature of a shorter digest says little
-
-
 Report = Callable[[str], None]
 
 

@@ -22,7 +22,6 @@ _ROOT_WORDS = frozenset(
     }
 )  # fmt: skip
 
-
 #: Words that copy the live root into memory: a network boot always has it there.
 _CACHE_WORDS = frozenset({"docache", "rd.live.ram"})
 

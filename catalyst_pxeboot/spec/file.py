@@ -20,21 +20,13 @@ CONF_DEFAULTS: Mapping[str, object] = {
     "digest_format": "linux",
 }
 
-
 #: The digests that catalyst's own catalyst.conf turns on, for machines that have none.
 DEFAULT_DIGESTS = ("blake2b", "sha512")
-
-
 DEFAULT_CONF = Path("/etc/catalyst/catalyst.conf")
-
 
 #: Real files have some KiB.
 _MAX_FILE = 64 * 1024  # bytes
-
-
 _MAX_VALUE = 64 * 1024  # characters of a value once others stand in it
-
-
 _WIDTHS = re.compile(r"[#0 +-]*(\d*)\.?(\d*)")
 
 

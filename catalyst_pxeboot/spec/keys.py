@@ -11,8 +11,6 @@ from catalyst_pxeboot.util.resources import read_table
 from catalyst_pxeboot.util.text import nearest
 
 _KERNEL_KEY = re.compile(r"boot/kernel/(?P<name>[^/]+)/(?P<sub>[^/]+)")
-
-
 _KERNEL_CONSOLE = "console"
 
 

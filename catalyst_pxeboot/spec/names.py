@@ -15,7 +15,6 @@ from catalyst_pxeboot.model.arch import all_arches
 
 _ENDING = ".iso"
 
-
 #: What the last part of an ISO's name must be to be its version stamp.
 _STAMP = re.compile(r"20[0-9]{2}.*|latest")
 

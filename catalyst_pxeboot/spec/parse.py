@@ -38,14 +38,8 @@ from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
-
-
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
-
-
 T = TypeVar("T")
-
-
 Value = str | list[str] | None
 
 

@@ -14,15 +14,11 @@ from catalyst_pxeboot.util.text import nearest
 #: What passes every loader and shell unharmed; RFC 3986 allows more.
 _URL = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~+-]+)*")
 
-
 _NFS = re.compile(
     r"((?P<server>[A-Za-z0-9.-]*):)?(?P<path>/[A-Za-z0-9._+/-]*)(,(?P<options>[A-Za-z0-9_=.,-]+))?"
 )
 
-
 _RELEASE = re.compile(r"[a-z0-9][A-Za-z0-9_.+-]*-(?P<stamp>20[0-9]{6}T[0-9]{6}Z)")
-
-
 _SERIAL = re.compile(r"(?P<device>tty[A-Za-z]+[0-9]{1,2}|hvc0),(?P<speed>[0-9]{3,7})[a-z0-9]*")
 
 

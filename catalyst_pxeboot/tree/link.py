@@ -22,13 +22,9 @@ from catalyst_pxeboot.util.files import FILE_MODE
 #: ioctl(2) FICLONE: share all of another file's extents (linux/fs.h).
 _FICLONE = 0x40049409
 
-
 #: ioctl(2) FICLONERANGE: share some of them; takes a struct file_clone_range (linux/fs.h).
 _FICLONERANGE = 0x4020940D
-
-
 _CLONE_RANGE = struct.Struct("@qQQQ")
-
 
 #: What the kernel answers where a link or clone cannot be had, so that `auto` goes on.
 _CANNOT = frozenset(

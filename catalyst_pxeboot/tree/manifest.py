@@ -23,14 +23,8 @@ from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.sums import signed_sums, sum_files
 
 GENERATOR = "catalyst-pxeboot"
-
-
 MANIFEST = "manifest.json"
-
-
 MAX_MANIFEST = 16 * 1024 * 1024  # bytes
-
-
 FORMAT = 1
 
 

@@ -28,8 +28,6 @@ from catalyst_pxeboot.util.files import (
 )
 
 _AT_FDCWD = -100
-
-
 _RENAME_EXCHANGE = 2  # renameat2(2): both names stay, their folders change places
 
 

@@ -20,15 +20,10 @@ from typing import Any
 from catalyst_pxeboot.util.errors import SourceError
 
 BLOCK = 1024 * 1024  # bytes; large enough that handing blocks over costs nothing
-
-
 RING = 8  # blocks in flight
-
 
 #: OpenSSL's names for what hashlib implements itself: the same digests, faster.
 _OPENSSL_NAMES = {"blake2b": "blake2b512", "blake2s": "blake2s256"}
-
-
 _SMALL = 4 * BLOCK  # bytes; below it threads cost more than they give
 
 
@@ -52,8 +47,6 @@ def digest_bytes(content: bytes, algorithms: Sequence[str]) -> Mapping[str, str]
 
 #: Told what is read, and how many bytes of how many have been.
 Progress = Callable[[str, int, int], None]
-
-
 _TELL_EVERY = 0.1  # seconds
 
 

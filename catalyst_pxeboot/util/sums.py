@@ -12,15 +12,11 @@ from pathlib import PurePosixPath
 from typing import Final
 
 _HEADER: Final = re.compile(r"# (?P<algorithm>[A-Za-z0-9_-]+) HASH")
-
-
 _LINUX: Final = re.compile(r"(?P<digest>[0-9A-Fa-f]{32,128}) [ *](?P<name>.+)")
-
 
 _BSD: Final = re.compile(
     r"(?P<algorithm>[A-Za-z0-9_-]+) \((?P<name>.+)\) = (?P<digest>[0-9A-Fa-f]{32,128})"
 )
-
 
 #: What a line without a header above it is, by its digits.
 _BY_DIGITS: Final = {64: "sha256", 96: "sha384", 128: "sha512"}
@@ -54,10 +50,7 @@ def _sum(algorithm: str, name: str, digest: str) -> Sum:
 
 
 DIGESTS = "DIGESTS"
-
-
 SHA256SUMS = "SHA256SUMS"
-
 
 #: In every manifest, whatever catalyst.conf's digests are, so that a tree can be verified.
 ALWAYS = "sha256"

@@ -41,25 +41,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAl
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 
 CERTIFICATE = "pxeboot/sign_cert"
-
-
 KEY = "pxeboot/sign_key"
-
-
 CHAIN = "pxeboot/sign_chain"
-
-
 PASSPHRASE = "pxeboot/sign_passphrase_file"
-
-
 _LARGEST = 1024 * 1024  # bytes; the largest certificate bundle there is has a quarter of it
-
-
 _SHORTEST = 2048  # bits of an RSA key that is held to be safe
-
-
 _DIGEST = 32  # bytes of SHA-256
-
 
 #: The extensions of x509.c's table `x509_extensions`.
 _EXTENSIONS = frozenset(
@@ -72,7 +59,6 @@ _EXTENSIONS = frozenset(
     }
 )
 
-
 #: How certificates may be signed: src/config/crypto.h, without SHA-1.
 _ALGORITHMS = frozenset(
     {
@@ -83,7 +69,6 @@ _ALGORITHMS = frozenset(
     }
 )
 
-
 #: What cryptography raises for a certificate that is not as its type says.
 _UNREADABLE = (
     ValueError,
@@ -92,7 +77,6 @@ _UNREADABLE = (
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
-
 
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 

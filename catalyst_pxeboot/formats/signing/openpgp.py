@@ -21,16 +21,9 @@ from catalyst_pxeboot.util.process import find_program, run
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
 KEY = "pxeboot/gpg_key"
-
-
 _OLDEST = (2, 2)  # the first GnuPG whose agent alone holds the secret keys
-
-
 _PATIENCE = 60  # seconds; a smart card takes some
-
-
 _SLOWEST = 20_000_000  # bytes that the slowest disk and processor read and hash in a second
-
 
 #: Public-key algorithms (RFC 4880, 9.1, and RFC 9580, 9.1).
 _ALGORITHMS = {
@@ -43,33 +36,17 @@ _ALGORITHMS = {
     28: "Ed448",
 }
 
-
 #: What GRUB's grub-core/commands/pgp.c has in its table `pkalgos`, from 2.02 to 2.14.
 _GRUB_ALGORITHMS = frozenset({1, 3, 17})
-
-
 _V4_FINGERPRINT = 40  # hexadecimal digits; those of version 5 and 6 keys have 64
-
-
 _SHA2 = frozenset({"8", "9", "10"})  # SHA-256, SHA-384 and SHA-512 (RFC 4880, 9.4)
-
-
 _BINARY, _TEXT = "00", "01"  # signature types (RFC 4880, 5.2.1)
-
 
 #: Codes of libgpg-error for a passphrase that would have to be asked for.
 _NO_PASSPHRASE = frozenset({11, 31, 85, 86, 99, 177})
-
-
 _LONGEST = 16_384  # bytes of a line; gpg cuts a clear text's at some 20 000 without a word
-
-
 _BEGIN = b"-----BEGIN PGP SIGNED MESSAGE-----"
-
-
 _SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"
-
-
 _END = b"-----END PGP SIGNATURE-----"
 
 

@@ -9,8 +9,6 @@ from catalyst_pxeboot.util.process import run
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
 _PUBLIC, _FINGERPRINT, _USER_ID = "pub", "fpr", "uid"
-
-
 _FIELD = 9  # of a colon listing (GnuPG's doc/DETAILS): the fingerprint or the user ID
 
 
