@@ -13,11 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from catalyst_pxeboot.build.manifest import make_manifest
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
+from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
 from catalyst_pxeboot.plan.signers import Signers, find_signers
@@ -36,7 +38,7 @@ from catalyst_pxeboot.source.image import Source, read_source
 from catalyst_pxeboot.spec.parse import Spec, parse_folders
 from catalyst_pxeboot.tree.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.tree.link import cannot_link_iso
-from catalyst_pxeboot.tree.manifest import MANIFEST, render_manifest
+from catalyst_pxeboot.tree.manifest import render_manifest
 from catalyst_pxeboot.tree.publish import Publication, own_names
 from catalyst_pxeboot.tree.signatures import clearsign_sums, make_signatures
 from catalyst_pxeboot.tree.stage import (
@@ -50,7 +52,13 @@ from catalyst_pxeboot.tree.stage import (
 from catalyst_pxeboot.util.checksum import Progress, digest_bytes
 from catalyst_pxeboot.util.errors import PxebootError, SourceError
 from catalyst_pxeboot.util.files import write_file
-from catalyst_pxeboot.util.sums import ALWAYS, algorithms, render_sums, signed_sums, sum_files
+from catalyst_pxeboot.util.sums import (
+    MANIFEST_DIGEST,
+    algorithms,
+    render_sums,
+    signed_sums,
+    sum_files,
+)
 
 Report = Callable[[str], None]
 
@@ -161,7 +169,7 @@ def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) 
             signers,
             plan.menu,
             tree=staging,
-            digests={file.path: file.digests[ALWAYS] for file in files},
+            digests={file.path: file.digests[MANIFEST_DIGEST] for file in files},
             time=time,
         )
         files += stage_made_files(signatures, staging, algorithms=digests, time=time)
@@ -170,7 +178,7 @@ def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) 
         )
         page = render_page(plan, files, signers, tree=staging, time=time)
         files += stage_made_files([page], staging, algorithms=digests, time=time)
-        manifest = render_manifest(plan, files, time=time, flat=flat.origins if flat else None)
+        manifest = render_manifest(make_manifest(plan, files, time=time, flat=flat))
         write_file(staging / MANIFEST, manifest, time=time)
         by_path = {file.path: file.digests for file in files}
         by_path[MANIFEST] = digest_bytes(manifest, digests)
@@ -264,7 +272,7 @@ def _stage_check(
     time: int,
 ) -> list[TreeFile]:
     """Make the initrd that compares the root with its digest, now that this is known."""
-    digest = next(file.digests[ALWAYS] for file in files if file.path == check.root)
+    digest = next(file.digests[MANIFEST_DIGEST] for file in files if file.path == check.root)
     content = render_root_check(digest, hooks=check.hooks, templates=plan.spec.templates)
     origin = f"sha256 of {check.root}"
     made = MadeFile(check.path, content, Role.ROOT_CHECK, origin)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.build.pipeline import Built
 from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.manifest import MANIFEST, Manifest
 from catalyst_pxeboot.plan.roots import ROOTS
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.limits import limit_lines, limit_warnings
 from catalyst_pxeboot.source.image import Source
-from catalyst_pxeboot.tree.manifest import MANIFEST
-from catalyst_pxeboot.util.errors import VerifyError
+from catalyst_pxeboot.util.records import encode
 from catalyst_pxeboot.util.sums import sum_files
 from catalyst_pxeboot.util.text import size
 
@@ -181,7 +181,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
             {"path": path, "role": str(role), "bytes": count}
             for path, role, count in (*copied, *made, *joined, *unpacked, *loaders)
         ],
-        "entries": entries,
+        "entries": encode(entries),
         "notes": list(plan.notes),
         "left_out": list(plan.left_out),
         "missing": [file.path for file in plan.loaders.missing],
@@ -189,40 +189,30 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     }
 
 
-def tree_lines(tree: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Say what a netboot tree offers, by its manifest; raises `VerifyError` if that is damaged."""
-    try:
-        return list(_tree_lines(tree, manifest))
-    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise VerifyError(
-            f"{tree / MANIFEST}: not a manifest of this program ({error!r})",
-            hint="build the tree again",
-        ) from error
-
-
-def _tree_lines(tree: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    release, menu = manifest["release"], manifest["menu"]
+def tree_lines(tree: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield what a netboot tree offers, by its manifest."""
+    menu = manifest.menu
     yield f"netboot tree {tree}"
-    yield f"title        {release['title']}"
-    yield f"made for     {release['arch']}, at {release['time']}"
-    yield f"squashfs     {manifest['squashfs']['path']}: {size(manifest['squashfs']['bytes'])}"
-    yield f"files        {len(manifest['files'])}"
-    for entry in menu["entries"]:
-        mark = "*" if entry["name"] == menu["default"] else " "
-        root = f"  root: {entry['root']}" if "root" in entry else ""
-        checked = ", checked" if entry.get("checked") else ""
-        yield f"entry       {mark}{entry['title']}{root}{checked}"
+    yield f"title        {manifest.release.title}"
+    yield f"made for     {manifest.release.arch}, at {manifest.release.time}"
+    yield f"squashfs     {manifest.squashfs.path}: {size(manifest.squashfs.bytes)}"
+    yield f"files        {len(manifest.files)}"
+    for entry in menu.entries:
+        mark = "*" if entry.name == menu.default else " "
+        root = f"  root: {entry.root}" if entry.root else ""
+        checked = ", checked" if entry.checked else ""
+        yield f"entry       {mark}{entry.title}{root}{checked}"
     yield ""
-    yield from limit_lines(menu["entries"])
+    yield from limit_lines(menu.entries)
     yield ""
-    for line in limit_warnings(menu["entries"]):
+    for line in limit_warnings(menu.entries):
         yield f"warning      {line}"
-    for name, loader in manifest["loaders"].items():
-        if loader["missing"]:
-            yield f"missing      {name}: {' '.join(loader['missing'])}"
-    for line in manifest["notes"]:
+    for kind, loader in manifest.loaders.items():
+        if loader.missing:
+            yield f"missing      {kind}: {' '.join(loader.missing)}"
+    for line in manifest.notes:
         yield f"note         {line}"
-    for line in manifest["left_out"]:
+    for line in manifest.left_out:
         yield f"left out     {line}"
 
 

@@ -34,7 +34,7 @@ class Color(StrEnum):
     """When to use colour."""
 
     AUTO = "auto"
-    ALWAYS = "always"
+    MANIFEST_DIGEST = "always"
     NEVER = "never"
 
 
@@ -166,7 +166,7 @@ class Console:
 
     def _colored(self, stream: TextIO) -> bool:
         if self._color is not Color.AUTO:
-            return self._color is Color.ALWAYS
+            return self._color is Color.MANIFEST_DIGEST
         # https://no-color.org: set and not empty
         return _is_terminal(stream) and not os.environ.get("NO_COLOR")
 

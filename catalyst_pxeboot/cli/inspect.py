@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -28,13 +29,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Tell what is in it."""
     from catalyst_pxeboot.build import report as describe
+    from catalyst_pxeboot.model.manifest import MANIFEST
     from catalyst_pxeboot.source.image import read_source
-    from catalyst_pxeboot.tree.manifest import MANIFEST, read_manifest
+    from catalyst_pxeboot.tree.manifest import read_manifest
 
     if os.path.lexists(arguments.tree / MANIFEST):  # False, too, for what may not be looked at
-        _raw, manifest = read_manifest(arguments.tree)
-        lines = describe.tree_lines(arguments.tree, manifest)
-        console.result({"tree": str(arguments.tree), "manifest": manifest})
+        raw, manifest = read_manifest(arguments.tree)
+        lines = list(describe.tree_lines(arguments.tree, manifest))
+        console.result({"tree": str(arguments.tree), "manifest": json.loads(raw)})
     else:
         source = read_source(arguments.tree)
         lines = list(describe.source_lines(source))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.export.output import Exported
-from catalyst_pxeboot.export.tree import Entry, File, Tree, located
+from catalyst_pxeboot.export.tree import Entry, File, Tree, with_root_arguments
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render.templates import render_file
@@ -67,7 +67,7 @@ def _render(tree: Tree, kind: str, base_url: str, templates: Path | None) -> Exp
 
 
 def _view(tree: Tree, loader: Loader, entry: Entry, base_url: str) -> EntryView:
-    words = located(entry, tree, base_url)
+    words = with_root_arguments(entry, tree, base_url)
     return EntryView(
         name=entry.name,
         title=_plain(LOADERS[loader].quote_title(entry.full_title)),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from catalyst_pxeboot.export.output import Exported
-from catalyst_pxeboot.export.tree import Entry, File, Tree, located
+from catalyst_pxeboot.export.tree import Entry, File, Tree, with_root_arguments
 from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.render.templates import render_file
 
@@ -38,7 +38,7 @@ def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Ex
 def _entry_settings(
     prefix: str, tree: Tree, entry: Entry, base_url: str
 ) -> Iterator[tuple[str, str]]:
-    arguments = IPXE.quote_arguments(located(entry, tree, base_url))
+    arguments = IPXE.quote_arguments(with_root_arguments(entry, tree, base_url))
     yield f"{prefix}-name", entry.name
     yield f"{prefix}-title", IPXE.quote_title(entry.full_title)
     yield f"{prefix}-root", str(entry.root)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from catalyst_pxeboot.export.output import Exported
-from catalyst_pxeboot.export.tree import Entry, File, Tree, located
+from catalyst_pxeboot.export.tree import Entry, File, Tree, with_root_arguments
 from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.model.settings import RootMode
 
@@ -49,7 +49,10 @@ def _profile(tree: Tree, entry: Entry, base_url: str) -> dict[str, Any]:
             "kernel": f"{base_url}/{entry.kernel.path}",
             "initrd": [_initrd(file, base_url) for file in entry.initrds],
             "args": [
-                *(IPXE.quote_arguments([word]) for word in located(entry, tree, base_url)),
+                *(
+                    IPXE.quote_arguments([word])
+                    for word in with_root_arguments(entry, tree, base_url)
+                ),
                 *_initrd_words(entry),
                 _BOOTIF,
             ],

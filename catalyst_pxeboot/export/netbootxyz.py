@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.export.output import Exported
-from catalyst_pxeboot.export.tree import Entry, Tree, located
+from catalyst_pxeboot.export.tree import Entry, Tree, with_root_arguments
 from catalyst_pxeboot.loader.ipxe import IPXE
-from catalyst_pxeboot.releases.machines import all_machines
+from catalyst_pxeboot.model.arch import all_machines
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
 
@@ -60,7 +60,7 @@ def _view(tree: Tree, entry: Entry, base_url: str) -> EntryView:
         name=entry.name,
         title=_plain(IPXE.quote_title(entry.full_title)),
         kernel=entry.kernel.path,
-        arguments=_plain(IPXE.quote_arguments(located(entry, tree, base_url))),
+        arguments=_plain(IPXE.quote_arguments(with_root_arguments(entry, tree, base_url))),
         initrds=tuple(InitrdView(file.path, file.member) for file in entry.initrds),
     )
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.model.settings import ROOT_TITLES, RootMode
-from catalyst_pxeboot.tree.manifest import MANIFEST, parse_count, parse_text, read_manifest
+from catalyst_pxeboot.model.manifest import MANIFEST, EntryInfo, Manifest
+from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.plan.roots import ROOTS
+from catalyst_pxeboot.tree.manifest import REBUILD, read_manifest
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
+from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
 from catalyst_pxeboot.util.text import mebibytes
 
 
@@ -31,8 +33,8 @@ class File:
 class Entry:
     """A menu entry as one loader boots it.
 
-    `arguments` are the manifest's; where a root over HTTP lies, `located` adds. `memory` is the
-    least that a client needs, in MiB; 0 where it is not known.
+    `arguments` are the manifest's; `with_root_arguments` adds where a root over HTTP is. `memory`
+    is the least that a client needs, in MiB; 0 where it is not known.
     """
 
     name: str
@@ -46,7 +48,7 @@ class Entry:
     @property
     def full_title(self) -> str:
         """The title with what the entry needs."""
-        needs = [ROOT_TITLES[self.root]] if self.root in ROOT_TITLES else []
+        needs = [ROOTS[self.root].title] if ROOTS[self.root].title else []
         if self.memory:
             needs.append(f"{self.memory} MiB of memory")
         return ", ".join([self.title, *needs])
@@ -98,17 +100,16 @@ def read_tree(folder: Path) -> Tree:
     """Read the netboot tree `folder`, or raise `VerifyError`."""
     _, manifest = read_manifest(folder)
     try:
-        return _parse(manifest)
+        return _find_tree(manifest)
     except PxebootError as error:
         raise VerifyError(f"{folder / MANIFEST}: {error.message}", hint=error.hint) from error
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except ValueError as error:
         raise VerifyError(
-            f"{folder / MANIFEST}: not a manifest of this program ({error!r})",
-            hint="build the tree again",
+            f"{folder / MANIFEST}: not a valid manifest ({error})", hint=REBUILD
         ) from error
 
 
-def located(entry: Entry, tree: Tree, base_url: str) -> tuple[str, ...]:
+def with_root_arguments(entry: Entry, tree: Tree, base_url: str) -> tuple[str, ...]:
     """Return the kernel arguments of an entry, with where its root is."""
     if entry.root is RootMode.HTTP:
         where = (f"root=live:{base_url}/{tree.squashfs.path}", "ip=dhcp")
@@ -116,68 +117,71 @@ def located(entry: Entry, tree: Tree, base_url: str) -> tuple[str, ...]:
     return entry.arguments
 
 
-def _parse(manifest: Mapping[str, Any]) -> Tree:
-    release = manifest["release"]
-    member = _path(manifest["squashfs"]["member"])
-    files = {}
-    for file in manifest["files"]:
-        path = _path(file["path"])
-        digest = parse_text(file["digests"]["sha256"])
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-            raise ValueError(f"{digest!r} is no sha256")
-        inside = member if file["role"] == Role.SQUASHFS else ""
-        files[path] = File(path, parse_count(file["bytes"]), digest, inside)
-    live = [entry for entry in manifest["menu"]["entries"] if "firmware" not in entry]
-    names = [parse_text(entry["name"]) for entry in live]
+def _find_tree(manifest: Manifest) -> Tree:
+    release, squashfs = manifest.release, manifest.squashfs
+    files = {
+        file.path: File(
+            IPXE.quote_path(file.path),
+            file.bytes,
+            file.digests.get(MANIFEST_DIGEST, ""),
+            IPXE.quote_path(squashfs.member) if file.role is Role.SQUASHFS else "",
+        )
+        for file in manifest.files
+    }
+    for file in files.values():
+        if len(file.sha256) != 64 or not set(file.sha256) <= set("0123456789abcdef"):
+            raise ValueError(f"files: {file.path} has no sha256")
+    live = manifest.menu.live
+    names = [entry.name for entry in live]
     if len(set(names)) < len(names):
-        raise ValueError("two entries have the same name")
-    machines = {kernel["path"]: kernel["machine"] for kernel in manifest["kernels"]}
+        raise ValueError("menu.entries: two entries have the same name")
+    machines = {kernel.path: kernel.machine for kernel in manifest.kernels}
+    if squashfs.path not in files:
+        raise ValueError("squashfs.path: not among the files")
     return Tree(
-        arch=_word(release["arch"]),
-        subarch=_word(release["subarch"]),
-        version_stamp=_word(release["version_stamp"]),
-        title=parse_text(release["title"]),
-        time=parse_text(release["time"]),
-        machine=_word(machines[live[0]["kernel"]]) if live else "",
-        squashfs=files[manifest["squashfs"]["path"]],
+        arch=_word(release.arch),
+        subarch=_word(release.subarch),
+        version_stamp=_word(release.version_stamp),
+        title=release.title,
+        time=release.time,
+        machine=_word(machines.get(live[0].kernel, "")) if live else "",
+        squashfs=files[squashfs.path],
         files=files,
-        entries={loader: tuple(_entries(live, loader, files)) for loader in Loader},
+        entries={kind: tuple(_entries(live, kind, files)) for kind in Loader},
         left_out=tuple(
-            f"{entry['name']}: a manifest does not tell the NFS server"
+            f"{entry.name}: the manifest does not have the address of the NFS server"
             for entry in live
-            if entry["root"] == RootMode.NFS
+            if entry.root is RootMode.NFS
         ),
     )
 
 
-def _entries(
-    live: Iterable[Mapping[str, Any]], loader: Loader, files: Mapping[str, File]
-) -> Iterable[Entry]:
+def _entries(live: Iterable[EntryInfo], kind: Loader, files: Mapping[str, File]) -> Iterator[Entry]:
     for entry in live:
-        root = RootMode(entry["root"])
-        if loader not in entry["kernels"] or root is RootMode.NFS:
+        initrds = entry.initrds.get(kind)
+        if kind not in entry.kernels or entry.root is None or entry.root is RootMode.NFS:
             continue
-        if not entry["initrds"][loader]:
-            raise ValueError(f"{entry['name']!r} has no initrd")
-        memory = entry["limits"].get(loader, {}).get("memory_bytes", {}).values()
+        if not initrds:
+            raise ValueError(f"menu.entries: {entry.name} has no initrd")
+        missing = [path for path in (entry.kernels[kind], *initrds) if path not in files]
+        if missing:
+            raise ValueError(f"menu.entries: {entry.name} loads {missing[0]}, not a file of it")
+        limits = (entry.limits or {}).get(kind)
+        memory = limits.memory_bytes.values() if limits else ()
         yield Entry(
-            name=LOADERS[loader].quote_label(entry["name"]),
-            title=parse_text(entry["title"]),
-            root=root,
-            kernel=files[entry["kernels"][loader]],
-            initrds=tuple(files[path] for path in entry["initrds"][loader]),
-            arguments=tuple(entry["arguments"].split()),
+            name=LOADERS[kind].quote_label(entry.name),
+            title=entry.title,
+            root=entry.root,
+            kernel=files[entry.kernels[kind]],
+            initrds=tuple(files[path] for path in initrds),
+            arguments=tuple(entry.arguments.split()),
             memory=mebibytes(min(memory, default=0)),
         )
 
 
-def _path(value: object) -> str:
-    return IPXE.quote_path(parse_text(value))
-
-
-def _word(value: object) -> str:
+def _word(value: str) -> str:
     """Return a value that can be part of a file's name anywhere."""
-    word = _path(value)
+    word = IPXE.quote_path(value)
     if "/" in word or not word[0].isalnum():
-        raise ValueError(f"{word!r} is no plain name")
+        raise ValueError(f"release: {word!r} is not a plain name")
     return word

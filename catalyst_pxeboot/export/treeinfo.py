@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from catalyst_pxeboot.export.output import Exported
-from catalyst_pxeboot.export.tree import Entry, Tree, located
+from catalyst_pxeboot.export.tree import Entry, Tree, with_root_arguments
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.render.templates import render_file
@@ -38,7 +38,9 @@ def render(tree: Tree, base_url: str | None, templates: Path | None = None) -> t
         "squashfs": tree.squashfs.path,
         "root": str(entry.root),
         "complete": entry.root is RootMode.HTTP or len(entry.initrds) == 1,
-        "arguments": _comment(" ".join(located(entry, tree, base_url))) if base_url else "",
+        "arguments": _comment(" ".join(with_root_arguments(entry, tree, base_url)))
+        if base_url
+        else "",
         "checksums": [(path, tree.files[path].sha256) for path in sorted(paths)],
     }
     return (Exported(NAME, render_file(f"export/{NAME}", values, templates).content),)

@@ -183,7 +183,7 @@ def run_path(
     if complaint:
         watched = re.compile(f"(?:{complaint.pattern})|(?:{until.pattern})")
     menu = read_menu(tree)
-    mute = "" if menu.speaks else why_mute(tree, path.loader)
+    mute = "" if menu.has_serial_console else why_mute(tree, path.loader)
     task = _Task(
         tree, path, menu,
         memory_mib=memory_mib or menu.memory_for(path.loader, path.machine.firmware, MEMORY_MIB),
@@ -191,7 +191,7 @@ def run_path(
         until=watched,
         log=log,
         accel=accel,
-        arguments="" if menu.speaks or mute else menu.arguments,
+        arguments="" if menu.has_serial_console or mute else menu.arguments,
         screen=Screen(screenshot) if path.machine.screen else None,
     )  # fmt: skip
     try:
@@ -318,7 +318,7 @@ def _cause(task: _Task, walk: _Walk, *, own_network: bool) -> str:
             silence=verdict.silence,
             timeout=task.timeout,
             memory_mib=task.memory_mib,
-            serial=task.menu.speaks or bool(task.arguments),
+            serial=task.menu.has_serial_console or bool(task.arguments),
             waits=task.menu.waits,
             fetched=walk.fetched if own_network else None,
         )

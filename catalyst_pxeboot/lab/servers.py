@@ -21,7 +21,7 @@ from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.servers import ACCESS_LOG, dnsmasq_config, nginx_config
 from catalyst_pxeboot.services.children import read_text, running
 from catalyst_pxeboot.services.logs import TftpLine, parse_dnsmasq
-from catalyst_pxeboot.tree.manifest import MANIFEST
+from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
 
@@ -190,14 +190,8 @@ def _arch_for(tree: Path, path: BootPath) -> str:
 
 
 def read_arch(tree: Path) -> str:
-    """Read a netboot tree's architecture from its manifest. Raises `PxebootError`."""
-    file = tree / MANIFEST
-    try:
-        return str(json.loads(file.read_text("utf-8"))["release"]["arch"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PxebootError(
-            f"{file}: no manifest of a netboot tree", hint="name a tree that build has made"
-        ) from error
+    """Read a netboot tree's architecture from its manifest. Raises `VerifyError`."""
+    return read_manifest(tree)[1].release.arch
 
 
 def other_config(subnet: Subnet) -> str:

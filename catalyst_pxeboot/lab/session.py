@@ -103,7 +103,7 @@ def plan_session(
     path = _choose_path(tree, firmware, loaders)
     menu = read_menu(tree)
     display = choose_display(display, find_qemu(path.machine), path.machine)
-    heard = menu.speaks or display is not Display.SERIAL
+    heard = menu.has_serial_console or display is not Display.SERIAL
     mute = "" if heard else why_mute(tree, path.loader)
     return Session(
         tree,

@@ -7,19 +7,18 @@ configuration; the tree itself stays as it is.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.arch import all_arches
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from catalyst_pxeboot.tree.manifest import MANIFEST
+from catalyst_pxeboot.tree.manifest import read_manifest
+from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.text import mebibytes
 
 _SPEED = 115200  # baud
@@ -30,13 +29,13 @@ _STEP = 256  # MiB, as memory modules come
 
 @dataclass(frozen=True, slots=True)
 class TreeMenu:
-    """A tree's menu. `speaks` says whether its kernels print to a serial console.
+    """A tree's menu. `has_serial_console`: its kernels print to one.
 
     `waits` says that the menu stays until somebody chooses. `memory` is what the default entry
     asks for, in MiB, by loader and firmware. `console` is the serial console's device.
     """
 
-    speaks: bool = True
+    has_serial_console: bool = True
     waits: bool = False
     console: str = "ttyS0"
     memory: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -57,26 +56,23 @@ class TreeMenu:
 def read_menu(tree: Path) -> TreeMenu:
     """Read what the manifest says of the menu; what it does not say is taken as harmless."""
     try:
-        manifest = json.loads((tree / MANIFEST).read_text("utf-8"))
-        menu, arch = manifest["menu"], manifest["release"]["arch"]
-        entry = _default_entry(menu)
-        memory = {
-            (loader, firmware): mebibytes(int(count))
-            for loader, limits in entry.get("limits", {}).items()
-            for firmware, count in limits.get("memory_bytes", {}).items()
-        }
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        _, manifest = read_manifest(tree)
+    except VerifyError:
+        return TreeMenu()
+    menu, arch = manifest.menu, manifest.release.arch
+    entry = next((entry for entry in menu.entries if entry.name == menu.default), None)
+    if entry is None:
         return TreeMenu()
     return TreeMenu(
-        speaks=bool(_SERIAL.search(str(entry.get("arguments", "")))),
-        waits=menu.get("timeout") is None,
+        has_serial_console=bool(_SERIAL.search(entry.arguments)),
+        waits=menu.timeout is None,
         console=next((known.console for known in all_arches() if known.name == arch), "ttyS0"),
-        memory=memory,
+        memory={
+            (loader, firmware): mebibytes(count)
+            for loader, limits in (entry.limits or {}).items()
+            for firmware, count in limits.memory_bytes.items()
+        },
     )
-
-
-def _default_entry(menu: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next(entry for entry in menu["entries"] if entry["name"] == menu["default"])
 
 
 def why_mute(tree: Path, loader: Loader) -> str:

@@ -111,7 +111,7 @@ class BootLoader(ABC):
 
         Raises `TemplateError` naming the first word that the loader cannot hand to a kernel.
         """
-        return " ".join(self._argument(word) for word in words)
+        return " ".join(map(self.quote_argument, words))
 
     def quote_variables(self, word: str) -> str:
         """Return a kernel argument that holds `root_variables`, for a line of the configuration."""
@@ -182,7 +182,8 @@ class BootLoader(ABC):
         """Find the loader's version in the first bytes of its binary."""
         return None
 
-    def _argument(self, word: str) -> str:
+    def quote_argument(self, word: str) -> str:
+        """Return one kernel argument, as `quote_arguments`."""
         what = "kernel argument"
         if not word:
             raise self._refused(what, word, "is empty", "leave it out")

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from catalyst_pxeboot.formats.kernel import Kernel
 from catalyst_pxeboot.util.files import FileStamp
+
+if TYPE_CHECKING:
+    from catalyst_pxeboot.formats.kernel import Kernel
 
 
 class Role(StrEnum):

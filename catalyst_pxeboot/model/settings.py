@@ -15,10 +15,6 @@ class RootMode(StrEnum):
     NFS = "nfs"  # the initramfs mounts the folder it lies in; it stays on the server
 
 
-#: How a menu calls the ways to the root that are not the usual one.
-ROOT_TITLES = {RootMode.HTTP: "root over HTTP", RootMode.NFS: "root over NFS"}
-
-
 class LinkMode(StrEnum):
     """How a payload file gets from the stage2 tree into the netboot tree."""
 

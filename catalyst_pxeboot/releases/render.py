@@ -11,11 +11,10 @@ from typing import Any
 
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.loader import LOADERS
-from catalyst_pxeboot.model.arch import all_arches
+from catalyst_pxeboot.model.arch import all_arches, all_machines, arch_order
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.releases.index import INDEX, MENUS, PAGE
-from catalyst_pxeboot.releases.machines import all_machines, arch_order
-from catalyst_pxeboot.releases.scan import Release
+from catalyst_pxeboot.releases.scan import FoundTree
 from catalyst_pxeboot.render.kexec import KEXEC
 from catalyst_pxeboot.render.pages import PLACEHOLDER, qemu_command
 from catalyst_pxeboot.render.templates import render_file
@@ -36,7 +35,7 @@ class TreeView:
 
 
 @dataclass(frozen=True, slots=True)
-class GroupView:
+class TreeGroup:
     """Trees that differ in age only: the newest, and the older ones with a title for them all."""
 
     machine: str
@@ -58,7 +57,7 @@ class RowView:
     loaders: tuple[str, ...]  # as people write them
 
 
-def render_menus(releases: Sequence[Release], *, templates: Path | None) -> Mapping[str, bytes]:
+def render_menus(releases: Sequence[FoundTree], *, templates: Path | None) -> Mapping[str, bytes]:
     """Render the menu of each loader that one of `releases` has a configuration for, and the page.
 
     They are returned by their paths.
@@ -71,7 +70,7 @@ def render_menus(releases: Sequence[Release], *, templates: Path | None) -> Mapp
     menus = {}
     for name, path in MENUS.items():
         loader = Loader(name)
-        offered = [release for release in releases if loader in release.configs]
+        offered = [release for release in releases if loader in release.loaders]
         if offered:
             groups = [
                 _view_group(loader, group, names, titles) for group in group_releases(offered)
@@ -87,13 +86,13 @@ def render_menus(releases: Sequence[Release], *, templates: Path | None) -> Mapp
 
 
 def _render_page(
-    releases: Sequence[Release],
+    releases: Sequence[FoundTree],
     menus: Mapping[str, bytes],
     titles: Mapping[str, str],
     templates: Path | None,
 ) -> bytes:
     """Render the page of all trees that a loader leads to; the texts of others are not checked."""
-    releases = [release for release in releases if release.configs]
+    releases = [release for release in releases if release.loaders]
     offered = {loader: path for loader, path in MENUS.items() if path in menus}
     groups = [
         (newest, older)
@@ -114,24 +113,26 @@ def _render_page(
     return render_file(f"{_TEMPLATES}/{PAGE}", values, templates).content
 
 
-def _qemu(releases: Sequence[Release], menus: Mapping[str, str]) -> str:
+def _qemu(releases: Sequence[FoundTree], menus: Mapping[str, str]) -> str:
     """Write the command that shows iPXE's menu in QEMU; empty if no tree boots there."""
     if Loader.IPXE not in menus:
         return ""
     for arch in all_arches():
         able = [
-            release.configs[Loader.IPXE].memory.get(arch.qemu.firmware, 0)
+            release.loaders[Loader.IPXE].memory_bytes.get(arch.qemu.firmware, 0)
             for release in releases
             if arch.qemu and arch.qemu.http and release.arch == arch.name
-            if Loader.IPXE in release.configs
+            if Loader.IPXE in release.loaders
         ]
         if able and arch.qemu:
             return qemu_command(arch.qemu, max(able), f"{PLACEHOLDER}/{menus[Loader.IPXE]}")
     return ""
 
 
-def _view_row(release: Release, title: str) -> RowView:
-    memory = [count for config in release.configs.values() for count in config.memory.values()]
+def _view_row(release: FoundTree, title: str) -> RowView:
+    memory = [
+        count for config in release.loaders.values() for count in config.memory_bytes.values()
+    ]
     return RowView(
         title=title,
         path=release.path,
@@ -139,11 +140,11 @@ def _view_row(release: Release, title: str) -> RowView:
         subarch=release.subarch,
         made=release.time.replace("T", " ").removesuffix("Z")[:16],
         memory=mebibytes(max(memory, default=0)),
-        loaders=tuple(LOADERS[Loader(name)].name for name in release.configs),
+        loaders=tuple(LOADERS[Loader(name)].name for name in release.loaders),
     )
 
 
-def group_releases(releases: Iterable[Release]) -> list[list[Release]]:
+def group_releases(releases: Iterable[FoundTree]) -> list[list[FoundTree]]:
     """Group `releases` by what they are, each group newest first.
 
     Architectures stand in the order of arch.toml, which has the 64-bit one before the 32-bit one
@@ -159,7 +160,7 @@ def group_releases(releases: Iterable[Release]) -> list[list[Release]]:
     return sorted(groups, key=lambda group: _arch_place(group[0].arch))
 
 
-def _kind(release: Release) -> tuple[str, str, str, str]:
+def _kind(release: FoundTree) -> tuple[str, str, str, str]:
     # The machine is part of it: what boots the newest may not boot an older one otherwise.
     # An ISO's tree has no release type: of one kind are those named alike but for their stamp.
     kind = release.rel_type or f"/{release.path.replace(release.version_stamp or '/', '/')}"
@@ -171,7 +172,7 @@ def _arch_place(arch: str) -> int:
     return order.index(arch) if arch in order else len(order)
 
 
-def _name(releases: Sequence[Release]) -> Mapping[str, str]:
+def _name(releases: Sequence[FoundTree]) -> Mapping[str, str]:
     """Return a name for each tree, by path, that every loader takes as a label."""
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -186,7 +187,7 @@ def _name(releases: Sequence[Release]) -> Mapping[str, str]:
     return names
 
 
-def _entitle(releases: Sequence[Release]) -> Mapping[str, str]:
+def _entitle(releases: Sequence[FoundTree]) -> Mapping[str, str]:
     """Return a title for each tree, by path, that no other one has."""
     titles = {release.path: release.title for release in releases}
     for more in ("rel_type", "path"):
@@ -198,24 +199,24 @@ def _entitle(releases: Sequence[Release]) -> Mapping[str, str]:
 
 
 def _view_group(
-    loader: Loader, group: Sequence[Release], names: Mapping[str, str], titles: Mapping[str, str]
-) -> GroupView:
+    loader: Loader, group: Sequence[FoundTree], names: Mapping[str, str], titles: Mapping[str, str]
+) -> TreeGroup:
     newest, *older = (
         _view_tree(loader, release, names[release.path], titles[release.path]) for release in group
     )
     first = group[0]
     kind = ", ".join(filter(None, (first.subarch, first.rel_type)))
     text = f"Older: {kind} ({len(older)})"
-    return GroupView(first.machine, newest, tuple(older), LOADERS[loader].quote_title(text))
+    return TreeGroup(first.machine, newest, tuple(older), LOADERS[loader].quote_title(text))
 
 
-def _view_tree(loader: Loader, release: Release, name: str, title: str) -> TreeView:
-    config = release.configs[loader]
-    memory = max(config.memory.values(), default=0)
+def _view_tree(loader: Loader, release: FoundTree, name: str, title: str) -> TreeView:
+    config = release.loaders[loader]
+    memory = max(config.memory_bytes.values(), default=0)
     needs = f", {mebibytes(memory)} MiB of memory" if memory else ""
     return TreeView(
         name=LOADERS[loader].quote_label(name),
         title=LOADERS[loader].quote_title(title + needs),
         path=LOADERS[loader].quote_path(release.path),
-        config=LOADERS[loader].quote_path(config.path),
+        config=LOADERS[loader].quote_path(config.config),
     )

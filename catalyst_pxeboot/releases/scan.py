@@ -7,28 +7,30 @@ imported by what reads. Names are joined as text: for so many, Path takes longer
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from catalyst_pxeboot.tree.manifest import GENERATOR, MANIFEST, parse_count, parse_text, parse_word
+from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.manifest import MANIFEST, Manifest
+from catalyst_pxeboot.tree.manifest import MAX_MANIFEST, parse_manifest
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError, one_line
-
-_MAX_MANIFEST = 16 * 1024 * 1024  # bytes
+from catalyst_pxeboot.util.files import read_regular
 
 #: Roles in the manifest of the files without which no entry boots. What else is missing or changed
 #: is for `verify` to tell.
-_NEEDED = frozenset({"kernel", "initramfs", "squashfs", "root-header", "root-check", "padding"})
+_NEEDED = frozenset(
+    {Role.KERNEL, Role.INITRAMFS, Role.SQUASHFS, Role.ROOT_HEADER, Role.ROOT_CHECK, Role.PADDING}
+)
 _COPY_AGAIN = "copy or build the tree again, or remove it"
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells that a manifest is the one that was read.
+class ManifestStamp:
+    """What shows that a manifest is the one that was read.
 
     Not the modification time: a tree that is built again has that of its squashfs. The change time
     is the file system's own, and any writing, renaming over or linking gives another one.
@@ -43,23 +45,23 @@ class Stamp:
 class TreeConfig:
     """A tree's configuration for one loader.
 
-    `path` is relative to the folder of all trees. `entry` is what the loader boots by default, and
-    `memory` what that asks of a client by firmware, in bytes; empty if the manifest does not say.
+    `config` is its path, relative to the folder of all trees. `entry` is what the loader boots by
+    default, and `memory_bytes` what that needs of a client by firmware; empty if not known.
     """
 
-    path: str
+    config: str
     bytes: int
     entry: str
-    memory: Mapping[str, int]
+    memory_bytes: Mapping[Firmware, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """A netboot tree, as its manifest describes it.
+class FoundTree:
+    """A netboot tree, as its manifest describes it; releases.json has the same form.
 
     `path` is relative to the folder of all trees; `machine` is the architecture in the header of
-    the default entry's kernel, as the kernel calls it; `configs` are by loader. Every text was
-    checked for the loaders in `configs`: a menu can show it.
+    the default entry's kernel, as the kernel calls it. Every text was checked for the loaders in
+    `loaders`: a menu can show it.
     """
 
     path: str
@@ -70,12 +72,12 @@ class Release:
     title: str
     time: str  # UTC, as 2026-11-22T17:00:00Z, so that it sorts
     machine: str
-    configs: Mapping[str, TreeConfig]
-    stamp: Stamp
+    loaders: Mapping[Loader, TreeConfig]
+    manifest: ManifestStamp
 
     @property
     def age(self) -> tuple[str, str]:
-        """What sorts releases from the oldest to the newest."""
+        """What sorts trees from the oldest to the newest."""
         return self.time, self.version_stamp
 
 
@@ -83,19 +85,19 @@ class Release:
 class Found:
     """What lies below a folder: trees by path, those whose manifest was read, what is wrong."""
 
-    releases: tuple[Release, ...]
+    releases: tuple[FoundTree, ...]
     read: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-def find_releases(root: Path, known: Mapping[str, Release]) -> Found:
+def find_releases(root: Path, known: Mapping[str, FoundTree]) -> Found:
     """Find the trees below the folder `root`; read the manifests that `known`, by path, lacks.
 
     A folder is a tree if its manifest.json is of this program; there is none inside another.
     Hidden folders (a build's staging folder is one) and links are passed over: what a link inside
     `root` leads to is found in its own place. A broken tree is left out with a warning.
     """
-    releases: list[Release] = []
+    releases: list[FoundTree] = []
     read: list[str] = []
     warnings: list[str] = []
     folders = [""]
@@ -111,7 +113,7 @@ def find_releases(root: Path, known: Mapping[str, Release]) -> Found:
             try:
                 stamp = _find_stamp(f"{root}/{name}/{MANIFEST}")
                 release = known.get(name) if stamp else None
-                if release is not None and release.stamp == stamp:
+                if release is not None and release.manifest == stamp:
                     _check_files(root, name, _config_sizes(release))
                 elif stamp is not None:
                     read.append(name)
@@ -144,7 +146,7 @@ def _list_folders(root: Path, folder: str) -> list[str]:
         return []  # removed since it was listed
 
 
-def _find_stamp(path: str) -> Stamp | None:
+def _find_stamp(path: str) -> ManifestStamp | None:
     """Return the stamp of the file at `path`, or None if no regular file is there."""
     try:
         info = os.lstat(path)
@@ -156,93 +158,69 @@ def _find_stamp(path: str) -> Stamp | None:
         ) from error
     if not stat.S_ISREG(info.st_mode):
         return None
-    return Stamp(info.st_ino, info.st_size, info.st_ctime_ns)
+    return ManifestStamp(info.st_ino, info.st_size, info.st_ctime_ns)
 
 
-def _read_release(root: Path, path: str, stamp: Stamp) -> Release | None:
+def _read_release(root: Path, path: str, stamp: ManifestStamp) -> FoundTree | None:
     """Read and check the tree at `path`; None if its manifest.json is another program's.
 
     The stamp is older than what is read here, so a manifest that is replaced meanwhile is read
     again the next time.
     """
-    from catalyst_pxeboot.tree.manifest import FORMAT
-
     file = root / path / MANIFEST
     try:
-        if stamp.bytes > _MAX_MANIFEST:
-            raise ValueError(f"{stamp.bytes} bytes")
-        manifest = json.loads(file.read_bytes())
-        if not isinstance(manifest, dict) or not _is_ours(manifest):
-            return None
-        if manifest["format"] != FORMAT:
-            raise VerifyError(
-                f"{file}: its format is {manifest['format']}, not {FORMAT}",
-                hint="use the version of this program that made the tree",
-            )
-        release = _parse_release(path, manifest, stamp)
-        _check_files(root, path, _needed_sizes(manifest))
+        manifest = parse_manifest(read_regular(file, limit=MAX_MANIFEST), file)
     except OSError as error:
         raise VerifyError(
             f"{file}: cannot be read: {error.strerror}", hint="chmod 644 manifest.json"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise VerifyError(
-            f"{file}: not a manifest of this program ({error!r})", hint=_COPY_AGAIN
-        ) from error
-    _check_texts(root, release)
-    _check_files(root, path, _config_sizes(release))
-    return release
+    if manifest is None:
+        return None
+    needed = [(file.path, file.bytes) for file in manifest.files if file.role in _NEEDED]
+    tree = _find_tree(path, manifest, stamp)
+    _check_files(root, path, needed)
+    _check_texts(root, tree)
+    _check_files(root, path, _config_sizes(tree))
+    return tree
 
 
-def _is_ours(manifest: Mapping[str, Any]) -> bool:
-    generator = manifest.get("generator")
-    return isinstance(generator, dict) and generator.get("name") == GENERATOR
-
-
-def _parse_release(path: str, manifest: Mapping[str, Any], stamp: Stamp) -> Release:
+def _find_tree(path: str, manifest: Manifest, stamp: ManifestStamp) -> FoundTree:
     from catalyst_pxeboot.loader import LOADERS
-    from catalyst_pxeboot.model.loader import Loader
 
-    sizes = {file["path"]: parse_count(file["bytes"]) for file in manifest["files"]}
-    # memtest, which boots no live image, is the entry for one firmware only.
-    live = [entry for entry in manifest["menu"]["entries"] if "firmware" not in entry]
-    configs = {}
-    for name in sorted(manifest["loaders"]):
-        offered = [entry for entry in live if name in entry["kernels"]]
-        if offered:
-            config = LOADERS[Loader(name)].configs[0]
-            configs[name] = TreeConfig(
-                path=f"{path}/{config}",
-                bytes=sizes[config],
-                entry=parse_text(offered[0]["name"]),
-                memory=_memory(offered[0].get("limits", {}).get(name, {})),
+    files, live = manifest.by_path, manifest.menu.live
+    loaders = {}
+    for kind in sorted(manifest.loaders):
+        entry = next((entry for entry in live if kind in entry.kernels), None)
+        config = files.get(LOADERS[kind].configs[0])
+        if entry and config:
+            limits = (entry.limits or {}).get(kind)
+            memory = limits.memory_bytes if limits else {}
+            loaders[kind] = TreeConfig(
+                config=f"{path}/{config.path}",
+                bytes=config.bytes,
+                entry=entry.name,
+                memory_bytes={firmware: memory[firmware] for firmware in sorted(memory)},
             )
-    machines = {kernel["path"]: kernel["machine"] for kernel in manifest["kernels"]}
-    release = manifest["release"]
-    return Release(
+    release = manifest.release
+    machines = {kernel.path: kernel.machine for kernel in manifest.kernels}
+    return FoundTree(
         path=path,
-        arch=parse_text(release["arch"]),
-        subarch=parse_text(release["subarch"]),
-        rel_type=parse_word(release["rel_type"]),
-        version_stamp=parse_word(release["version_stamp"]),
-        title=parse_text(release["title"]),
-        time=parse_text(release["time"]),
-        machine=parse_text(machines[live[0]["kernel"]] if live else None),
-        configs=configs,
-        stamp=stamp,
+        arch=release.arch,
+        subarch=release.subarch,
+        rel_type=release.rel_type,
+        version_stamp=release.version_stamp,
+        title=release.title,
+        time=release.time,
+        machine=machines.get(live[0].kernel, "") if live else "",
+        loaders=loaders,
+        manifest=stamp,
     )
 
 
-def _memory(limits: Mapping[str, Any]) -> Mapping[str, int]:
-    found = limits.get("memory_bytes", {})
-    return {parse_text(firmware): parse_count(found[firmware]) for firmware in sorted(found)}
-
-
-def _check_texts(root: Path, release: Release) -> None:
+def _check_texts(root: Path, release: FoundTree) -> None:
     """Raise `VerifyError` for a path or a text that one of the tree's loaders cannot take."""
     from catalyst_pxeboot.loader import LOADERS
-    from catalyst_pxeboot.model.loader import Loader
-    from catalyst_pxeboot.releases.machines import all_machines
+    from catalyst_pxeboot.model.arch import all_machines
 
     where = root / release.path
     if release.machine not in {machine.name for machine in all_machines()}:
@@ -251,8 +229,7 @@ def _check_texts(root: Path, release: Release) -> None:
             hint="use the version of this program that made the tree",
         )
     try:
-        for name in release.configs:
-            loader = Loader(name)
+        for loader in release.loaders:
             LOADERS[loader].quote_path(release.path)
             # All that a menu may show of it.
             for text in filter(None, (release.title, release.subarch, release.rel_type)):
@@ -267,14 +244,10 @@ def _check_texts(root: Path, release: Release) -> None:
 Sizes = Sequence[tuple[str, int]]
 
 
-def _config_sizes(release: Release) -> Sizes:
+def _config_sizes(release: FoundTree) -> Sizes:
     """Return the tree's configurations, relative to it, with their sizes."""
     start = len(release.path) + 1
-    return [(config.path[start:], config.bytes) for config in release.configs.values()]
-
-
-def _needed_sizes(manifest: Mapping[str, Any]) -> Sizes:
-    return [(file["path"], file["bytes"]) for file in manifest["files"] if file["role"] in _NEEDED]
+    return [(found.config[start:], found.bytes) for found in release.loaders.values()]
 
 
 def _check_files(root: Path, path: str, sizes: Sizes) -> None:

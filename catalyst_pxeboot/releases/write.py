@@ -17,9 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.releases.index import INDEX, OWN, PAGE, Index, read_index, render_index
+from catalyst_pxeboot.model.manifest import GENERATOR, MANIFEST
+from catalyst_pxeboot.releases.index import (
+    INDEX,
+    OWN,
+    PAGE,
+    Index,
+    make_index,
+    read_index,
+    render_index,
+)
 from catalyst_pxeboot.releases.scan import Found, find_releases
-from catalyst_pxeboot.tree.manifest import GENERATOR, MANIFEST
 from catalyst_pxeboot.tree.publish import own_names
 from catalyst_pxeboot.util.errors import PublishError, from_os_error
 from catalyst_pxeboot.util.files import take_lock
@@ -143,7 +151,7 @@ def _write_menu(
     on_disk = {name: _digest_on_disk(root, name) for name in {*menus, *own}}
     _check_own(root, on_disk, own)
     contents = {name: menus[name] for name in sorted(menus) if digests[name] != on_disk[name]}
-    contents[INDEX] = render_index(Index(found.releases, digests, rendered_by))
+    contents[INDEX] = render_index(make_index(found.releases, digests, rendered_by))
     gone = [name for name in sorted(on_disk) if name not in menus and on_disk[name] is not None]
     if not dry_run:
         _replace(root, contents, gone, own)

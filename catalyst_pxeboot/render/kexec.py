@@ -20,7 +20,7 @@ from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.menu import NfsView
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
-from catalyst_pxeboot.util.sums import ALWAYS
+from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
 from catalyst_pxeboot.util.text import mebibytes
 
 KEXEC = "kexec.sh"
@@ -115,7 +115,7 @@ def _view(
         kernel=quote_shell(kernel.path),
         packed=entry.unpacked is None and images[entry.kernel] is KernelImage.GZIP,
         kernel_bytes=kernel.bytes,
-        kernel_sha256=kernel.digests[ALWAYS],
+        kernel_sha256=kernel.digests[MANIFEST_DIGEST],
         arguments=quote_shell(" ".join(entry.arguments)),
         location=" ".join(root_location(entry, menu, _VARIABLES)),
         bytes=sum(part.bytes for part in parts),
@@ -131,4 +131,4 @@ def _view_nfs(nfs: NfsRoot) -> NfsView:
 
 
 def _part(file: TreeFile) -> PartView:
-    return PartView(file.path, file.bytes, file.digests[ALWAYS])
+    return PartView(file.path, file.bytes, file.digests[MANIFEST_DIGEST])

@@ -19,6 +19,7 @@ from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.arch import Qemu
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
 from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.plan.signers import CLEARSIGNED, Signers
 from catalyst_pxeboot.plan.summary import menu_entries
@@ -26,8 +27,7 @@ from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.kexec import KEXEC, render_kexec
 from catalyst_pxeboot.render.limits import limit_lines, limit_rows, limit_warnings
 from catalyst_pxeboot.render.templates import render_file
-from catalyst_pxeboot.tree.manifest import MANIFEST
-from catalyst_pxeboot.util.sums import ALWAYS, signed_sums, sum_files
+from catalyst_pxeboot.util.sums import MANIFEST_DIGEST, signed_sums, sum_files
 from catalyst_pxeboot.util.text import mebibytes, size
 
 INDEX = "index.html"
@@ -227,7 +227,7 @@ def _dnsmasq(plan: Plan, tree: Path) -> str:
 def _groups(files: Sequence[TreeFile]) -> Iterator[GroupView]:
     for title, roles in _GROUPS.items():
         found = tuple(
-            FileView(file.path, size(file.bytes), file.bytes, file.digests[ALWAYS])
+            FileView(file.path, size(file.bytes), file.bytes, file.digests[MANIFEST_DIGEST])
             for file in sorted(files, key=lambda file: file.path)
             if file.role in roles
         )

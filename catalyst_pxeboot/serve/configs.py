@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
+from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE, _render, dnsmasq_config, nginx_config
@@ -95,6 +96,7 @@ def _web_setup(plan: Plan, facts: Facts, scratch: Path, account: Account | None)
     settings = {
         "root": str(root), "address": address, "port": plan.http_port,
         "log": str(scratch / ACCESS_LOG), "ready": str(scratch / "web.pid"),
+        "probe": MANIFEST,
         "uid": account.uid if account else None, "gid": account.gid if account else None,
     }  # fmt: skip
     # It imports what we import, and nothing from the current folder (-P).

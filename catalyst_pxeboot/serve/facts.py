@@ -6,7 +6,6 @@ import grp
 import importlib.util
 import os
 import pwd
-import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,12 +57,12 @@ def read_facts() -> Facts:
         root=os.geteuid() == 0,
         dnsmasq=find_program("dnsmasq"),
         nginx=nginx,
-        nginx_tells_begin=nginx is not None and tells_begin(_nginx_options(nginx)),
+        nginx_tells_begin=nginx is not None and logs_request_start(_nginx_options(nginx)),
         embedded=importlib.util.find_spec("aiohttp") is not None,
     )
 
 
-def tells_begin(options: str) -> bool:
+def logs_request_start(options: str) -> bool:
     """Say whether an nginx of these options of `configure` can log a request when it comes."""
     return not any(option in options.split() for option in _MIRROR)
 
@@ -90,39 +89,22 @@ def read_tree(tree: Path) -> ServedTree:
                 f"{tree / name}: a symbolic link, which a TFTP server would follow",
                 hint="remove it, or build the tree again",
             )
-    try:
-        release, squashfs = manifest["release"], manifest["squashfs"]["path"]
-        (arch,) = (arch for arch in all_arches() if arch.name == release["arch"])
-        # U-Boot's one initrd has the live root inside.
-        roots = {squashfs} | {name for name in names if name.endswith(".initrd")}
-        title = str(release["title"])
-    except (LookupError, TypeError, ValueError) as error:
+    arch = next((arch for arch in all_arches() if arch.name == manifest.release.arch), None)
+    if arch is None:
         raise PxebootError(
-            f"{tree}: its manifest does not say for which architecture it is",
-            hint="build the tree again",
-        ) from error
+            f"{tree}: it is for {manifest.release.arch}, which is not known here",
+            hint="use the version of this program that made the tree",
+        )
+    # U-Boot's one initrd has the live root inside.
+    roots = {manifest.squashfs.path} | {name for name in names if name.endswith(".initrd")}
     return ServedTree(
         path=tree.resolve(),
         arch=arch,
-        title=title,
+        title=manifest.release.title,
         files={name: (tree / name).stat().st_size for name in names},
         roots=frozenset(roots),
-        grub_server=_read_grub_server(tree),
+        grub_server=manifest.grub_server or "",
     )
-
-
-def _read_grub_server(tree: Path) -> str:
-    """Read the address inside GRUB's images off the tree's own proxy configuration.
-
-    GRUB stands in there only if it got one.
-    """
-    try:
-        text = (tree / "dhcp/dnsmasq-proxy.conf").read_text("utf-8", "replace")
-    except OSError:
-        return ""
-    offered = re.search(r"^#?(?:dhcp-boot|pxe-service)=.*,(?:\S*/)?boot/grub/", text, re.MULTILINE)
-    address = re.search(r"^# This server is ([\d.]+)\. ", text, re.MULTILINE)
-    return address[1] if offered and address else ""
 
 
 def choose_account(*folders: Path) -> Account | None:

@@ -14,9 +14,9 @@ from catalyst_pxeboot.serve.events import Event, Tracker, read_mac
 from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account
 from catalyst_pxeboot.serve.plan import UNPRIVILEGED_PORT, Dhcp, Facts, Plan
 from catalyst_pxeboot.serve.ports import Protocol, why_taken
-from catalyst_pxeboot.serve.sockets import read_arrived
 from catalyst_pxeboot.services.children import Child, guarding, read_text, running
 from catalyst_pxeboot.services.logs import Tail, parse_dnsmasq, parse_web
+from catalyst_pxeboot.services.sockets import read_arrived
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.tempdir import scratch_folder
 

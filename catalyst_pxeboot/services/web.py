@@ -31,9 +31,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
-from catalyst_pxeboot.serve.sockets import BYTES_ACKED
 from catalyst_pxeboot.services.files import find_file
-from catalyst_pxeboot.tree.manifest import MANIFEST
+from catalyst_pxeboot.services.sockets import BYTES_ACKED
 
 _MOST_CONNECTIONS = 4096
 _ASK_SECONDS = 10.0  # for a connection's first request
@@ -168,12 +167,16 @@ def main(argv: list[str]) -> int:
     files = TreeFileServer(Path(settings["root"]), Path(settings["log"]))
     ready = Path(settings["ready"])
     become = None if settings["uid"] is None else (settings["uid"], settings["gid"])
-    asyncio.run(_serve(files, listener, ready, become))
+    asyncio.run(_serve(files, listener, ready, become, settings["probe"]))
     return 0
 
 
 async def _serve(
-    files: TreeFileServer, listener: socket.socket, ready: Path, become: tuple[int, int] | None
+    files: TreeFileServer,
+    listener: socket.socket,
+    ready: Path,
+    become: tuple[int, int] | None,
+    probe: str,
 ) -> None:
     loop = asyncio.get_running_loop()
     manager = web.Server(files.answer)
@@ -188,7 +191,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     with ready.open("w") as stream:
         if become:
-            await _rehearse(files, connect)
+            await _rehearse(files, connect, probe)
             user, group = become
             os.setgroups([])
             os.setgid(group)
@@ -200,15 +203,17 @@ async def _serve(
     await manager.shutdown(0)
 
 
-async def _rehearse(files: TreeFileServer, connect: Callable[[], _Connection]) -> None:
-    """Answer requests of our own, so that all modules are loaded while we may still read them.
+async def _rehearse(files: TreeFileServer, connect: Callable[[], _Connection], probe: str) -> None:
+    """Answer requests of our own for the file `probe`, so that all modules are loaded.
+
+    Later we may not read them.
 
     Python's own folder can be closed to who we become (a home has it, sometimes).
     """
     files.silent = True
     stage = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
     try:
-        for target, range_header in ((f"/{MANIFEST}", ""), (f"/{MANIFEST}", "1-2"), ("/..", "")):
+        for target, range_header in ((f"/{probe}", ""), (f"/{probe}", "1-2"), ("/..", "")):
             reader, writer = await asyncio.open_connection(*stage.sockets[0].getsockname())
             lines = [f"GET {target} HTTP/1.1", "Host: localhost", "Connection: close"]
             if range_header:

@@ -19,7 +19,7 @@ from catalyst_pxeboot.tree.signatures import clearsign_sums
 from catalyst_pxeboot.util.checksum import digest_bytes
 from catalyst_pxeboot.util.errors import PublishError
 from catalyst_pxeboot.util.files import remove_tree, write_file
-from catalyst_pxeboot.util.sums import ALWAYS, algorithms, render_sums
+from catalyst_pxeboot.util.sums import MANIFEST_DIGEST, algorithms, render_sums
 
 
 class FlatPublication:
@@ -93,7 +93,7 @@ def stage_flat(
     for config in configs:
         write_file(staging / config.path, config.content, time=time)
         found[config.path] = digest_bytes(config.content, algorithms(digests))
-    sums: dict[str, Sequence[str]] = {flat.sums_name(SHA256): (ALWAYS,)}
+    sums: dict[str, Sequence[str]] = {flat.sums_name(SHA256): (MANIFEST_DIGEST,)}
     if digests:
         sums[flat.sums_name(DIGESTS)] = digests
     texts = render_sums(found, sums, digest_format)

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from catalyst_pxeboot.tree.manifest import GENERATOR, MANIFEST, MAX_MANIFEST
-from catalyst_pxeboot.util.errors import PublishError, from_os_error
+from catalyst_pxeboot.model.manifest import GENERATOR, MANIFEST, Manifest
+from catalyst_pxeboot.tree.manifest import read_manifest
+from catalyst_pxeboot.util.errors import PublishError, VerifyError, from_os_error
 from catalyst_pxeboot.util.files import (
     list_files,
-    read_regular,
     remove_tree,
     sync_folder,
     take_lock,
@@ -192,33 +190,22 @@ def check_replaceable(target: Path, expected: Callable[[Path], frozenset[str] | 
 
 def own_names(target: Path) -> frozenset[str] | None:
     """Return the names that the manifest in `target` lists, or None if it is not this program's."""
-    try:
-        manifest = _own_manifest(target)
-        return frozenset(
-            {file["path"] for file in manifest["files"]}
-            | {MANIFEST, *manifest["sums"], *manifest.get("clearsigned", ())}
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    manifest = _own_manifest(target)
+    return manifest.own_files | {MANIFEST} if manifest else None
 
 
 def own_flat_names(target: Path) -> frozenset[str]:
     """Return the names of the flat release files that the tree `target` was published with."""
-    try:
-        flat = _own_manifest(target).get("flat")
-        return frozenset(flat["files"]) if flat else frozenset()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return frozenset()
+    manifest = _own_manifest(target)
+    return frozenset(manifest.flat.files) if manifest and manifest.flat else frozenset()
 
 
-def _own_manifest(target: Path) -> Mapping[str, Any]:
+def _own_manifest(target: Path) -> Manifest | None:
     path = target / MANIFEST
-    if path.is_symlink() or path.stat().st_size > MAX_MANIFEST:
-        raise ValueError(f"{path} is no manifest")
-    manifest = json.loads(read_regular(path, limit=MAX_MANIFEST))
-    if manifest["generator"]["name"] != GENERATOR:
-        raise ValueError(f"{path} is not a manifest of this program")
-    return dict(manifest)
+    try:
+        return read_manifest(target)[1] if path.is_file() and not path.is_symlink() else None
+    except VerifyError:
+        return None
 
 
 def _exchange(one: Path, other: Path) -> None:

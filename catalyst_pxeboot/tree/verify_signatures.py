@@ -5,21 +5,19 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.manifest import FileInfo, Manifest
 from catalyst_pxeboot.plan.signers import CLEARSIGNED, GRUB_ENDING, IPXE_ENDING
-from catalyst_pxeboot.tree.manifest import MAX_MANIFEST
+from catalyst_pxeboot.tree.manifest import MAX_MANIFEST, REBUILD
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 from catalyst_pxeboot.util.files import read_regular
-from catalyst_pxeboot.util.sums import ALWAYS
-
-_REBUILD = "build the tree again"
+from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
 
 
 def find_signature_faults(
     tree: Path,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     *,
     keyring: Path | None,
     certificates: Path | None,
@@ -31,16 +29,16 @@ def find_signature_faults(
     any is at fault.
     """
     signed = {
-        file["path"]: file["path"].removesuffix(ending)
-        for file in manifest["files"]
-        if file["role"] == Role.SIGNATURE
+        file.path: file.path.removesuffix(ending)
+        for file in manifest.files
+        if file.role is Role.SIGNATURE
         for ending in (GRUB_ENDING, IPXE_ENDING)
-        if file["path"].endswith(ending)
+        if file.path.endswith(ending)
     }
-    files = {file["path"]: file for file in manifest["files"]}
+    files = manifest.by_path
     for signature, path in signed.items():
         if path not in files:
-            yield VerifyError(f"{signature}: signs {path}, which is not there", hint=_REBUILD)
+            yield VerifyError(f"{signature}: signs {path}, which is not there", hint=REBUILD)
     yield from _clearsigned_faults(tree, manifest, keyring)
     if keyring:
         for signature, path in signed.items():
@@ -51,11 +49,11 @@ def find_signature_faults(
 
 
 def _clearsigned_faults(
-    tree: Path, manifest: Mapping[str, Any], keyring: Path | None
+    tree: Path, manifest: Manifest, keyring: Path | None
 ) -> Iterator[VerifyError]:
     from catalyst_pxeboot.formats.signing.openpgp import verify_clearsigned
 
-    names = manifest.get("clearsigned", [])
+    names = manifest.clearsigned or ()
     if keyring and not names:
         yield VerifyError(
             "the tree is not signed", hint="build it with pxeboot/gpg_key, or leave --keyring out"
@@ -65,12 +63,12 @@ def _clearsigned_faults(
             text = read_regular(tree / name, limit=MAX_MANIFEST)
             plain = read_regular(tree / name.removesuffix(CLEARSIGNED), limit=MAX_MANIFEST)
         except OSError as error:
-            yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
+            yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=REBUILD)
             continue
         # Whole lines without a dash at the start, so that they stand there as they are.
         if plain not in text:
             yield VerifyError(
-                f"{name}: it is not of {name.removesuffix(CLEARSIGNED)}", hint=_REBUILD
+                f"{name}: it is not of {name.removesuffix(CLEARSIGNED)}", hint=REBUILD
             )
         if keyring is None:
             continue
@@ -79,7 +77,7 @@ def _clearsigned_faults(
             if content != plain:
                 yield VerifyError(
                     f"{name}: another text than {name.removesuffix(CLEARSIGNED)} is signed in it",
-                    hint=_REBUILD,
+                    hint=REBUILD,
                 )
         except VerifyError as error:
             yield error
@@ -98,7 +96,7 @@ def _openpgp_faults(tree: Path, path: str, signature: str, keyring: Path) -> Ite
 def _cms_faults(
     tree: Path,
     signed: Mapping[str, str],
-    files: Mapping[str, Mapping[str, Any]],
+    files: Mapping[str, FileInfo],
     certificates: Path,
 ) -> Iterator[VerifyError]:
     from catalyst_pxeboot.formats.signing.cms import load_certificates, verify_digest
@@ -115,10 +113,10 @@ def _cms_faults(
         try:
             if path not in files:
                 continue
-            digest = bytes.fromhex(files[path]["digests"][ALWAYS])
+            digest = bytes.fromhex(files[path].digests[MANIFEST_DIGEST])
             content = read_regular(tree / name, limit=MAX_MANIFEST)
             verify_digest(content, digest, trusted=roots, time=int(clock.time()))
         except OSError as error:
-            yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=_REBUILD)
+            yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=REBUILD)
         except PxebootError as error:
             yield VerifyError(f"{name}: {error.message}", hint=error.hint)

@@ -22,6 +22,9 @@ from catalyst_pxeboot.util.errors import SourceError
 BLOCK = 1024 * 1024  # bytes; large enough that handing blocks over costs nothing
 RING = 8  # blocks in flight
 
+#: The digests of a fixed length that this Python has.
+ALGORITHMS = hashlib.algorithms_available - {"shake_128", "shake_256"}
+
 #: OpenSSL's names for what hashlib implements itself: the same digests, faster.
 _OPENSSL_NAMES = {"blake2b": "blake2b512", "blake2s": "blake2s256"}
 _SMALL = 4 * BLOCK  # bytes; below it threads cost more than they give
@@ -129,7 +132,7 @@ class _Reader:
         except OSError as error:
             raise SourceError(
                 f"{self._where}: it cannot be read to its end: {error.strerror}",
-                hint="check the disk it lies on",
+                hint="check the disk that it is on",
             ) from error
         self._left -= count
         self._meter.add(count)

@@ -53,17 +53,17 @@ DIGESTS = "DIGESTS"
 SHA256SUMS = "SHA256SUMS"
 
 #: In every manifest, whatever catalyst.conf's digests are, so that a tree can be verified.
-ALWAYS = "sha256"
+MANIFEST_DIGEST = "sha256"
 
 
 def algorithms(digests: Sequence[str]) -> tuple[str, ...]:
     """Return the digests to take of every file: those asked for, and sha256."""
-    return tuple(sorted({*digests, ALWAYS}))
+    return tuple(sorted({*digests, MANIFEST_DIGEST}))
 
 
 def sum_files(digests: Sequence[str]) -> dict[str, list[str]]:
     """Return the names of the digest files that a tree has, each with its algorithms."""
-    return {**({DIGESTS: list(digests)} if digests else {}), SHA256SUMS: [ALWAYS]}
+    return {**({DIGESTS: list(digests)} if digests else {}), SHA256SUMS: [MANIFEST_DIGEST]}
 
 
 def signed_sums(digests: Sequence[str]) -> str:

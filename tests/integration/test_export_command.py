@@ -52,7 +52,9 @@ def test_only_nfs_cannot_be_exported(tmp_path: Path) -> None:
     for form in Format:
         with pytest.raises(PxebootError) as caught:
             export_tree(tree, form, base_url=URL)
-        assert "gentoo-nfs: a manifest does not tell the NFS server" in str(caught.value)
+        assert "gentoo-nfs: the manifest does not have the address of the NFS server" in str(
+            caught.value
+        )
         assert caught.value.hint == "build the tree with `embedded` or `http` in pxeboot/root, too"
 
 
@@ -240,7 +242,10 @@ def test_what_is_left_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
     tree = make(CASES["amd64-all-roots"], tmp_path)
     run(tree, "--format", "netboot.xyz", "--base-url", URL)
     told = capsys.readouterr()
-    assert "warning: left out: gentoo-nfs: a manifest does not tell the NFS server\n" in told.err
+    assert (
+        "warning: left out: gentoo-nfs: the manifest does not have the address of the NFS server\n"
+        in told.err
+    )
     assert "gentoo-nfs" not in told.out
 
 

@@ -123,7 +123,7 @@ class World:
             faults = verify_tree(self.output).faults
             if faults:
                 return f"broken: {faults[0]}"
-            title: str = read_manifest(self.output)[1]["release"]["title"]
+            title: str = read_manifest(self.output)[1].release.title
         except PxebootError as error:
             return f"broken: {error}"
         return title

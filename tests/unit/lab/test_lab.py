@@ -78,6 +78,7 @@ from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.services.children import running
 from catalyst_pxeboot.util.errors import CommandError, PublishError, PxebootError
 from tests.boot import table as boottable
+from tests.support.release_trees import make_manifest
 
 COMMON = """
 -nodefaults -no-user-config -machine q35,graphics=off -accel tcg,thread=multi -cpu max -m 1024
@@ -1040,12 +1041,13 @@ def test_boot_test_wants_a_tree(tmp_path: Path) -> None:
     with pytest.raises(PxebootError) as caught:
         boot_test(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path}/manifest.json: no manifest of a netboot tree; name a tree that build has made"
+        f"{tmp_path}/manifest.json: cannot be read: No such file or directory;"
+        " give the folder of a netboot tree"
     )
 
 
 def test_boot_test_runs_what_fits(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"release": {"arch": "amd64"}}')
+    (tmp_path / "manifest.json").write_text(json.dumps(make_manifest()))
     seen: list[str] = []
     results = boot_test(
         tmp_path, loaders=(Loader.PXELINUX,), junit=tmp_path / "junit.xml",
@@ -1102,24 +1104,35 @@ def test_a_coloured_prompt_ends_the_boot(tree: Path) -> None:
 
 # --- a tree without a serial console --------------------------------------------------------------
 
-MUTE = """{"release": {"arch": "amd64"}, "menu": {"default": "live", "timeout": null, "entries": [
- {"name": "serial", "arguments": "cdroot console=ttyS0,115200"},
- {"name": "live", "arguments": "cdroot console=tty0", "limits":
-  {"ipxe": {"memory_bytes": {"bios": 943718400, "efi": 2140143616}}}}]}}
-"""
+
+def mute_manifest() -> str:
+    """Return the manifest of a tree whose default entry has no serial console."""
+    manifest = make_manifest()
+    (entry,) = (entry for entry in manifest["menu"]["entries"] if entry["name"] == "gentoo")
+    memory = {"bios": 943718400, "efi": 2140143616}
+    entry["limits"] = {"ipxe": {"wire_bytes": 1, "memory_bytes": memory, "warnings": []}}
+    entry["arguments"] = "cdroot console=tty0"
+    serial = {**entry, "name": "serial", "arguments": "cdroot console=ttyS0,115200"}
+    manifest["menu"] = {"default": "gentoo", "timeout": None, "entries": [serial, entry]}
+    return json.dumps(manifest)
+
+
+MUTE = mute_manifest()
 
 
 def test_a_trees_menu(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(MUTE)
     menu = read_menu(tmp_path)
-    assert (menu.speaks, menu.waits) == (False, True)
+    assert (menu.has_serial_console, menu.waits) == (False, True)
     assert menu.arguments == "console=tty0 console=ttyS0,115200"
     assert menu.memory_for(Loader.IPXE, Firmware.BIOS, 1024) == 1280
     assert menu.memory_for(Loader.IPXE, Firmware.EFI, 1024) == 2304
     assert menu.memory_for(Loader.GRUB, None, 1024) == 1024
     (tmp_path / "manifest.json").write_text(MUTE.replace("console=tty0", "console=ttyS1"))
-    assert read_menu(tmp_path).speaks
-    (tmp_path / "manifest.json").write_text(MUTE.replace("amd64", "arm64").replace("null", "0"))
+    assert read_menu(tmp_path).has_serial_console
+    (tmp_path / "manifest.json").write_text(
+        MUTE.replace('"amd64"', '"arm64"').replace('"timeout": null', '"timeout": 0')
+    )
     menu = read_menu(tmp_path)
     assert menu.arguments == "console=tty0 console=ttyAMA0,115200"
     assert not menu.waits
@@ -1131,7 +1144,7 @@ def test_a_trees_menu(tmp_path: Path) -> None:
         "",
         "[]",
         "{}",
-        '{"menu": {"default": "x", "entries": []}}',
+        MUTE.replace('"default": "gentoo"', '"default": "other"'),
         MUTE.replace('"limits":', '"limits": [], "x":'),
         MUTE.replace("943718400", '"much"'),
     ],

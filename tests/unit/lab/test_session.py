@@ -32,11 +32,9 @@ from catalyst_pxeboot.lab.session import (
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from tests.boot.test_loaders import make_tree
+from tests.support.release_trees import make_manifest
 
-MANIFEST = """\
-{"release": {"arch": "amd64"}, "menu": {"default": "live", "timeout": 5, "entries": [
- {"name": "live", "arguments": "cdroot"}]}}
-"""
+MANIFEST = json.dumps(make_manifest(memory_mib=None))
 QEMU = """\
 #!/bin/sh
 [ "$2" != help ] || printf 'Available display backend types:\\nnone\\ngtk\\ncurses\\n'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from catalyst_pxeboot.formats.compression import Compression
 from catalyst_pxeboot.formats.initramfs import Generator, Initramfs
 from catalyst_pxeboot.formats.kernel import Kernel
+from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.plan.entries import plan_live
 from catalyst_pxeboot.plan.memory import least_memory
-from catalyst_pxeboot.plan.summary import _limits
+from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.transport import (
     BIOS_INITRD_END,
     TFTP_BLOCK,
@@ -23,6 +25,7 @@ from catalyst_pxeboot.plan.transport import (
     fits_bios,
     tftp_blocks,
 )
+from catalyst_pxeboot.plan.tree import plan_tree
 from catalyst_pxeboot.render.limits import limit_lines, limit_warnings
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.spec.parse import parse_settings
@@ -165,15 +168,10 @@ def test_pxelinux_is_left_out_where_nothing_fits_below_2_gib(tmp_path: Path) -> 
 def test_table_has_a_line_for_each_way_not_for_each_entry(tmp_path: Path) -> None:
     stage2 = storedir_stage2(tmp_path)
     write_stage2(stage2)
-    planned = plan_live(parse_settings(release_settings(tmp_path)), read_source(stage2))
-    entries = [
-        {
-            "kernel": entry.kernel,
-            "root": str(entry.root),
-            "limits": {str(loader): _limits(entry.limits[loader]) for loader in entry.offered},
-        }
-        for entry in planned.entries
-    ]
+    plan = plan_tree(
+        parse_settings(release_settings(tmp_path)), read_source(stage2), Loaders((), ())
+    )
+    entries = menu_entries(plan)
     assert len(entries) == 2
     lines = limit_lines(entries)
     assert lines[0] == "kernel  root      loader    memory, BIOS  memory, UEFI  over the wire"
@@ -181,6 +179,8 @@ def test_table_has_a_line_for_each_way_not_for_each_entry(tmp_path: Path) -> Non
         ["gentoo", "embedded", loader] for loader in ("ipxe", "pxelinux", "grub")
     ]
     assert list(limit_warnings(entries)) == []
-    entries[0]["limits"]["grub"]["warnings"] = ["x"]  # type: ignore[index]
-    entries[1]["limits"]["ipxe"]["warnings"] = ["x"]  # type: ignore[index]
+    one, other = (dict(entry.limits or {}) for entry in entries)
+    one[Loader.GRUB] = replace(one[Loader.GRUB], warnings=("x",))
+    other[Loader.IPXE] = replace(other[Loader.IPXE], warnings=("x",))
+    entries = (replace(entries[0], limits=one), replace(entries[1], limits=other))
     assert list(limit_warnings(entries)) == ["grub, ipxe: x"]

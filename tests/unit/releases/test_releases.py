@@ -19,10 +19,10 @@ import catalyst_pxeboot
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.model.arch import all_machines
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.releases import write
 from catalyst_pxeboot.releases.index import MENUS, OWN, PAGE, read_index
-from catalyst_pxeboot.releases.machines import all_machines
 from catalyst_pxeboot.releases.render import group_releases, render_menus
 from catalyst_pxeboot.releases.scan import find_releases
 from catalyst_pxeboot.releases.write import MenuWritten, write_menu
@@ -553,9 +553,10 @@ def edit(change_release: Callable[[dict[str, Any]], None]) -> Callable[[Path], N
 
 
 COPY = "left out: copy or build the tree again, or remove it"
-NOT_OURS = "{0}/manifest.json: not a manifest of this program"
+NOT_VALID = "{0}/manifest.json: not a valid manifest"
+REBUILD = "left out: build the tree again"
 BROKEN: Mapping[str, tuple[Callable[[Path], None], str]] = {
-    "cut manifest": (cut, f"{NOT_OURS} (JSONDecodeError("),
+    "cut manifest": (cut, f"{NOT_VALID} (Expecting "),
     "no script": (lose("boot.ipxe"), f"{{0}}: boot.ipxe: No such file or directory; {COPY}"),
     "half a script": (
         resize("boot/grub/grub.cfg"),
@@ -575,22 +576,23 @@ BROKEN: Mapping[str, tuple[Callable[[Path], None], str]] = {
     ),
     "no entries": (
         edit(lambda manifest: manifest["menu"].update(entries=[])),
-        f"{NOT_OURS} (ValueError('None is no text')); {COPY}",
+        f"{NOT_VALID} (menu.entries: none of them boots the live image); {REBUILD}",
     ),
     "no title": (
         edit(lambda manifest: manifest["release"].update(title=None)),
-        f"{NOT_OURS} (ValueError('None is no text')); {COPY}",
+        f"{NOT_VALID} (release.title: None is not a str); {REBUILD}",
     ),
     "no size": (
         edit(lambda manifest: manifest["files"][0].update(bytes=-1)),
-        f"{NOT_OURS} (ValueError('-1 is no number')); {COPY}",
+        f"{NOT_VALID} (files[0].bytes: -1 is not a number of 0 or more); {REBUILD}",
     ),
     "an unknown loader": (
         edit(lambda manifest: (
             manifest["loaders"].update(lilo={"missing": []}),
             manifest["menu"]["entries"][0]["kernels"].update(lilo="boot/gentoo"),
         )),  # type: ignore[arg-type]
-        f"{NOT_OURS} (ValueError(\"'lilo' is not a valid Loader\")); {COPY}",
+        f"{NOT_VALID} (menu.entries[0].kernels: 'lilo' is not one of ipxe, pxelinux, grub, uboot);"
+        f" {REBUILD}",
     ),
     "an unknown machine": (
         edit(lambda manifest: manifest["kernels"][0].update(machine="ppc64")),

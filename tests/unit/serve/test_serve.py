@@ -18,7 +18,7 @@ from catalyst_pxeboot.render.servers import nginx_config
 from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
 from catalyst_pxeboot.serve.configs import plan_servers, server_for
 from catalyst_pxeboot.serve.events import Event, Tracker, stopped_event
-from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account, tells_begin
+from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account, logs_request_start
 from catalyst_pxeboot.serve.plan import Dhcp, Facts, Plan, Web, Wish, plan_serving, spare_range
 from catalyst_pxeboot.services import interfaces as interfaces_room
 from catalyst_pxeboot.services.interfaces import Interface, find_ip, parse_interfaces
@@ -215,8 +215,10 @@ def test_ip_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nginx_without_the_mirror_tells_no_begin() -> None:
-    assert tells_begin("configure arguments: --with-threads --with-http_slice_module")
-    assert not tells_begin("configure arguments: --with-threads --without-http_mirror_module")
+    assert logs_request_start("configure arguments: --with-threads --with-http_slice_module")
+    assert not logs_request_start(
+        "configure arguments: --with-threads --without-http_mirror_module"
+    )
 
 
 def test_who_the_servers_run_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +358,7 @@ error_log /run/lab/nginx-error.log alert;
 def test_our_own_servers_settings() -> None:
     assert json.loads(setups(Wish("eth1"), replace(FACTS, nginx=None))["web.json"]) == {
         "root": "/run/x/tree", "address": "10.0.0.1", "port": 80, "log": "/run/x/access.log",
-        "ready": "/run/x/web.pid", "uid": 65534, "gid": 65534,
+        "ready": "/run/x/web.pid", "probe": "manifest.json", "uid": 65534, "gid": 65534,
     }  # fmt: skip
 
 

@@ -226,8 +226,22 @@ def test_verify_reads_header_and_configurations_not_only_digests(tree: Path) -> 
 OURS = '{"generator": {"name": "catalyst-pxeboot"}'
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", OURS + "}", OURS + ', "format": 1}'])
-def test_verify_without_a_manifest_of_ours(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "",
+            "not a valid manifest (Expecting value: line 1 column 1 (char 0)); build the tree",
+        ),
+        ("{", "not a valid manifest (Expecting property name enclosed in double quotes: line 1"),
+        ("[]", "not a manifest of this program; give the folder of a netboot tree"),
+        (OURS + "}", "its format is None, not 1; use the version of this program that made the"),
+        (OURS + ', "format": 1}', "not a valid manifest (generator.version: is missing); build"),
+        ("[" * 100_000, "not a valid manifest (maximum recursion depth exceeded"),
+    ],
+)
+def test_verify_without_a_manifest_of_ours(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(VerifyError, match="not a manifest of this program"):
+    with pytest.raises(VerifyError) as caught:
         verify_tree(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/manifest.json: {message}")

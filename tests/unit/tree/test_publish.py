@@ -17,16 +17,17 @@ from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.publish import Publication, clean_leftovers, own_names
 from catalyst_pxeboot.util.errors import PublishError
 from catalyst_pxeboot.util.files import list_files
+from tests.support.release_trees import make_manifest
 from tests.support.stage2 import STAMP, release_settings, storedir_stage2
+
+FILE = {"path": "file", "bytes": 3, "role": "text", "digests": {"sha256": "0" * 64}}
 
 
 def own_tree(folder: Path, content: str) -> Path:
     folder.mkdir()
     (folder / "file").write_text(content)
     (folder / "manifest.json").write_text(
-        json.dumps(
-            {"generator": {"name": "catalyst-pxeboot"}, "files": [{"path": "file"}], "sums": {}}
-        )
+        json.dumps(make_manifest() | {"files": [FILE], "sums": {}})
     )
     return folder
 
@@ -164,6 +165,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {path!r}
+from tests.support.release_trees import make_manifest
 from tests.support.stage2 import release_settings
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.spec.parse import parse_settings
