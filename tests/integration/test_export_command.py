@@ -21,6 +21,8 @@ from tests.unit.export.test_formats import URL, small_tree, texts
 
 # --- what cannot be exported ----------------------------------------------------------------------
 
+NO_ADDRESS = "the manifest does not have the address of the NFS server"
+
 
 @pytest.mark.parametrize("form", [form for form in Format if form is not Format.TREEINFO])
 def test_an_address_is_asked_for(form: Format, tmp_path: Path) -> None:
