@@ -34,7 +34,7 @@ lint: setup
 
 # The manual pages, the completions and the README's table of keys.
 manual: setup
-	$(BIN)/python -m catalyst_pxeboot.cli.manual
+	$(BIN)/python -m tests.tools.manual
 
 bench: setup
 	$(BIN)/python -m tests.tools.bench.bench

@@ -192,7 +192,7 @@ def run_path(
         log=log,
         accel=accel,
         arguments="" if menu.has_serial_console or mute else menu.arguments,
-        screen=Screen(screenshot) if path.machine.screen else None,
+        screen=Screen(screenshot) if screenshot and path.machine.screen else None,
     )  # fmt: skip
     try:
         walk = _walk_user_network(task) if obstacle else _walk_network(task, config)
@@ -205,15 +205,13 @@ def run_path(
     notes = [f"only by QEMU's user network: {obstacle}" if obstacle else walk.note, mute]
     if task.arguments:
         notes.append(f"{task.arguments} was added to the kernel's arguments, so that it be heard")
-    if walk.verdict.by_screen:
-        notes.append("seen on the screen: the serial console did not show it")
     if screenshot and not task.screen:
         notes.append("no picture of the screen: this kind of client has none")
     if task.screen:
         notes.append(task.screen.fault)
     return PathResult(
         path, outcome, walk.verdict.seconds, reason, walk.fetched,
-        (*walk.verdict.console_tail, *(f"screen| {line}" for line in walk.verdict.screen)),
+        walk.verdict.console_tail,
         note="; ".join(note for note in notes if note),
         cause=_cause(task, walk, own_network=not obstacle) if not walk.verdict.passed else "",
         screenshot=screenshot if task.screen and not task.screen.fault else None,
@@ -313,7 +311,6 @@ def _cause(task: _Task, walk: _Walk, *, own_network: bool) -> str:
         Evidence(
             verdict.reason,
             verdict.console_tail,
-            screen=verdict.screen,
             timed_out=verdict.timed_out,
             silence=verdict.silence,
             timeout=task.timeout,

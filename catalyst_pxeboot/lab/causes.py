@@ -27,8 +27,7 @@ class Evidence:
     `reason` is how it ended and `tail` the console's last lines. `silence` is for how many seconds
     nothing had come before the end, `timed_out` whether time ended it. `serial` says whether the
     kernel was told to use the serial console, `waits` whether the menu goes on by itself never.
-    `fetched` holds bytes by scheme:path; without servers to ask it is None. `screen` is the text
-    on the screen at the end.
+    `fetched` holds bytes by scheme:path; without servers to ask it is None.
     """
 
     reason: str
@@ -40,7 +39,6 @@ class Evidence:
     serial: bool = True
     waits: bool = False
     fetched: Mapping[str, int] | None = field(default=None)
-    screen: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class _Row:
 
 def find_cause(evidence: Evidence) -> str:
     """Name the likely cause and the way out, in one line; empty if nothing can be told."""
-    text = "\n".join((*evidence.screen, *evidence.tail, evidence.reason))
+    text = "\n".join((*evidence.tail, evidence.reason))
     for row in _rows():
         for pattern in row.patterns:
             found = list(pattern.finditer(text))
@@ -91,8 +89,8 @@ def _by_silence(evidence: Evidence) -> str:
     if not tail:
         if evidence.fetched and any(evidence.fetched.values()):
             return (
-                "the client fetched files but nothing came on its serial console: look at the"
-                " screen with --screenshot"
+                "the client fetched files but nothing came on its serial console: give --until or"
+                " --screenshot"
             )
         return (
             "nothing came on the console and nothing was fetched: the firmware did not start, or"
@@ -109,7 +107,7 @@ def _by_silence(evidence: Evidence) -> str:
     if not kernel and not evidence.serial and evidence.silence >= STUCK:
         return (
             "the kernel prints to the screen only, so nothing can be read: build the tree with"
-            " pxeboot/serial: ttyS0,115200, or look at the screen with --screenshot"
+            " pxeboot/serial: ttyS0,115200, or give --until or --screenshot"
         )
     last = tail[-1].strip()
     if any(_SERVICES.search(line) for line in tail):

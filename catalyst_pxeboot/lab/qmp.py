@@ -30,19 +30,6 @@ def save_screen(control: Path, file: Path) -> None:
             taken.unlink()
 
 
-def take_screen(control: Path) -> bytes:
-    """Take a running client's screen as a PPM picture. Raises `CommandError`."""
-    taken = control.with_name(f"{control.name}.ppm")
-    try:
-        _ask(control, "screendump", {"filename": str(taken)})
-        return taken.read_bytes()
-    except OSError as error:
-        raise CommandError(f"QEMU left no picture of the screen: {error.strerror}") from error
-    finally:
-        with suppress(FileNotFoundError):
-            taken.unlink()
-
-
 def place_file(source: Path, file: Path) -> None:
     """Put a copy of `source` at `file` by one rename. Raises `PublishError`."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Watch a client's serial console, and its screen, until its boot is decided."""
+"""Watch a client's serial console until its boot is decided."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from catalyst_pxeboot.util.errors import CommandError
 
 _TAIL = 40  # lines of the console that a result keeps
 _PROMPT = 0.5  # seconds of silence after which an unfinished line is a prompt
-_LOOK = 4.0  # seconds of silence after which the screen is read
 
 # Escape sequences (ECMA-48 control sequences, and two-character ones) and carriage returns.
 # A shell's prompt may hold an operating system command, which sets a window's title.
@@ -60,8 +59,7 @@ _DEAD_ENDS = re.compile(
 class Verdict:
     """What a console told of a boot; `seconds` counts from QEMU's start.
 
-    `silence` is for how many seconds nothing had come when it ended. `by_screen` says that it was
-    decided by a line on the screen. `screen` is the text there, where time was over.
+    `silence` is for how many seconds nothing had come when it ended.
     """
 
     passed: bool
@@ -70,8 +68,6 @@ class Verdict:
     console_tail: tuple[str, ...]
     timed_out: bool = False
     silence: float = 0.0
-    by_screen: bool = False
-    screen: tuple[str, ...] = ()
 
 
 def watch_machine(
@@ -87,14 +83,14 @@ def watch_machine(
     """Run a client's QEMU and watch its console until the boot is decided, then kill it.
 
     `inherited` are descriptors that QEMU takes over. `typed` is what is typed: each text in its
-    turn, once the console's last line matches the pattern before it. `screen` is read whenever the
-    console has been silent for a while, and saved when the boot is decided.
+    turn, once the console's last line matches the pattern before it. A picture of `screen` is saved
+    when the boot is decided.
     """
     with ExitStack() as stack:
         sink = stack.enter_context(log.open("wb")) if log else None
         begun = time.monotonic()
         process = stack.enter_context(_started(argv, inherited))
-        console = _Console(process, sink, screen)
+        console = _Console(process, sink)
         passed, reason = _watch(console, until, begun + timeout, typed)
         ended = time.monotonic()
         if screen:
@@ -106,8 +102,6 @@ def watch_machine(
             tuple(console.tail),
             timed_out=not reason,
             silence=ended - max(console.heard, begun),
-            by_screen=bool(reason) and console.by_screen,
-            screen=screen.read() if screen and not reason else (),
         )
 
 
@@ -137,29 +131,20 @@ def _watch(
 class _Console:
     """The serial port of a running QEMU, as lines without escape sequences."""
 
-    def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        sink: IO[bytes] | None,
-        screen: Screen | None = None,
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], sink: IO[bytes] | None) -> None:
         self.process = process
-        self.by_screen = False  # whether the line that was told last stands on the screen
         self.tail: deque[str] = deque(maxlen=_TAIL)
         self.ended = False
         self.heard = 0.0  # when the last of it came (monotonic)
         self._sink = sink
-        self._screen = screen
 
     def lines(self, deadline: float) -> Iterator[str]:
         """Yield each line until the process closes the console or `deadline` (monotonic).
 
-        What stands without a line's end is yielded once nothing more comes: a prompt. Then comes
-        what the screen shows, again and again while the silence lasts.
+        A line without an end, which is a prompt, is yielded once nothing more comes.
         """
         pending = b""
         told = True
-        looked = time.monotonic()
         if self.process.stdout is None:
             return
         descriptor = self.process.stdout.fileno()
@@ -170,11 +155,6 @@ class _Console:
                     if not told:
                         told = True
                         yield self._clean(pending)
-                    if self._screen and time.monotonic() - max(looked, self.heard) >= _LOOK:
-                        self.by_screen = True
-                        yield from self._screen.read()
-                        self.by_screen = False
-                        looked = time.monotonic()
                     continue
                 told = False
                 data = os.read(descriptor, 65536)

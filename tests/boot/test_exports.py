@@ -23,8 +23,6 @@ from catalyst_pxeboot.util.errors import CommandError
 from tests.boot.test_loaders import IPXE_BIOS, TIMEOUT, make_tree
 from tests.support import live_image as liveimage
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
-
 #: QEMU's user network: this machine, as the client sees it.
 _HOST = "10.0.2.2"
 

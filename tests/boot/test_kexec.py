@@ -19,7 +19,7 @@ from tests.support import builders
 from tests.support import live_image as liveimage
 from tests.support.paths import CACHE
 
-pytestmark = [pytest.mark.boot, pytest.mark.more, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.more
 
 # virtio_net and what it needs, in an order in which each finds what it wants.
 _MODULES = (

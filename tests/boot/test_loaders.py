@@ -23,8 +23,6 @@ from tests.support import live_image as liveimage
 from tests.support.paths import CACHE
 from tests.support.stage2 import STAMP
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
-
 TIMEOUT = 240.0  # seconds under emulation on a busy machine; a boot takes 15 to 60
 
 IPXE_BIOS = Client("ipxe-bios", Loader.IPXE, Firmware.BIOS)

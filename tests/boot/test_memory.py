@@ -17,8 +17,6 @@ from tests.boot.test_loaders import IPXE_BIOS, PXELINUX_BIOS, boot, make_tree
 from tests.support import live_image as liveimage
 from tests.support.paths import CACHE
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
-
 
 def estimate(tree: Path, client: Client) -> int:
     """Return what the tree's manifest says of its first entry, in MiB."""

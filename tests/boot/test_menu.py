@@ -23,8 +23,6 @@ from tests.boot.test_loaders import TIMEOUT
 from tests.support import live_image as liveimage
 from tests.support.paths import CACHE
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
-
 NEW, OLD = "20261122T170000Z", "20261115T170000Z"
 ENTER, DOWN = "\r", "\x1b[B"
 #: The last line of every menu; what is typed then comes to the menu.

@@ -23,8 +23,6 @@ from tests.boot.test_loaders import IPXE_BIOS, boot, changed, make_tree
 from tests.support import live_image as liveimage
 from tests.support.nfs_server import NfsServer, serve_nfs
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
-
 SQUASHFS = "image.squashfs"
 PASSED = "root check: the live root is the one that this netboot tree was made with"
 #: How the console of an initramfs shows that no live root will come: its shell, or the end.

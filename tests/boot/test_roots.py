@@ -35,8 +35,6 @@ from tests.boot.test_loaders import IPXE_BIOS, IPXE_EFI, TIMEOUT, boot, changed,
 from tests.support import live_image as liveimage
 from tests.support.nfs_server import EXPORT, NfsServer, serve_nfs
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
-
 SQUASHFS = "image.squashfs"
 #: PXELINUX does not know its server; it gets the other entry.
 HTTP = "http embedded"

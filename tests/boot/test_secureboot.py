@@ -34,8 +34,6 @@ from tests.support import live_image as liveimage
 from tests.support.paths import CACHE
 from tests.support.stage2 import STAMP
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
-
 PACKAGES = ("shim-signed", "shim-helpers-amd64-signed", "grub-efi-amd64-signed")
 GRUB = "usr/lib/grub/x86_64-efi-signed"
 TIMEOUT = 240.0  # seconds under emulation on a busy machine; a boot takes 7 to 50

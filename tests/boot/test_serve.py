@@ -40,8 +40,6 @@ from tests.support.paths import ROOT
 from tests.support.serve_trees import Served, serving
 from tests.support.stage2 import STAMP
 
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(600)]
-
 CACHE = Path(os.environ.get("PXEBOOT_CACHE", ROOT / ".cache"))
 UNTIL = re.compile("^" + re.escape(liveimage.TOKEN))
 TIMEOUT = 300.0

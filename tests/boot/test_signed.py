@@ -15,8 +15,6 @@ from tests.boot.test_loaders import GRUB_BIOS, GRUB_EFI, assert_boots, boot, cha
 from tests.unit.formats.signing.test_openpgp import Keyring
 
 pytestmark = [
-    pytest.mark.boot,
-    pytest.mark.timeout(600),
     pytest.mark.skipif(not shutil.which("gpg"), reason="no gpg"),
 ]
 

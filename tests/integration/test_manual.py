@@ -9,9 +9,9 @@ import subprocess
 import pytest
 
 from catalyst_pxeboot.cli import main as cli
-from catalyst_pxeboot.cli.manual import manual_files, roff
 from catalyst_pxeboot.spec.keys import tables
 from tests.support.paths import ROOT
+from tests.tools.manual import manual_files, roff
 
 PAGES = ("man/catalyst-pxeboot.1", "man/pxeboot-spec.5")
 

@@ -171,8 +171,8 @@ def test_a_cause_names_memory_and_file() -> None:
         ),
         (
             replace(QUIET, fetched={"tftp:pxelinux.0": 42}),
-            "the client fetched files but nothing came on its serial console: look at the screen "
-            "with --screenshot",
+            "the client fetched files but nothing came on its serial console: give --until or "
+            "--screenshot",
         ),
         (
             replace(QUIET, tail=("Reboot  Power off",), waits=True),
@@ -182,7 +182,7 @@ def test_a_cause_names_memory_and_file() -> None:
         (
             replace(QUIET, tail=("image.squashfs... ok",), serial=False),
             "the kernel prints to the screen only, so nothing can be read: build the tree with "
-            "pxeboot/serial: ttyS0,115200, or look at the screen with --screenshot",
+            "pxeboot/serial: ttyS0,115200, or give --until or --screenshot",
         ),
         (
             replace(QUIET, tail=("image.squashfs... ok",)),
