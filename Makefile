@@ -10,9 +10,11 @@ PYTEST := $(BIN)/python -m pytest
 run: setup
 	$(BIN)/python -m tests.tools.demo
 
-# Everything: lint, types, unit, golden, integration, and boots.
+# Everything: lint, types, unit, golden, integration, robustness, and boots. What measures time or
+# boots a client has the machine to itself.
 test: setup lint
-	$(PYTEST)
+	$(PYTEST) -n auto --dist worksteal tests/unit tests/golden
+	$(PYTEST) tests/integration tests/robustness tests/boot
 
 # The whole table of boot paths, with real servers on a network of its own; needs root. Then
 # each path's negative case, which must fail with a message that helps; then the boots that
@@ -22,9 +24,9 @@ test-boot: setup
 	$(BIN)/python -m tests.boot.table --broken --timeout 150 --junit .cache/boot-broken.xml
 	$(PYTEST) -m more
 
-# All but what needs QEMU.
+# What needs neither time nor QEMU.
 unit: setup
-	$(PYTEST) -m "not boot"
+	$(PYTEST) -n auto --dist worksteal tests/unit tests/golden
 
 lint: setup
 	$(BIN)/ruff check .
