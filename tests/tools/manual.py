@@ -1,4 +1,4 @@
-"""The manual pages, the README's table of keys and the shells' completions, from one source.
+"""The manual pages, the table of keys of keys and the shells' completions, from one source.
 
 The source is what the command line's parser and keys.toml say; `make manual` writes the files and
 a test compares them, so that they cannot disagree with --help.
@@ -19,7 +19,7 @@ from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.spec.keys import tables
 
-_README = "README.md"
+_KEYS = "doc/spec-keys.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def manual_files(root: Path) -> dict[str, str]:
         "man/pxeboot-spec.5": _page("man/pxeboot-spec.5", _key_values()),
         f"completions/{PROGRAM}.bash": shtab.complete(_with_files(make_parser()), shell="bash"),
         f"completions/_{PROGRAM}": shtab.complete(_with_files(make_parser()), shell="zsh"),
-        _README: _with_key_table((root / _README).read_text()),
+        _KEYS: _with_key_table((root / _KEYS).read_text()),
     }
 
 
@@ -192,7 +192,7 @@ def _with_key_table(readme: str) -> str:
 def _with_rows(text: str, head: str, rows: list[str]) -> str:
     before, found, after = text.partition(head)
     if not found:
-        raise ValueError(f"{_README} has no table {head.splitlines()[0]!r}")
+        raise ValueError(f"{_KEYS} has no table {head.splitlines()[0]!r}")
     return before + head + "\n".join(rows) + after[after.index("\n\n") :]
 
 
