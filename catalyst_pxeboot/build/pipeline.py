@@ -141,7 +141,7 @@ def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) 
     spec = plan.spec
     time = tree_time(plan)
     for loader in filter(plan.menu.offers, spec.loaders):
-        view_menu(loader, plan.menu)  # what no loader could take is told before any work
+        view_menu(loader, plan.menu)  # what a loader cannot take is reported before any work
     digests = algorithms(spec.digests)
     signers = find_signers(spec.signing, spec.loaders)
     flat = plan_flat(plan)

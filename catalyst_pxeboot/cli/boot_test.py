@@ -18,7 +18,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Boot a netboot tree in QEMU along every path that its loaders have, until"
         " the live system shows its prompt. As root on a network of its own with real DHCP, TFTP"
         " and web servers; otherwise on QEMU's, as far as that goes. Of a failed boot the last"
-        " lines of the console and the likely cause are told.",
+        " lines of the console and the likely cause are shown.",
         allow_abbrev=False,
     )
     parser.add_argument("tree", type=Path, metavar="TREE", help="netboot tree")
@@ -53,7 +53,9 @@ def _pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a regular expression: {error}"
+        ) from error
 
 
 def mebibytes(text: str) -> int:

@@ -27,7 +27,7 @@ _WORTH_A_LINE = 64 << 20  # bytes
 
 
 class OutputError(PxebootError):
-    """Standard output takes nothing more, so that nothing more can be told there."""
+    """Nothing more can be written to standard output."""
 
 
 class Color(StrEnum):
@@ -102,13 +102,13 @@ class Console:
         for problem in problems:
             self.error(str(problem))
         if self.json:
-            told = [{"message": problem.message, "hint": problem.hint} for problem in problems]
+            shown = [{"message": problem.message, "hint": problem.hint} for problem in problems]
             document = {
                 "command": self.command,
                 "ok": not problems,
                 **self._data,
                 "warnings": self._warnings,
-                "problems": told,
+                "problems": shown,
             }
             _print(json.dumps(document, ensure_ascii=False))
 
@@ -147,14 +147,14 @@ class Console:
             yield lambda done: bar.update(task, completed=done)
 
     def _log(self, what: str, total: int) -> Advance:
-        told = 0
+        shown = 0
 
         def advance(done: int) -> None:
-            nonlocal told
+            nonlocal shown
             percent = done * 100 // total
-            if percent >= told + _LOG_STEP:
-                told = percent - percent % _LOG_STEP
-                self.step(f"{what}: {told} % of {size(total)}")
+            if percent >= shown + _LOG_STEP:
+                shown = percent - percent % _LOG_STEP
+                self.step(f"{what}: {shown} % of {size(total)}")
 
         return advance
 

@@ -71,6 +71,6 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         {"path": str(path), "bytes": len(file.content)}
         for path, file in zip(paths, export.files, strict=True)
     ]
-    for told in files:
-        console.step(f"{told['path']}: {told['bytes']} bytes")
+    for row in files:
+        console.step(f"{row['path']}: {row['bytes']} bytes")
     console.result({"format": str(form), "files": files})

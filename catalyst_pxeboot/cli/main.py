@@ -60,7 +60,7 @@ def _open_closed_streams() -> None:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
-    # As an exception, so that what is half-written is removed on the way out.
+    # As an exception, so that what is half-written is removed on exit.
     raise SystemExit(128 + number)
 
 

@@ -57,15 +57,15 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
     from catalyst_pxeboot.serve.events import stopped_event
     from catalyst_pxeboot.serve.facts import read_facts, read_tree
-    from catalyst_pxeboot.serve.plan import Wish, plan_serving
+    from catalyst_pxeboot.serve.plan import ServeOptions, plan_serving
     from catalyst_pxeboot.serve.run import serve
 
     tree = read_tree(arguments.tree)
     facts = read_facts()
-    wish = Wish(
+    options = ServeOptions(
         arguments.interface, arguments.proxy_dhcp, arguments.dhcp_range, arguments.http_port
     )
-    plan = plan_serving(wish, facts)
+    plan = plan_serving(options, facts)
     if not arguments.no_verify:
         _verify(arguments.tree, console)
     for note in plan.notes:
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             console.step(line)
         if account and account.uid == 0:
             console.warning(
-                f"the servers run as root, as nobody else may read {tree.path}; move it to /srv"
+                f"the servers run as root: no other account may read {tree.path}; move it to /srv"
             )
 
     try:
@@ -110,7 +110,7 @@ def address_range(text: str) -> tuple[IPv4Address, IPv4Address]:
 def port(text: str) -> int:
     """Read a port's number."""
     if not text.isdecimal() or not 1 <= int(text[:6]) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 1 to 65535")
     return int(text)
 
 

@@ -68,7 +68,7 @@ def write_export(export: Export, form: Format, output: Path, *, force: bool = Fa
         is_folder = output.is_dir()
         if form in FOLDERS and not is_folder and output.exists():
             raise PublishError(
-                f"{output}: is no folder, and {form} takes several files",
+                f"{output}: is not a folder, and {form} takes several files",
                 hint="give a folder as --output",
             )
     except OSError as error:
@@ -96,7 +96,7 @@ def _check_url(text: str | None) -> str | None:
         url = None
     if url is None:
         raise PxebootError(
-            f"--base-url: {text!r} is no plain http:// or https:// address of a folder",
+            f"--base-url: {text!r} is not a plain http:// or https:// address of a folder",
             hint="write it as http://192.168.1.1/gentoo",
         )
     return url

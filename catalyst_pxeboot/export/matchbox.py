@@ -2,7 +2,7 @@
 
 Source of the form: matchbox's docs/matchbox.md and storage.proto. Its HTTP service makes an iPXE
 script of a profile: `kernel`, the arguments with a space between, and a line `initrd` for each
-initrd, as it stands; so the second word of an initrd names it inside the initramfs, as in any iPXE
+initrd, as it is; so the second word of an initrd names it inside the initramfs, as in any iPXE
 script. GRUB, which matchbox can serve as well, would take both words for one name.
 """
 
@@ -17,7 +17,7 @@ from catalyst_pxeboot.export.tree import Entry, File, Tree, with_root_arguments
 from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.model.settings import RootMode
 
-#: iPXE fills it in; the live system is told which network card it was booted by.
+#: iPXE fills it in; the live system learns which network card it was booted by.
 _BOOTIF = "BOOTIF=01-${netX/mac:hexhyp}"
 
 

@@ -1,4 +1,4 @@
-"""An export's files: kept in memory, then put in place, and never over somebody else's."""
+"""An export's files: kept in memory, then put in place, and never over another file."""
 
 from __future__ import annotations
 

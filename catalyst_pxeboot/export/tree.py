@@ -1,4 +1,4 @@
-"""A finished tree as other systems are told of it: read from its manifest and nothing else."""
+"""A finished tree for other systems, read from its manifest and nothing else."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Tree:
     """What exports need of a tree. Every path and name was checked; titles and arguments were not.
 
     `entries` boot the live image, by loader, the menu's default first; `left_out` are those that
-    cannot be told to another system, each with the reason. `machine` is what the default entry's
+    cannot be exported, each with the reason. `machine` is what the default entry's
     kernel is for, as the kernel calls it; `time` is UTC, as 2026-11-22T17:00:00Z.
     """
 

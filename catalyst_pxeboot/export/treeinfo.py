@@ -81,7 +81,7 @@ def _time(tree: Tree) -> datetime:
         return datetime.strptime(tree.time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError as error:
         raise VerifyError(
-            f"{tree.name}: {tree.time!r} is no time", hint="build the tree again"
+            f"{tree.name}: {tree.time!r} is not a time", hint="build the tree again"
         ) from error
 
 

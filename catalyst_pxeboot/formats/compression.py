@@ -109,7 +109,7 @@ class Decompressed:
                     self.close()
                     raise FormatError(
                         f"{self._where}: unpacks to more than {self._max_bytes} bytes",
-                        hint="the file is damaged or made to exhaust memory; build it anew",
+                        hint="the file is damaged or made to exhaust memory; build it again",
                     )
             part = self._chunk[self._at : self._at + want]
             self._at += len(part)
@@ -132,7 +132,7 @@ class Decompressed:
 def open_decompressed(
     stream: Readable, compression: Compression, *, where: str, max_bytes: int
 ) -> Decompressed:
-    """Open what `stream`, from where it stands, holds in `compression`.
+    """Open what `stream`, from its position on, holds in `compression`.
 
     Streams of one compression that follow each other, with zeros between them or not, are read
     as one; what follows otherwise is left alone. `where` names the file in errors. At most
@@ -339,7 +339,7 @@ def _spool(stream: Readable, into: IO[bytes], where: str, max_bytes: int) -> Non
         if size > max_bytes:
             raise FormatError(
                 f"{where}: unpacks to more than {max_bytes} bytes",
-                hint="the file is damaged or made to exhaust memory; build it anew",
+                hint="the file is damaged or made to exhaust memory; build it again",
             )
         try:
             into.write(data)
@@ -363,12 +363,12 @@ def _read_up_to(stream: Readable, size: int) -> bytes:
 def _truncated(where: str, compression: Compression) -> FormatError:
     return FormatError(
         f"{where}: ends early, in the middle of its {compression} data",
-        hint="the file is truncated; copy or build it anew",
+        hint="the file is truncated; copy or build it again",
     )
 
 
 def _damaged(where: str, compression: Compression, why: str) -> FormatError:
     return FormatError(
         f"{where}: its {compression} data is damaged: {why}",
-        hint="copy or build the file anew",
+        hint="copy or build the file again",
     )

@@ -15,7 +15,7 @@ from catalyst_pxeboot.util.errors import FormatError
 #: The largest member in bytes: the size field is 32 bits wide.
 MAX_MEMBER = 0xFFFFFFFF
 
-MAGICS = (b"070701", b"070702")  # the second has checksums of the members, nobody checks them
+MAGICS = (b"070701", b"070702")  # the second has checksums of the members, they are not checked
 
 _HEADER = 110  # bytes: the magic and thirteen fields of eight hexadecimal digits
 _FIELDS = re.compile(rb"[0-9A-Fa-f]{104}")
@@ -116,10 +116,10 @@ def parse_member_header(data: bytes) -> tuple[str, int]:
     if len(data) != end + -end % 4:
         raise FormatError(
             f"{where}: expected {end + -end % 4} bytes, found {len(data)}",
-            hint="build the tree anew",
+            hint="build the tree again",
         )
     if any(data[end:]):
-        raise FormatError(f"{where}: expected zeros after the name", hint="build the tree anew")
+        raise FormatError(f"{where}: expected zeros after the name", hint="build the tree again")
     return _parse_name(data[_HEADER:end], 0, where), size
 
 
@@ -131,7 +131,7 @@ def read_members(
     limit: int = 1 << 20,
     max_members: int = 250_000,
 ) -> Iterator[Member]:
-    """Yield the members of the archive that `stream` stands at, up to its trailer.
+    """Yield the members of the archive at the position of `stream`, up to its trailer.
 
     The content of regular files and symbolic links is kept where `wanted(name)` says so and it
     has at most `limit` bytes; all else is read past in blocks. The stream is left behind the
@@ -172,20 +172,20 @@ def _parse_fields(data: bytes, position: int, where: str) -> tuple[int, int, int
         raise FormatError(
             f"{where}: expected a newc cpio header (070701) at byte {position} of the archive, "
             f"found {data[:6].hex(' ') or 'nothing'}",
-            hint="the file is damaged or no newc archive; build it anew",
+            hint="the file is damaged or not a newc archive; build it again",
         )
     if not _FIELDS.fullmatch(data, 6):
         raise FormatError(
             f"{where}: expected hexadecimal digits in the cpio header "
             f"at byte {position} of the archive",
-            hint="the file is damaged; build it anew",
+            hint="the file is damaged; build it again",
         )
     mode, size, name_size = (int(data[at : at + 8], 16) for at in (14, 54, 94))
     if not 1 <= name_size <= _MAX_NAME:
         raise FormatError(
             f"{where}: expected a name of 1 to {_MAX_NAME} bytes "
             f"at byte {position} of the archive, found {name_size}",
-            hint="the file is damaged; build it anew",
+            hint="the file is damaged; build it again",
         )
     return mode, size, name_size
 
@@ -223,5 +223,5 @@ def _skip(stream: Readable, size: int, where: str) -> None:
 def _ends_early(where: str) -> FormatError:
     return FormatError(
         f"{where}: ends early, expected a cpio archive with its trailer",
-        hint="the file is truncated; copy or build it anew",
+        hint="the file is truncated; copy or build it again",
     )

@@ -54,7 +54,7 @@ class GrubEntry:
     """A menu entry. Paths have no leading slash and no device; `line` counts from 1.
 
     `platform` is the value of $grub_platform that the entry is shown on, None for any. An
-    entry that does different things on pc and efi stands here once for each.
+    entry that does different things on pc and efi is here once for each.
     """
 
     title: str
@@ -221,7 +221,7 @@ class _Frame:
 
     kind: str  # "if", "loop", "function", "menuentry", "submenu" or "block"
     line: int
-    platforms: frozenset[str]  # on which what stands here is read
+    platforms: frozenset[str]  # on which this is read
     title: str = ""
     commands: list[_Command] = field(default_factory=list)
     untested: frozenset[str] = frozenset()  # of an if: where no branch is certain so far
@@ -247,7 +247,7 @@ class _Parser:
         for token in _tokenize(text, self._fail):
             match token.kind:
                 case "word":
-                    # A keyword stands where a command can.
+                    # A keyword can be where a command can.
                     if not words and self._keyword(token):
                         continue
                     words.append(token)
@@ -419,7 +419,7 @@ class _Parser:
         return None
 
     def _known(self, token: _Token, platform: str) -> str | None:
-        """Return the word as it is on `platform`, None where it has variables nobody knows."""
+        """Return the word as it is on `platform`, None where it has unknown variables."""
         pieces = []
         for text, is_variable, _quoted, _written in token.parts:
             value: str | None = text

@@ -218,7 +218,7 @@ class _Found:
                 raise _too_much(path)
             if name in _KEPT:
                 self.names.add(name)
-                # A link's target is no content to look into.
+                # A link's target is not looked into.
                 self.content[name] = (member.content or b"") if member.is_file else b""
             elif "lib/modules/" in name:
                 self._add_driver(name)
@@ -260,7 +260,7 @@ def _add_archives(found: _Found, unpacked: Decompressed, path: Path) -> None:
     if not head:
         raise FormatError(
             f"{path}: holds no archive, only its compression",
-            hint="let catalyst build the live image anew",
+            hint="let catalyst build the live image again",
         )
     while head:
         if detect_compression(head) is not Compression.NONE:
@@ -296,7 +296,7 @@ def _tell_generator(found: _Found, path: Path) -> tuple[Generator, str]:
 def _too_much(path: Path) -> FormatError:
     return FormatError(
         f"{path}: unpacks to more than {MAX_UNPACKED} bytes",
-        hint="check that the file is an initramfs; build it anew",
+        hint="check that the file is an initramfs; build it again",
     )
 
 
@@ -308,5 +308,5 @@ def _unknown(where: str, head: bytes) -> FormatError:
     return FormatError(
         f"{where}: expected a newc cpio archive, bare or compressed with gzip, bzip2, lzma, xz, "
         f"lzo, lz4 or zstd, found {what}",
-        hint="check that the file is an initramfs; build it anew",
+        hint="check that the file is an initramfs; build it again",
     )

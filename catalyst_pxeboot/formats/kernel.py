@@ -254,7 +254,7 @@ def _bzimage_version(file: BinaryIO, head: bytes) -> str | None:
 
 
 def _read_elf(head: bytes, base: Kernel) -> Kernel | None:
-    """Read an ELF header. Programs have one, too: what asks for a dynamic loader is no kernel."""
+    """Read an ELF header. Programs have one, too; they ask for a dynamic loader."""
     if len(head) < 64 or head[4] not in (1, 2) or head[5] not in (1, 2):
         return None
     order = "<" if head[5] == 1 else ">"
@@ -361,7 +361,7 @@ def _no_kernel(path: Path, head: bytes, where: str = "") -> FormatError:
     if not head:
         return FormatError(
             f"{path}: is empty, expected a Linux kernel",
-            hint="let catalyst build the live image anew",
+            hint="let catalyst build the live image again",
         )
     return FormatError(
         f"{path}: expected a Linux kernel {where}(bzImage, zImage, Image, Image.gz, EFI zboot or "

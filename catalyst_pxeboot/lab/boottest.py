@@ -78,10 +78,10 @@ def boot_test(
     Without `memory_mib` a client has 1 GiB, or more if the tree's default entry needs it.
     `report` is called after each. `junit` names a file for the results, `screenshot` one for a
     picture of the screen; of several paths each has its own, with the path's name in it. Raises
-    `PxebootError` if `tree` is no netboot tree or no path is left.
+    `PxebootError` if `tree` is not a netboot tree or no path is left.
     """
     for option, file in (("--junit", junit), ("--screenshot", screenshot)):
-        if file and not file.parent.is_dir():  # told before, not after all boots
+        if file and not file.parent.is_dir():  # reported before all boots, not after
             raise PxebootError(
                 f"{option}: there is no folder {file.parent}", hint="make it, or name another"
             )
@@ -290,7 +290,7 @@ class _Task:
 
     @property
     def typed(self) -> tuple[tuple[str, str], ...]:
-        """What somebody at the client would type: also Enter at a menu that never goes on."""
+        """What a user at the client would type: also Enter at a menu that never goes on."""
         if self.path.machine.typed or not self.menu.waits:
             return self.path.machine.typed
         return ((r"Power off", _ENTER),)
@@ -298,7 +298,7 @@ class _Task:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """What console and servers told of one boot."""
+    """What console and servers showed of one boot."""
 
     verdict: Verdict
     fetched: Mapping[str, int]
@@ -345,7 +345,7 @@ def _walk_network(task: _Task, config: str | None) -> _Walk:
         if path.disguised:
             link, _disguise = stack.enter_context(disguised_link(network.open_tap()))
             inherited = (link.descriptor,)
-            note = "the client's network ROM is an iPXE that DHCP was not told to be one"
+            note = "the client's network ROM is an iPXE that hides this from DHCP"
         argv = qemu_argv(
             machine, link, qemu=qemu, accel=choose_accel(task.accel, qemu, machine),
             memory_mib=task.memory_mib, flash=flash, image=find_image(machine),

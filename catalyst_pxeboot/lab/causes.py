@@ -1,4 +1,4 @@
-"""Tell from a failed boot's console what was probably wrong, and the way out."""
+"""Find out from a failed boot's console what was probably wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Evidence:
 
     `reason` is how it ended and `tail` the console's last lines. `silence` is for how many seconds
     nothing had come before the end, `timed_out` whether time ended it. `serial` says whether the
-    kernel was told to use the serial console, `waits` whether the menu goes on by itself never.
+    kernel uses the serial console, `waits` whether the menu goes on by itself never.
     `fetched` holds bytes by scheme:path; without servers to ask it is None.
     """
 
@@ -49,7 +49,7 @@ class _Row:
 
 
 def find_cause(evidence: Evidence) -> str:
-    """Name the likely cause and the way out, in one line; empty if nothing can be told."""
+    """Name the likely cause and what to do, in one line; empty if none is known."""
     text = "\n".join((*evidence.tail, evidence.reason))
     for row in _rows():
         for pattern in row.patterns:
@@ -83,7 +83,7 @@ def _rows() -> tuple[_Row, ...]:
 
 
 def _by_silence(evidence: Evidence) -> str:
-    """Judge a boot that told nothing wrong by what it had got to."""
+    """Judge a boot that reported no error by how far it got."""
     tail = evidence.tail
     more = f"--timeout {max(int(evidence.timeout * 3), 60)}"
     if not tail:

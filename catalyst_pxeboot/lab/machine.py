@@ -54,7 +54,7 @@ class Machine:
 
     `flash` lists firmware code and its empty variable store at each place where a distribution
     puts them, `image` the places of a firmware that is one file and keeps nothing. `secure`
-    firmware keeps its variables behind system management mode. `typed` is what somebody at the
+    firmware keeps its variables behind system management mode. `typed` is what a user at the
     console would type: each text once its pattern is the last thing that the console shows.
     """
 

@@ -144,7 +144,7 @@ def join_namespace(namespace: str, act: Callable[[], T]) -> T:
         try:
             setns(f"/run/netns/{namespace}", CLONE_NEWNET)
             results.append(act())
-        except BaseException as error:  # told in the caller's thread
+        except BaseException as error:  # raised in the caller's thread
             faults.append(error)
 
     thread = threading.Thread(target=work)

@@ -1,6 +1,6 @@
 """The paths from a client to the live root: one row each, as data.
 
-A path is passed when the live root was reached *and* every step of its chain stands in the
+A path is passed when the live root was reached *and* every step of its chain is in the
 servers' logs, so a client that got there by another way does not count.
 """
 
@@ -61,7 +61,7 @@ class BootPath:
     `number` is the group that paths of a kind share; `arches` are the trees that serve it
     (names of arch.toml). The first step of `chain` is what the firmware fetches, its boot file.
     `payload` says how kernel and live root come. `client` takes the path's place, as far as it
-    goes, where there is no privilege for a network of our own. `closed` says why nobody gets
+    goes, where there is no privilege for a network of our own. `closed` says why no client gets
     through if the tree's DHCP configuration does not offer the boot file; it is not run then.
     """
 
@@ -80,7 +80,7 @@ class BootPath:
         """Say whether the tree's own DHCP configuration names the boot file."""
         name = "dnsmasq-proxy.conf" if self.dhcp is DhcpMode.PROXY else "dnsmasq.conf"
         config = tree / "dhcp" / name
-        # As PXE's: the URL of HTTP Boot is told in a comment, whoever can use it.
+        # As PXE's: the URL of HTTP Boot is in a comment, for those who can use it.
         return config.is_file() and f",{self.boot_file}\n" in config.read_text()
 
     @property

@@ -2,7 +2,7 @@
 
 That ROM is an iPXE and says so in its DHCP requests, so a server gives it the script at once and
 "chain to undionly.kpxe" never happens. Here every frame of the client passes through this
-process. Until the client asks TFTP for its first file, the two options by which iPXE is told
+process. Until the client asks TFTP for its first file, the two options by which iPXE is known
 (77, its user class, and 175, its own) are blanked in its DHCP requests; what the ROM then loads
 speaks for itself. The server and its configuration stay as they are.
 """
@@ -80,7 +80,7 @@ def disguised_link(tap: int) -> Iterator[tuple[StreamLink, Disguise]]:
         yield StreamLink(theirs.fileno()), disguise
     finally:
         stop.close()
-        ours.shutdown(socket.SHUT_RDWR)  # ends a send that nobody reads any more
+        ours.shutdown(socket.SHUT_RDWR)  # ends a send that is no longer read
         thread.join()
         for end in (ours, theirs, stopped):
             end.close()

@@ -77,14 +77,14 @@ def junit_text(results: Sequence[PathResult]) -> str:
             failure = ET.SubElement(case, "failure", message=_clean(result.reason))
             cause = [f"likely cause: {result.cause}"] if result.cause else []
             failure.text = _lines([*cause, *result.console_tail])
-        told = [f"{name} {count}" for name, count in result.fetched.items()]
+        lines = [f"{name} {count}" for name, count in result.fetched.items()]
         if result.note:
-            told.append(f"note: {result.note}")
+            lines.append(f"note: {result.note}")
         if result.screenshot:
             # As CI systems know it that show attachments.
-            told.append(f"[[ATTACHMENT|{result.screenshot}]]")
-        if told:
-            ET.SubElement(case, "system-out").text = _lines(told)
+            lines.append(f"[[ATTACHMENT|{result.screenshot}]]")
+        if lines:
+            ET.SubElement(case, "system-out").text = _lines(lines)
     suites = ET.Element("testsuites")
     suites.append(suite)
     ET.indent(suites, " ")

@@ -25,7 +25,7 @@ class PathResult:
 
     `reason` is one line: what proved it, what went wrong, or why it was skipped. `fetched` holds
     bytes by file, each with its scheme before a colon. `note` says in what the boot fell short
-    of the path, if it did. `cause` is what probably was wrong, with the way out. `screenshot` is
+    of the path, if it did. `cause` is what probably was wrong, and what to do. `screenshot` is
     a picture of the screen at the end.
     """
 

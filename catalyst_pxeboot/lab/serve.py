@@ -55,7 +55,7 @@ class TreeServer(ThreadingHTTPServer):
 
     @property
     def fetched(self) -> Mapping[str, int]:
-        """Bytes sent of each path so far; one that was asked for in vain stands there with 0."""
+        """Bytes sent of each path so far; one that was asked for in vain is there with 0."""
         with self._lock:
             return dict(self._sent)
 

@@ -201,7 +201,7 @@ def other_config(subnet: Subnet) -> str:
 
 
 def lab_config(folder: Path, config: Path) -> str:
-    """Write what a dnsmasq of the lab is told besides: where its files are, what to log.
+    """Write the other settings of the lab's dnsmasq: where its files are, what to log.
 
     As root it still refuses files that not everyone may read.
     """
@@ -216,7 +216,7 @@ def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
 
     dnsmasq tells no sizes: a file counts with its own, once for every transfer that was
     finished. One that the client broke off (dnsmasq says "error", then "sent"), that failed or
-    was asked for in vain adds nothing, but its name stands there.
+    was asked for in vain adds nothing, but its name is there.
     """
     fetched: Counter[str] = Counter()
     broken_off: Counter[str] = Counter()  # by client
@@ -238,7 +238,7 @@ def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
 
 
 def http_bytes(log: str) -> Mapping[str, int]:
-    """Read bytes by path from nginx's log; a path that was refused stands there with 0."""
+    """Read bytes by path from nginx's log; a path that was refused is there with 0."""
     fetched: Counter[str] = Counter()
     for line in log.splitlines(keepends=True):
         if not line.endswith("\n"):  # still being written

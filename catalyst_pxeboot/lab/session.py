@@ -1,4 +1,4 @@
-"""Boot a netboot tree in QEMU for somebody who sits in front of it."""
+"""Boot a netboot tree in QEMU for a user in front of it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _LEAVE = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A client for somebody: kind of machine, loader, its boot file, and where it is shown."""
+    """A client for a user: kind of machine, loader, its boot file, and where it is shown."""
 
     tree: Path
     machine: Machine
@@ -75,15 +75,17 @@ class Session:
     @property
     def lines(self) -> tuple[str, ...]:
         """Tell what is started and how to leave it."""
-        told = [
+        lines = [
             f"{self.machine.name}, {self.loader}, {self.memory_mib} MiB of memory",
             _LEAVE[self.display],
         ]
         if self.arguments:
-            told.append(f"{self.arguments} is added to the kernel's arguments, so that it is seen.")
+            lines.append(
+                f"{self.arguments} is added to the kernel's arguments, so that it is seen."
+            )
         if self.note:
-            told.append(self.note)
-        return tuple(told)
+            lines.append(self.note)
+        return tuple(lines)
 
 
 def plan_session(
@@ -143,7 +145,7 @@ def _is_simple(path: BootPath) -> bool:
     """Say whether QEMU's DHCP server, which names one file to every asker, is enough."""
     if path.dhcp is not DhcpMode.OWN or path.http_boot or path.http_prefix:
         return False
-    if path.machine is UEFI_X64_SECURE:  # UEFI_X64 stands for it
+    if path.machine is UEFI_X64_SECURE:  # UEFI_X64 takes its place
         return False
     if path.loader is Loader.IPXE and path.machine.firmware is Firmware.EFI:
         return path.machine is UEFI_X64  # from a disk
@@ -245,7 +247,7 @@ def _wait(argv: Sequence[str]) -> None:
     finally:
         end_process(process)
     if code:
-        raise CommandError(f"QEMU ended with exit code {code}", hint="its own message stands above")
+        raise CommandError(f"QEMU ended with exit code {code}", hint="its own message is above")
 
 
 @contextmanager

@@ -31,7 +31,7 @@ _STEP = 256  # MiB, as memory modules come
 class TreeMenu:
     """A tree's menu. `has_serial_console`: its kernels print to one.
 
-    `waits` says that the menu stays until somebody chooses. `memory` is what the default entry
+    `waits` says that the menu waits for a choice. `memory` is what the default entry
     asks for, in MiB, by loader and firmware. `console` is the serial console's device.
     """
 

@@ -43,7 +43,7 @@ _DEAD_ENDS = re.compile(
             r"mount\.nfs: .*",  # the same for NFS, each time after two minutes
             "rescue shell!",  # genkernel
             "Could not boot image",  # iPXE
-            "^This did not work: .*",  # our script for iPXE; its reason stands above
+            "^This did not work: .*",  # our script for iPXE; its reason is above
             "No more network devices",  # iPXE
             "^Loading .*failed:",  # PXELINUX
             "^grub rescue>",
@@ -57,7 +57,7 @@ _DEAD_ENDS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a console told of a boot; `seconds` counts from QEMU's start.
+    """What a console showed of a boot; `seconds` counts from QEMU's start.
 
     `silence` is for how many seconds nothing had come when it ended.
     """
@@ -144,7 +144,7 @@ class _Console:
         A line without an end, which is a prompt, is yielded once nothing more comes.
         """
         pending = b""
-        told = True
+        yielded = True
         if self.process.stdout is None:
             return
         descriptor = self.process.stdout.fileno()
@@ -152,11 +152,11 @@ class _Console:
             selector.register(descriptor, selectors.EVENT_READ)
             while (left := deadline - time.monotonic()) > 0:
                 if not selector.select(min(left, _PROMPT)):
-                    if not told:
-                        told = True
+                    if not yielded:
+                        yielded = True
                         yield self._clean(pending)
                     continue
-                told = False
+                yielded = False
                 data = os.read(descriptor, 65536)
                 if not data:
                     self.ended = True
@@ -168,7 +168,7 @@ class _Console:
                 *complete, pending = (pending + data).split(b"\n")
                 for raw in complete:
                     yield self._keep(raw)
-                told = not pending
+                yielded = not pending
         if pending:
             yield self._keep(pending)
 

@@ -134,7 +134,7 @@ def _find_signed(
 ) -> Iterator[FoundLoader]:
     """Find shim and GRUB for Secure Boot, both of one vendor; neither is of use alone.
 
-    Nothing is said where they are absent: nobody needs them but for Secure Boot.
+    Where they are absent, nothing is reported: only Secure Boot needs them.
     """
     for client in table["clients"]:
         if client["platform"] not in platforms:

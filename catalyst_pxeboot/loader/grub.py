@@ -120,7 +120,7 @@ def _check(text: str) -> Config:
                 else:
                     blocks.pop()
             elif keyword in {"elif", "then", "else"} and (not blocks or blocks[-1][0] != "fi"):
-                problem(f'"{keyword}" stands in no if')
+                problem(f'"{keyword}" is not in an if')
         if not rest:
             continue
         name, arguments = rest[0].text, rest[1:]
@@ -172,7 +172,7 @@ def _check(text: str) -> Config:
                 note_file(path, files, problem)
     problems.extend(f'line {line}: not closed by "{end}"' for end, line in blocks)
     if default and not default[1].isdigit() and default[1] not in ids:
-        problems.append(f'line {default[0]}: the default "{default[1]}" is no entry\'s id')
+        problems.append(f'line {default[0]}: the default "{default[1]}" is not the id of an entry')
     return make_config(files, problems)
 
 

@@ -171,7 +171,7 @@ def _check(text: str) -> Config:
                     assigned.setdefault(rest[0], set()).update(items)
                 default = values.get("--default")
                 if default is not None and "$" not in default and default not in items:
-                    problem(f'choose: the default "{default}" is no item of the menu')
+                    problem(f'choose: the default "{default}" is not an item of the menu')
             elif name == "menu":
                 items = {}
             elif name == "item":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Role(StrEnum):
-    """What a file of the tree is for; stands in the manifest."""
+    """What a file of the tree is for; as the manifest names it."""
 
     KERNEL = "kernel"
     INITRAMFS = "initramfs"

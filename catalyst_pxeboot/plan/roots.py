@@ -1,6 +1,6 @@
 """The root modes: one row for each way that the live root gets to the running system. Pure.
 
-A row holds all that differs from mode to mode: kernel arguments, what stands in the way, memory,
+A row holds all that differs from mode to mode: kernel arguments, obstacles, memory,
 title, whether a server must be known. Everything else asks the row.
 
 Source of the arguments: dracut.cmdline(7), dracut's modules dmsquash-live, livenet and nfs;
@@ -39,7 +39,7 @@ _NETWORK_MODULES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why a file of the live image stands in the way of a root, and what to do about it."""
+    """Why a file of the live image makes a root impossible, and what to do about it."""
 
     file: str  # relative to the image's root
     reason: str
@@ -304,7 +304,7 @@ def root_location(entry: LiveEntry, menu: Menu, variables: RootVariables | None)
     """Return the kernel arguments that say where on a server the root of `entry` is.
 
     Empty where it needs none. `variables` are those of whoever passes the arguments on; None
-    stands for one that knows nothing beyond what the menu says.
+    is one that knows nothing beyond what the menu says.
     """
     make = ROOTS[entry.root].location.get(entry.generator)
     if make is None:

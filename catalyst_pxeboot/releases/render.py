@@ -149,7 +149,7 @@ def group_releases(releases: Iterable[FoundTree]) -> list[list[FoundTree]]:
 
     Architectures stand in the order of arch.toml, which has the 64-bit one before the 32-bit one
     that the same machines boot; within one, the group with the newest release is the first. What
-    is of the same age stands in alphabetical order.
+    is of the same age is in alphabetical order.
     """
     ordered = sorted(releases, key=lambda release: (_kind(release), release.path))
     groups = [

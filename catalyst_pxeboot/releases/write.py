@@ -1,7 +1,7 @@
 """Write the menus and releases.json, each by one rename, and nothing if nothing is new.
 
 releases.json is written last and has the digest of each menu, which tells a menu of this program
-from a file of somebody else and from one that somebody changed. While menus are put in place, a
+from another file and from one that was changed. While menus are put in place, a
 journal has the digests of the new ones, so that after a kill they are known as well.
 """
 
@@ -66,7 +66,7 @@ def write_menu(
     """Write into the folder `root` menus that lead to the netboot trees below it.
 
     A file in the folder `templates` replaces the shipped template of the same relative name.
-    `report` is told in lines what was found and done. With `dry_run` nothing is written.
+    `report` is called with a line for each thing found and done. With `dry_run` nothing is written.
 
     Raises `PublishError` if no tree is there, if a file is in the way that this program did not
     write, or another process is writing; `TemplateError` for a faulty template. Then all is left
@@ -94,7 +94,7 @@ def write_menu(
 def _check_root(root: Path) -> None:
     if not root.is_dir():
         raise PublishError(
-            f"{root}: is no folder", hint="give the folder that the netboot trees lie below"
+            f"{root}: is not a folder", hint="give the folder that the netboot trees lie below"
         )
     if own_names(root) is not None:
         raise PublishError(
@@ -281,7 +281,7 @@ def _replace(
         _sync_folders({root, *((root / name).parent for name in contents)})
     except BaseException:
         _clear(root, contents, journal=False)
-        with suppress(OSError):  # somebody put something into it meanwhile
+        with suppress(OSError):  # something was put into it meanwhile
             for folder in made:
                 folder.rmdir()
         raise

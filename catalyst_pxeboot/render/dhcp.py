@@ -53,7 +53,7 @@ _PATH_PREFIX_LOADERS = frozenset({"lpxelinux.0"})
 class LoaderView:
     """A loader as a template sees it: `file` below the TFTP root, or a URL for HTTP Boot.
 
-    `path_prefix` is the tree's URL for a loader that must be told it in option 210, else empty.
+    `path_prefix` is the tree's URL for a loader that needs it in option 210, else empty.
     """
 
     file: str
@@ -208,7 +208,7 @@ def _server_problems(server: Server) -> Iterator[PxebootError]:
         yield from _range_problems(addresses, network)
     if server.interface is not None and not _INTERFACE.fullmatch(server.interface):
         yield _problem(
-            f"interface {server.interface!r} is no network card's name",
+            f"interface {server.interface!r} is not the name of a network card",
             "name one of those that `ip link` lists",
         )
     if not 1 <= server.http_port <= 65535:
@@ -224,7 +224,7 @@ def _server_problems(server: Server) -> Iterator[PxebootError]:
         server.tftp_root == "/" or _is_plain(server.tftp_root[1:])
     ):
         yield _problem(
-            f"TFTP root {server.tftp_root!r} is no absolute path of letters, digits and . _ + -",
+            f"TFTP root {server.tftp_root!r} is not an absolute path of letters, digits and ._+-",
             "write it as /srv/pxeboot",
         )
 

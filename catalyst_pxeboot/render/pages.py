@@ -33,8 +33,8 @@ from catalyst_pxeboot.util.text import mebibytes, size
 INDEX = "index.html"
 README = "README.txt"
 
-#: What stands for the tree's address where it is not known. The page's script replaces it by the
-#: address that the page came from.
+#: The placeholder for the tree's address where it is not known. The page's script replaces it by
+#: the address that the page came from.
 PLACEHOLDER = "http://SERVER/FOLDER"
 
 #: The DHCP configuration that the page shows.
@@ -218,7 +218,7 @@ def _dnsmasq(plan: Plan, tree: Path) -> str:
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     found = "\n".join(lines)
     if plan.spec.server is None:
-        # It holds an address that stands for the server's; the page has a word for it.
+        # It holds a placeholder for the server's address; the page has a word for it.
         url = plan.menu.base_url or PLACEHOLDER
         found = found.replace(f"http://{Server().address}/", f"{url}/")
     return found
@@ -246,7 +246,7 @@ def _openpgp(plan: Plan, signers: Signers) -> OpenpgpView | None:
     command = f"gpg --verify {name}"
     if usable:
         digest = usable[0]
-        # The lines of one digest; each stands below a line that names it.
+        # The lines of one digest; each is below a line that names it.
         lines = f"sed -n '/^# {digest.upper()} HASH/{{n;p}}'"
         command = f"gpg --decrypt {name} | {lines} | {_SUM_PROGRAMS[digest]} --check --quiet"
     return OpenpgpView(

@@ -2,7 +2,7 @@
 
 It is one small archive that a loader puts behind the initramfs: the root's digest and a script
 for each generator, which the initramfs runs by itself because of where they lie. Nothing of the
-initramfs is built anew.
+initramfs is built again.
 
 Source: dracut's modules livenet, dmsquash-live and base; genkernel's linuxrc and initrd.scripts.
 """

@@ -16,9 +16,9 @@ TREE = "tree"
 def dnsmasq_config(
     folder: Path, config: Path, *, user: str, group: str, hurry: bool = False, only: bool = True
 ) -> str:
-    """Write what a dnsmasq is told besides `config`: who it is, where its files are.
+    """Write dnsmasq's settings beside `config`: who it is, where its files are.
 
-    `hurry`: the addresses are nobody else's. `only`: it stays off the loopback interface.
+    `hurry`: the addresses are used by no one else. `only`: it stays off the loopback interface.
     """
     values = {
         "user": user, "group": group, "folder": folder, "config": config, "hurry": hurry,

@@ -84,7 +84,7 @@ def _environment(templates: Path | None) -> jinja2.Environment:
 
     if templates is not None and not templates.is_dir():
         raise TemplateError(
-            f"pxeboot/templates: {templates} is no folder",
+            f"pxeboot/templates: {templates} is not a folder",
             hint="name a folder, or leave the key out to use the shipped templates",
         )
     folders = [templates_folder()] if templates is None else [templates, templates_folder()]

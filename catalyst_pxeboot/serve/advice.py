@@ -11,7 +11,7 @@ from catalyst_pxeboot.serve.plan import Dhcp, Plan
 
 
 def advice_lines(plan: Plan, tree: ServedTree) -> Iterator[str]:
-    """Say what a DHCP server that one already has must be told, where none was asked for."""
+    """Say how to configure an existing DHCP server, where none was asked for."""
     if plan.dhcp is not Dhcp.NONE:
         return
     if plan.tftp:

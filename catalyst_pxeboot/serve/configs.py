@@ -141,7 +141,7 @@ def server_for(
     dhcp_range: tuple[IPv4Address, IPv4Address] | None,
     interface: str | None,
 ) -> Server:
-    """Return somebody's own server as the DHCP configurations want it. Raises `PxebootError`.
+    """Return the user's own server as the DHCP configurations need it. Raises `PxebootError`.
 
     Without a range it is the one that pxeboot/server gives, where the network holds that.
     """

@@ -33,11 +33,11 @@ from catalyst_pxeboot.services.logs import DhcpLine, HttpBegin, HttpEnd, Line, T
 from catalyst_pxeboot.util.errors import one_line
 from catalyst_pxeboot.util.text import size
 
-#: A file of which progress is told.
+#: A file whose progress is reported.
 LARGE = 32 << 20  # bytes
 _STEPS = (25, 50, 75)  # per cent
 _MOST_KEPT = 4096  # clients, connections, transactions: an old one makes room for a new one
-_REPEAT_SECONDS = 30.0  # a client that asks again so soon is told of once
+_REPEAT_SECONDS = 30.0  # a client that asks again so soon is reported once
 _ARCH_CODE = re.compile(r"(?:PXE|HTTP)Client:Arch:(\d{5})")
 K = TypeVar("K")
 V = TypeVar("V")
@@ -56,14 +56,14 @@ class _Transaction:
     kind: str = ""
     ip: str = ""
     mac: str = ""
-    arch: str = ""  # stands before the line that names the client
+    arch: str = ""  # known before the line that names the client
 
 
 @dataclass(slots=True)
 class _Transfer:
     file: str
     before: int  # bytes of the connection that had arrived before it
-    told: int = 0  # per cent
+    reported: int = 0  # per cent
 
 
 @dataclass(slots=True)
@@ -118,8 +118,8 @@ class Tracker:
             total = self.tree.files[transfer.file]
             done = arrived[connection] - transfer.before + self._parts.get((ip, transfer.file), 0)
             percent = max((step for step in _STEPS if done * 100 >= step * total), default=0)
-            if percent > transfer.told:
-                transfer.told = percent
+            if percent > transfer.reported:
+                transfer.reported = percent
                 yield self._of_client(
                     "progress", ip, f"{transfer.file} {percent} % of {size(total)}",
                     scheme="http", file=transfer.file, bytes=min(done, total), total=total,
@@ -143,13 +143,13 @@ class Tracker:
             yield from self._offer(known, line.text)
 
     def _offer(self, known: _Transaction, file: str) -> Iterator[Event]:
-        told = self._offers.get((known.mac, file))
+        reported = self._offers.get((known.mac, file))
         now = self.now()
-        if told is None or (now - told).total_seconds() > _REPEAT_SECONDS:
+        if reported is None or (now - reported).total_seconds() > _REPEAT_SECONDS:
             _keep(self._offers, (known.mac, file), now)
             arch = self._arches.get(known.mac)
             yield self.event(
-                "offer", _line(known.ip or known.mac, arch, f"is told {file}"),
+                "offer", _line(known.ip or known.mac, arch, f"is offered {file}"),
                 ip=known.ip or None, mac=known.mac, arch=arch, file=file,
             )  # fmt: skip
 

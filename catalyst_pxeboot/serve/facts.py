@@ -50,7 +50,7 @@ class Account:
 
 
 def read_facts() -> Facts:
-    """Look at this machine. Raises `CommandError` where it cannot be told."""
+    """Look at this machine. Raises `CommandError` where that fails."""
     nginx = find_program("nginx")
     return Facts(
         interfaces=read_interfaces(),
@@ -131,7 +131,7 @@ def _owner(folder: Path, number: int) -> Account:
         return _account(pwd.getpwuid(number))
     except KeyError as error:  # of a container, or of another machine's disk
         raise PxebootError(
-            f"{folder}: is closed to others, and its owner {number} is no user of this machine",
+            f"{folder}: is closed to others, and its owner {number} is not a user of this machine",
             hint="move the tree to /srv, or open the folder: chmod o+x",
         ) from error
 

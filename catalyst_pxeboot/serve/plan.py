@@ -26,7 +26,7 @@ _DNSMASQ = "dnsmasq-base (Debian) or net-dns/dnsmasq (Gentoo)"
 class Dhcp(StrEnum):
     """What this machine does about DHCP."""
 
-    NONE = "none"  # another server must be told
+    NONE = "none"  # another server must be configured
     RANGE = "range"  # it gives out addresses
     PROXY = "proxy"  # it adds the loader to another server's answers
 
@@ -39,7 +39,7 @@ class Web(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ServeOptions:
     """What the user asked for; None and False are what was not said."""
 
     interface: str | None = None
@@ -93,17 +93,17 @@ class Plan:
         )
 
 
-def plan_serving(wish: Wish, facts: Facts) -> Plan:
-    """Decide what runs. Raises `PxebootError` for what cannot be, with the way out.
+def plan_serving(options: ServeOptions, facts: Facts) -> Plan:
+    """Decide what runs. Raises `PxebootError` for what is not possible.
 
-    Without a word about DHCP there is none: a DHCP server where nobody asked for one would take a
+    Without an option for DHCP there is none: a DHCP server that no one asked for would take a
     network's clients away from its own.
     """
-    interface = _choose_interface(wish, facts)
-    address = _choose_address(interface, wish)
-    if wish.dhcp_range:
-        check_range(*wish.dhcp_range, address, interface.name)
-    dhcp = Dhcp.PROXY if wish.proxy_dhcp else Dhcp.RANGE if wish.dhcp_range else Dhcp.NONE
+    interface = _choose_interface(options, facts)
+    address = _choose_address(interface, options)
+    if options.dhcp_range:
+        check_range(*options.dhcp_range, address, interface.name)
+    dhcp = Dhcp.PROXY if options.proxy_dhcp else Dhcp.RANGE if options.dhcp_range else Dhcp.NONE
     notes = []
     obstacle = _no_dnsmasq(facts)
     if obstacle:
@@ -119,10 +119,10 @@ def plan_serving(wish: Wish, facts: Facts) -> Plan:
         interface=interface,
         address=address,
         dhcp=dhcp,
-        dhcp_range=wish.dhcp_range if dhcp is Dhcp.RANGE else None,
+        dhcp_range=options.dhcp_range if dhcp is Dhcp.RANGE else None,
         tftp=not obstacle,
         web=web,
-        http_port=wish.http_port or (HTTP_PORT if facts.root else UNPRIVILEGED_PORT),
+        http_port=options.http_port or (HTTP_PORT if facts.root else UNPRIVILEGED_PORT),
         notes=tuple(notes),
     )
 
@@ -170,30 +170,30 @@ def spare_range(address: IPv4Interface) -> tuple[IPv4Address, IPv4Address]:
     return IPv4Address(found[0]), IPv4Address(found[-1])
 
 
-def _choose_interface(wish: Wish, facts: Facts) -> Interface:
+def _choose_interface(options: ServeOptions, facts: Facts) -> Interface:
     listed = ", ".join(map(str, facts.interfaces)) or "none"
-    if wish.interface is not None:
+    if options.interface is not None:
         for interface in facts.interfaces:
-            if interface.name == wish.interface:
+            if interface.name == options.interface:
                 return interface
         known = [interface.name for interface in facts.interfaces]
         raise PxebootError(
-            f"there is no network interface {wish.interface!r}{nearest(wish.interface, known)}",
+            f"no network interface {options.interface!r}{nearest(options.interface, known)}",
             hint=f"those there are: {listed}",
         )
     able = [found for found in facts.interfaces if found.addresses and not found.loopback]
-    if wish.dhcp_range:
-        able = [found for found in able if _holding(found, wish.dhcp_range[0])]
+    if options.dhcp_range:
+        able = [found for found in able if _holding(found, options.dhcp_range[0])]
     if len(able) == 1:
         return able[0]
     why = "no network interface fits" if not able else "more than one network interface fits"
     raise PxebootError(why, hint=f"name one with --interface; those there are: {listed}")
 
 
-def _choose_address(interface: Interface, wish: Wish) -> IPv4Interface:
+def _choose_address(interface: Interface, options: ServeOptions) -> IPv4Interface:
     """Choose which of the interface's addresses serves: the one whose network holds the range."""
     if not interface.addresses:
-        address = _advised_address(wish)
+        address = _advised_address(options)
         raise PxebootError(
             f"{interface.name} has no IPv4 address",
             hint=f"give it one: ip address add {address} dev {interface.name}"
@@ -203,18 +203,18 @@ def _choose_address(interface: Interface, wish: Wish) -> IPv4Interface:
         raise PxebootError(
             f"{interface.name} is switched off", hint=f"ip link set {interface.name} up"
         )
-    if wish.dhcp_range:
-        holding = _holding(interface, wish.dhcp_range[0])
+    if options.dhcp_range:
+        holding = _holding(interface, options.dhcp_range[0])
         if holding:
             return holding
     return interface.addresses[0]
 
 
-def _advised_address(wish: Wish) -> IPv4Interface:
+def _advised_address(options: ServeOptions) -> IPv4Interface:
     """Return an address that would do: the first of the range's network that is not in it."""
-    if wish.dhcp_range is None:
+    if options.dhcp_range is None:
         return IPv4Interface("10.0.0.1/24")
-    first, last = wish.dhcp_range
+    first, last = options.dhcp_range
     network = IPv4Interface(f"{first}/24").network
     free = (host for host in network.hosts() if not first <= host <= last)
     return IPv4Interface(f"{next(free, network.network_address + 1)}/24")

@@ -41,7 +41,7 @@ def why_taken(protocol: Protocol, address: str, port: int, *, shared: bool = Fal
 
 
 def find_owner(protocol: Protocol, port: int) -> str:
-    """Name the process that has a port, as `nginx (process 7)`; empty where nobody can see it."""
+    """Name the process that has a port, as `nginx (process 7)`; empty where it is not known."""
     sockets = _find_sockets(protocol, port)
     for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         try:

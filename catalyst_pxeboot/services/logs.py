@@ -17,7 +17,7 @@ _MOST_LOG = 4 << 20  # bytes; what is read and larger is emptied
 class DhcpLine:
     """A line of dnsmasq's log about one DHCP transaction.
 
-    `kind` is what was sent or received (`DHCPACK`, `PXE`, …), or what is told about it: `vendor`,
+    `kind` is what was sent or received (`DHCPACK`, `PXE`, …), or what is said about it: `vendor`,
     `tags` or `file`, with `text`.
     """
 

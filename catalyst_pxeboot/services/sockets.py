@@ -22,7 +22,7 @@ _HEAD = struct.Struct("=IHHII")  # nlmsghdr
 _REQUEST = struct.Struct("=BBBxI2s2s16s16sIQ")  # inet_diag_req_v2
 _MESSAGE = struct.Struct("=BBBB2s2s16s16sIQIIIII")  # inet_diag_msg
 
-#: Where `tcpi_bytes_acked` stands in `struct tcp_info`.
+#: Where `tcpi_bytes_acked` is in `struct tcp_info`.
 BYTES_ACKED = 120
 
 

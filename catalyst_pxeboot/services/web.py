@@ -4,7 +4,7 @@
 
 A process of its own, as nginx is, with the same log: a line when a request comes and one when it
 has ended. SETTINGS is a JSON file: `root` `address` `port` `log` `ready` (a file written when it
-listens) `uid` `gid` (who it becomes; null: nobody else). aiohttp brings HTTP, byte ranges,
+listens) `uid` `gid` (who it becomes; null: no other). aiohttp brings HTTP, byte ranges,
 keep-alive and sendfile; what it leaves open, clients that are slow on purpose, is closed here.
 """
 
@@ -99,7 +99,7 @@ class TreeFileServer:
 
 
 class _FileAnswer(web.FileResponse):
-    """A file on its way: told in the log, and cut off when its client takes nothing any more."""
+    """A file being sent: logged, and cut off when its client stops reading."""
 
     def __init__(self, path: Path, server: TreeFileServer) -> None:
         super().__init__(path, chunk_size=256 << 10)

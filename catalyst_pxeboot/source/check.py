@@ -45,8 +45,8 @@ def check_iso(
     """Check the ISO at `path` by all that lies beside it; return which file that was.
 
     `keyring` is a file of OpenPGP public keys, of which one must have signed the ISO or its
-    digests. `report` is told what was found. Raises `SourceError` or `VerifyError` where the ISO
-    is not what a digest or signature says.
+    digests. `report` is called with what was found. Raises `SourceError` or `VerifyError` where the
+    ISO is not what a digest or signature says.
     """
     with open_iso(path) as stream:
         stamp = FileStamp.of(os.fstat(stream.fileno()))

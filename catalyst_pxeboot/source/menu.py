@@ -121,7 +121,7 @@ def without_root(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def _memtest(entry: GrubEntry, path: str) -> IsoMemtest:
-    # The ISO starts the EFI build with `chainloader`. The BIOS build stands under no condition
+    # The ISO starts the EFI build with `chainloader`. The BIOS build has no condition
     # on x86, though it starts on a BIOS only.
     firmware = Firmware.EFI if entry.chainloader else Firmware.BIOS
     bits = 32 if "32" in PurePosixPath(path).name else 64

@@ -15,7 +15,7 @@ _KERNEL_CONSOLE = "console"
 
 
 def tables() -> Mapping[str, Any]:
-    """Return keys.toml as it stands."""
+    """Return keys.toml as it is."""
     return read_table("spec/keys.toml")
 
 

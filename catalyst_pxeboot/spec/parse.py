@@ -69,7 +69,7 @@ class Spec:
     server: Server | None  # None: placeholder addresses in the DHCP configurations
     roots: tuple[RootMode, ...]  # empty: all that can be had
     base_url: str | None  # the tree on its web server, without a slash at the end
-    nfs: NfsRoot | None  # None: not told, so not offered unless asked for
+    nfs: NfsRoot | None  # None: not known, so not offered unless asked for
     verify_root: bool | None  # None: where it can be done
     release: Release | None  # flat files for mirrors, beside the tree
     signing: Signing
@@ -251,7 +251,7 @@ def _roots(reader: _Reader) -> tuple[RootMode, ...]:
     words = reader.words(key)
     if automatic in words:
         if len(words) > 1:
-            reader.fault(key, "auto stands alone", "name the ways, or write auto")
+            reader.fault(key, "auto must be the only word", "name the ways, or write auto")
         return ()
     return reader.enums(key, RootMode, more=(automatic,))
 
@@ -343,7 +343,7 @@ class _Reader:
         if ISO_KEY not in self:
             return self.path_part(FOLDER_KEY)
         if FOLDER_KEY in self:
-            self.fault(ISO_KEY, f"stands beside {FOLDER_KEY}", "name the ISO or the folder")
+            self.fault(ISO_KEY, f"is given beside {FOLDER_KEY}", "name the ISO or the folder")
         word = self.word(ISO_KEY)
         return word if word.startswith("/") else self.path_part(ISO_KEY)
 
@@ -351,7 +351,7 @@ class _Reader:
         if not _NAME.fullmatch(text) or ".." in text:
             self.fault(
                 key,
-                f"{text!r} is no kernel name",
+                f"{text!r} is not a kernel name",
                 "use letters, digits and . _ + - only, as in boot/<name> of the stage2 tree",
             )
         return text
@@ -361,7 +361,9 @@ class _Reader:
         if not text:
             return None
         if not re.fullmatch(r"-?[0-9]{1,9}", text) or not lowest <= int(text) <= highest:
-            self.fault(key, f"{text!r} is no whole number from {lowest} to {highest}", "correct it")
+            self.fault(
+                key, f"{text!r} is not a whole number from {lowest} to {highest}", "correct it"
+            )
             return None
         return int(text)
 
@@ -397,6 +399,6 @@ class _Reader:
             if not path.is_absolute():
                 self.fault(key, f"{word!r} is not an absolute path", "write it from the root, /")
             elif not path.is_dir():
-                self.fault(key, f"{word!r} is no folder", "correct or create it")
+                self.fault(key, f"{word!r} is not a folder", "correct or create it")
             folders.append(path)
         return tuple(folders)

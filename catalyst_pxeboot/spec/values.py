@@ -115,7 +115,7 @@ def parse_base_url(text: str, server: Server | None) -> str | None:
     url = text.rstrip("/")
     if not _URL.fullmatch(url) or "/../" in f"{url}/":
         raise PxebootError(
-            f"pxeboot/base_url: {text!r} is no plain http:// or https:// address of a folder",
+            f"pxeboot/base_url: {text!r} is not a plain http:// or https:// address of a folder",
             hint="write it as http://192.168.1.1/gentoo",
         )
     return url
@@ -128,7 +128,7 @@ def parse_release(text: str) -> Release | None:
     found = _RELEASE.fullmatch(text)
     if not found or ".." in text:
         raise PxebootError(
-            f"pxeboot/release: {text!r} is no name that ends in a time stamp",
+            f"pxeboot/release: {text!r} is not a name that ends in a time stamp",
             hint="write it as amd64-minimal-20261122T170000Z; mirrors go by that stamp",
         )
     return Release(text, found["stamp"])
@@ -146,7 +146,7 @@ def parse_nfs_root(text: str, server: Server | None, roots: Sequence[RootMode]) 
     found = _NFS.fullmatch(text)
     if not found or ".." in found["path"].split("/"):
         raise PxebootError(
-            f"pxeboot/nfs_root: {text!r} is no server and folder",
+            f"pxeboot/nfs_root: {text!r} is not a server and folder",
             hint="write it as 192.168.1.1:/srv/gentoo or :/srv/gentoo,vers=3",
         )
     path = found["path"].rstrip("/") or "/"

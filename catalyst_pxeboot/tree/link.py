@@ -130,6 +130,6 @@ def clone_range(file: SourceFile, extent: IsoExtent, copy: int, source: int, lin
 def cannot_link_iso(iso: Path) -> PublishError:
     """Return the error of one who wants hard links to what lies in an ISO."""
     return PublishError(
-        f"pxeboot/link: {iso} is an ISO, and there are no hard links to what lies in one",
+        f"pxeboot/link: {iso} is an ISO, and there are no hard links to what is in one",
         hint="use auto, which clones or copies",
     )

@@ -2,7 +2,7 @@
 
 A reader of the target sees the old tree or the new one, never a half. Whoever holds the lock
 file beside the target builds it; the kernel lets go of the lock when its holder dies, however
-it dies, so the next run knows that a staging folder left there is nobody's and removes it.
+it dies, so the next run knows that a staging folder left there is not in use and removes it.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Publication:
 
     def _leave(self) -> None:
         if self._lock is not None:
-            # A lock file that nobody holds is no lock; the next run takes it over.
+            # A lock file that no process holds is not a lock; the next run takes it over.
             with suppress(OSError):
                 self._lock_path.unlink(missing_ok=True)
             os.close(self._lock)

@@ -39,7 +39,7 @@ def verify_tree(
     """Check every file of `tree` against the manifest, and the configurations against the tree.
 
     With `keyring`, a file of OpenPGP public keys, and `certificates`, those that iPXE trusts, the
-    signatures must be good ones. Raises `VerifyError` if there is no manifest to go by.
+    signatures must be good ones. Raises `VerifyError` if there is no valid manifest.
     """
     raw, manifest = read_manifest(tree)
     faults = (

@@ -27,7 +27,7 @@ class PxebootError(Exception):
 
 
 class SpecError(PxebootError):
-    """The settings are wrong. All faults found are told together."""
+    """The settings are wrong. All faults found are reported together."""
 
     def __init__(self, problems: Iterable[PxebootError]) -> None:
         self.problems = tuple(problems)
@@ -39,7 +39,7 @@ class FormatError(PxebootError):
 
 
 class SourceError(PxebootError):
-    """The live image cannot be network-booted as it is, or is no live image."""
+    """The live image cannot be network-booted as it is, or is not a live image."""
 
 
 class TemplateError(PxebootError):

@@ -31,7 +31,7 @@ def check_templates(folder: Path) -> None:
         fits = False
     if not fits:
         raise TemplateError(
-            f"{folder}: is no folder of templates",
+            f"{folder}: is not a folder of templates",
             hint="name a folder, or take the shipped templates",
         )
 

@@ -1,4 +1,4 @@
-"""Temporary folders that nobody has to remove by hand, even after kill -9."""
+"""Temporary folders that no one has to remove by hand, even after kill -9."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scratch_folder() -> Iterator[Path]:
     """Give an empty folder for as long as the context lasts.
 
     Its maker holds a lock on it, which ends with the process however that ends; so the next
-    such folder's maker knows what is nobody's, and removes it.
+    such folder's maker knows what is left over, and removes it.
     """
     _remove_orphans(Path(tempfile.gettempdir()))
     folder, lock = _make()
@@ -53,6 +53,6 @@ def _remove_orphans(place: Path) -> None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
         except BlockingIOError:
-            pass  # somebody works in it
+            pass  # in use
         finally:
             os.close(lock)

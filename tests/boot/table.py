@@ -64,7 +64,7 @@ _FAULTS = {
     Loader.IPXE: Fault("image.squashfs", re.compile("^This did not work: ")),
     # What PXELINUX prints comes twice, mixed: from itself, and as SeaBIOS's copy of the screen.
     Loader.PXELINUX: Fault("boot/gentoo.igz", re.compile(r"^Loading boot/gentoo\.igz.*failed:")),
-    Loader.GRUB: Fault("boot/gentoo", re.compile("This did not work; the reason stands above")),
+    Loader.GRUB: Fault("boot/gentoo", re.compile("This did not work; the reason is above")),
     Loader.UBOOT: Fault("boot/gentoo.initrd", re.compile("TFTP error: .*gentoo.initrd.*not found")),
 }
 _SECURE_FAULT = Fault("boot/gentoo", re.compile("bad shim signature"), removed=False)

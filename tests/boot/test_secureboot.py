@@ -182,7 +182,7 @@ def test_a_kernel_that_is_refused(signed: Signed, tmp_path: Path, damage: str) -
     assert (
         "Loading (tftp,10.0.2.2)/boot/gentoo\n"
         "error: bad shim signature.\n"
-        "This did not work; the reason stands above. Files are fetched from (tftp,10.0.2.2)/\n"
+        "This did not work; the reason is above. Files are fetched from (tftp,10.0.2.2)/\n"
         'Secure Boot is on. "bad shim signature" means: this file is not signed by a key\n'
         "that this machine trusts. Use a signed kernel, or enrol the key of its signer\n"
         "(mokutil, MokManager), or turn Secure Boot off (Firmware setup in the menu).\n"

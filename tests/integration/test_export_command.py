@@ -39,7 +39,7 @@ def test_an_address_that_is_none(url: str, tmp_path: Path) -> None:
     with pytest.raises(PxebootError) as caught:
         export_tree(small_tree(tmp_path), Format.MATCHBOX, base_url=url)
     assert str(caught.value) == (
-        f"--base-url: {url!r} is no plain http:// or https:// address of a folder;"
+        f"--base-url: {url!r} is not a plain http:// or https:// address of a folder;"
         " write it as http://192.168.1.1/gentoo"
     )
 
@@ -208,7 +208,7 @@ def test_a_folder_in_the_way_and_a_file_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(PxebootError, match="is a folder, not a file; give another --output"):
         run(*words, tmp_path / "out", "--force")
     (tmp_path / "file").write_text("")
-    with pytest.raises(PxebootError, match="is no folder, and matchbox takes several files"):
+    with pytest.raises(PxebootError, match="is not a folder, and matchbox takes several files"):
         run(*words, tmp_path / "file")
     with pytest.raises(PxebootError, match="the export cannot be written: "):
         run(tree, "--format", "treeinfo", "--output", tmp_path / "file/x")
@@ -230,7 +230,7 @@ def test_templates_that_are_no_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(PxebootError) as caught:
         export_tree(small_tree(tmp_path), Format.TREEINFO, base_url=None, templates=own)
     assert str(caught.value) == (
-        f"{own}: is no folder of templates; name a folder, or take the shipped templates"
+        f"{own}: is not a folder of templates; name a folder, or take the shipped templates"
     )
 
 

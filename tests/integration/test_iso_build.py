@@ -225,7 +225,7 @@ def test_no_hard_links_to_what_lies_in_an_iso(iso: Path, tmp_path: Path) -> None
         with pytest.raises(PublishError) as raised:
             act(spec)
         assert str(raised.value) == (
-            f"pxeboot/link: {iso} is an ISO, and there are no hard links to what lies in one;"
+            f"pxeboot/link: {iso} is an ISO, and there are no hard links to what is in one;"
             " use auto, which clones or copies"
         )
 
@@ -304,7 +304,7 @@ def test_real_catalyst_builds_from_an_iso(installed: Path, iso_store: Path) -> N
     ("changes", "message"),
     [
         ({"source_subpath": "x/y"},
-         "pxeboot/iso: stands beside source_subpath; name the ISO or the folder"),
+         "pxeboot/iso: is given beside source_subpath; name the ISO or the folder"),
         ({"pxeboot/iso": "../x.iso"},
          "pxeboot/iso: '../x.iso' leads out of <storedir>/builds; give a path below it"),
         ({"pxeboot/keyring": "keys.gpg"},

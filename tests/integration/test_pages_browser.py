@@ -214,7 +214,7 @@ def test_localhost_is_no_address_for_another_machine(browser: Browser, site: int
         # QEMU's own network has one for it.
         guest = f"bootfile=http://10.0.2.2:{site}/tree/boot.ipxe"
         assert guest in commands["the QEMU command"]
-        assert found.page.inner_text("#address-note").startswith("SERVER in the commands stands")
+        assert found.page.inner_text("#address-note").startswith("SERVER in the commands is")
 
 
 def test_from_a_file_or_an_odd_address_the_placeholder_stays(

@@ -157,7 +157,7 @@ def site(request: pytest.FixtureRequest, sites: dict[str, Site]) -> Site:
 )
 def test_nothing_but_the_trees_files(site: Site, target: str) -> None:
     status, body = site.get(target)
-    # nginx brings a path into its plain form first; what is no file of the tree then is refused.
+    # nginx brings a path into its plain form first; what is not a file of the tree then is refused.
     assert status == 0 or 300 <= status < 500, (status, body)
     assert SECRET not in body
     assert b"root:" not in body

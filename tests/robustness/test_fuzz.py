@@ -98,7 +98,7 @@ def test_what_takes_too_much_memory_is_found(
 
 def test_what_is_refused_is_no_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def parse(_data: bytes, _scratch: Path) -> object:
-        raise FormatError("damaged", hint="copy it anew")
+        raise FormatError("damaged", hint="copy it again")
 
     figures = judged(tmp_path, monkeypatch, parse)
     assert (figures.refused, figures.taken, figures.findings) == (1, 0, {})

@@ -46,7 +46,7 @@ MEMORY = 200 * MIB
 SECONDS = 10.0
 
 AGAIN = "build livecd-stage2 again"
-BUILD_ANEW = "the file is damaged or made to exhaust memory; build it anew"
+BUILD_ANEW = "the file is damaged or made to exhaust memory; build it again"
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,8 @@ def test_a_wider_window_is_refused_at_once(plain_source: Path) -> None:
     path.write_bytes(lzma.compress(bytes(600), filters=filters, check=lzma.CHECK_CRC32))
     refused(
         command("inspect", plain_source),
-        f"{path}: its xz data is damaged: Memory usage limit exceeded; copy or build the file anew",
+        f"{path}: its xz data is damaged: Memory usage limit exceeded;"
+        " copy or build the file again",
         memory=100 * MIB,
     )
     assert small.code == 1
@@ -383,7 +384,7 @@ def test_a_file_of_holes(plain_source: Path) -> None:
     refused(
         command("inspect", plain_source),
         f"{path}: unpacks to more than {4 << 30} bytes;"
-        " check that the file is an initramfs; build it anew",
+        " check that the file is an initramfs; build it again",
     )
 
 
@@ -395,7 +396,7 @@ def test_a_member_that_claims_4_gib(plain_source: Path) -> None:
     refused(
         command("inspect", plain_source),
         f"{path}: ends early, expected a cpio archive with its trailer;"
-        " the file is truncated; copy or build it anew",
+        " the file is truncated; copy or build it again",
     )
 
 

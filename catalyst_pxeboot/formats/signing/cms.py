@@ -3,7 +3,7 @@
 What iPXE reads is in its src/crypto/cms.c and x509.c, and narrower than what OpenSSL writes:
 
 * It takes the digest of the image itself for what is signed. Signed attributes are stepped over,
-  so that a signature over them, which `openssl cms` makes unless told `-noattr`, never fits.
+  so that a signature over them, which `openssl cms` makes without `-noattr`, never fits.
 * The signer is found by issuer and serial number, and is to have the key usage digitalSignature
   and the extended key usage codeSigning; an absent key usage is not enough.
 * A root is known by its fingerprint alone (`TRUST=` of iPXE's build), so the message has to bring
@@ -161,7 +161,7 @@ def load_cms_signer(
             )
     if others := [other for other in rest if other != signer and other not in issuers]:
         raise PxebootError(
-            f"{CHAIN}: the certificate of {_name(others[0])} is no issuer of the signer's",
+            f"{CHAIN}: the certificate of {_name(others[0])} is not an issuer of the signer's",
             hint="remove it, or add what is missing between them",
         )
     return CmsSigner(signer, secret, issuers)
@@ -205,7 +205,7 @@ def verify_digest(
         if fault := _certificate_fault(issuer, time) or _issuer_fault(path[number], issuer, number):
             raise _bad(f"the certificate of {_name(issuer)} {fault}")
     public = signer.public_key()
-    if not isinstance(public, rsa.RSAPublicKey):  # which _certificate_fault has told
+    if not isinstance(public, rsa.RSAPublicKey):  # _certificate_fault has reported it
         raise _bad("it is by no RSA key")
     try:
         public.verify(message.value, sha256, padding.PKCS1v15(), Prehashed(SHA256()))

@@ -147,7 +147,7 @@ def find_signer(key: str) -> Signer:
 
     `key` is what gpg takes as the name of a key: a fingerprint, a key ID, a mail address. It is
     looked up in the user's keyring (GNUPGHOME, or ~/.gnupg) and signs nothing once, so that a
-    passphrase or a smart card that is missing is told at once; a passphrase comes from gpg-agent's
+    passphrase or a smart card that is missing is found at once; a passphrase comes from gpg-agent's
     memory or not at all, as no one may sit at a build. Raises `PxebootError`.
     """
     if not key.strip() or not key.isprintable() or key.startswith("-"):
@@ -308,7 +308,7 @@ def _key_records(listing: bytes) -> Iterator[_KeyRecord]:
 
 
 def _why_unsigned(answer: _Answer) -> tuple[str, str]:
-    """Return why gpg did not sign, and the way out."""
+    """Return why gpg did not sign, and what to do."""
     failures = [int(line[1]) for line in answer.all("FAILURE") if line[1].isdecimal()]
     code = failures[-1] & 0xFFFF if failures else 0  # the rest says which program it comes from
     if code in _NO_PASSPHRASE:
@@ -358,7 +358,7 @@ def _check(words: tuple[str | Path, ...], keyring: Path, patience: float) -> _An
 def _require_one_text(text: bytes, where: str) -> None:
     """Raise `VerifyError` unless `text` is one clear-signed text and nothing beside it.
 
-    gpg steps over what stands around the armour. A reader does not see where that ends, and a
+    gpg steps over what is around the armour. A reader does not see where that ends, and a
     program that reads the file without gpg takes it for signed.
     """
     lines = text.split(b"\n")
@@ -383,7 +383,7 @@ def _good_signer(answer: _Answer, where: str, keyring: Path, *, form: str) -> st
     """Return the fingerprint that gpg found good, or raise `VerifyError` with what it found."""
     again = "fetch it again, or have it signed again"
     missing = "".join(line[0] for line in answer.all("NO_PUBKEY")[:1])
-    told = {
+    reasons = {
         "BADSIG": ("the signature is bad: what it signs was changed", again),
         "REVKEYSIG": ("the key that signed is revoked", "have it signed by another key"),
         "EXPKEYSIG": (
@@ -396,7 +396,7 @@ def _good_signer(answer: _Answer, where: str, keyring: Path, *, form: str) -> st
             "add its public key if you trust it",
         ),
     }
-    for keyword, (reason, hint) in told.items():
+    for keyword, (reason, hint) in reasons.items():
         if answer.all(keyword):
             raise VerifyError(f"{where}: {reason}", hint=hint)
     counts = {len(answer.all(keyword)) for keyword in ("NEWSIG", "GOODSIG", "VALIDSIG")}

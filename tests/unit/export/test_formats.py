@@ -1,7 +1,7 @@
 """Exports for other provisioning systems: whole files, their consumers' grammars, safe writing.
 
 After a change to a template, `UPDATE_GOLDEN=1 pytest tests/unit/export` writes
-tests/golden-exports anew.
+tests/golden-exports again.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def test_treeinfo_tells_how_to_reach_the_root(trees: Callable[[str], Path]) -> N
     dracut = texts(trees("amd64-all-roots"), Format.TREEINFO)[".treeinfo"]
     assert f"root=live:{URL}/image.squashfs ip=dhcp\n" in dracut
     unknown = texts(trees("amd64-all-roots"), Format.TREEINFO, None)[".treeinfo"]
-    assert "# are told if the tree's address is known (--base-url).\n" in unknown
+    assert "# are written if the tree's address is known (--base-url).\n" in unknown
     genkernel = texts(trees("amd64-genkernel-consoles"), Format.TREEINFO)[".treeinfo"]
     assert "# The initrd reaches no live root by itself" in genkernel
 

@@ -109,7 +109,7 @@ def test_truncated(compression: Compression) -> None:
         assert caught.value.message == (
             f"x.img: ends early, in the middle of its {compression} data"
         )
-        assert caught.value.hint == "the file is truncated; copy or build it anew"
+        assert caught.value.hint == "the file is truncated; copy or build it again"
 
 
 def test_truncated_lzo() -> None:

@@ -22,7 +22,7 @@ CONSOLES = [
     (
         "secure-boot",
         "Loading (tftp,192.0.2.1)/boot/gentoo\nerror: bad shim signature.\n"
-        "This did not work; the reason stands above. Files are fetched from (tftp,192.0.2.1)/",
+        "This did not work; the reason is above. Files are fetched from (tftp,192.0.2.1)/",
     ),
     (
         "secure-boot",
@@ -30,7 +30,7 @@ CONSOLES = [
         "Pci(0x2,0x0): Access Denied",
     ),
     # GRUB 2.06 that knows the tree's key
-    ("signature", "error: bad signature.\nThis did not work; the reason stands above."),
+    ("signature", "error: bad signature.\nThis did not work; the reason is above."),
     ("signature", "error: file `/boot/gentoo.sig' not found."),
     # Linux 6.1 whose initramfs does not fit
     (
@@ -56,7 +56,7 @@ CONSOLES = [
         "file-missing",
         "boot/gentoo.igz.pad... ok\n"
         "image.squashfs... No such file or directory (http://ipxe.org/2d0c613b)\n\n"
-        "This did not work: gentoo. The reason stands above.",
+        "This did not work: gentoo. The reason is above.",
     ),
     # PXELINUX 6.04: itself and SeaBIOS's copy of the screen, mixed
     (
@@ -68,7 +68,7 @@ CONSOLES = [
     (
         "file-missing",
         "error: file /run/tftp/boot/gentoo not found for 192.0.2.158.\n"
-        "This did not work; the reason stands above. Files are fetched from",
+        "This did not work; the reason is above. Files are fetched from",
     ),
     # U-Boot 2023.01
     (
@@ -79,7 +79,7 @@ CONSOLES = [
     (
         "file-short",
         "error: premature end of file (http,192.0.2.1)/boot/gentoo.\n"
-        "This did not work; the reason stands above.",
+        "This did not work; the reason is above.",
     ),
     ("squashfs", "initramfs: /image.squashfs.img cannot be mounted as squashfs"),
     ("no-dhcp", "Configuring (net0 52:54:00:12:34:56)... No configuration methods succeeded"),
@@ -114,7 +114,7 @@ CONSOLES = [
     ("nfs", "mount.nfs: Connection timed out"),
     ("loader-prompt", "   Minimal BASH-like line editing is supported.\n\ngrub> "),
     ("qemu", "qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory"),
-    ("loader-failed", "error: something new.\nThis did not work; the reason stands above."),
+    ("loader-failed", "error: something new.\nThis did not work; the reason is above."),
 ]
 
 

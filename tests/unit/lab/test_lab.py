@@ -454,8 +454,8 @@ def test_boot_kills_the_machine_when_judging_fails(
             "the console shows 'Loading image.squashfs...failed:'",
         ),
         (
-            "echo 'This did not work: gentoo. The reason stands above.'; exec sleep 60",
-            "the console shows 'This did not work: gentoo. The reason stands above.'",
+            "echo 'This did not work: gentoo. The reason is above.'; exec sleep 60",
+            "the console shows 'This did not work: gentoo. The reason is above.'",
         ),
     ],
 )
@@ -1468,7 +1468,7 @@ def test_the_command_for_machines(
     [
         (["--memory", "0"], "argument --memory: '0' is not a number above 0"),
         (["--timeout", "nan"], "argument --timeout: 'nan' is not a number above 0"),
-        (["--until", "("], "argument --until: '(' is no regular expression: "),
+        (["--until", "("], "argument --until: '(' is not a regular expression: "),
     ],
 )
 def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1519,9 +1519,9 @@ def test_every_path_has_a_fault(path: BootPath, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "line"),
     [
-        ("bios-ipxe", "This did not work: gentoo. The reason stands above."),
+        ("bios-ipxe", "This did not work: gentoo. The reason is above."),
         ("bios-pxelinux", "Loading boot/gentoo.igz..Loading boot/gentoo.igz....failed:failed:  No"),
-        ("x64-grub", "This did not work; the reason stands above. Files are fetched from (tftp,"),
+        ("x64-grub", "This did not work; the reason is above. Files are fetched from (tftp,"),
         ("x64-secure-grub", "error: ../../grub-core/kern/efi/sb.c:182:bad shim signature."),
         ("arm64-uboot", "TFTP error: 'file /run/tree/boot/gentoo.initrd not found' (1)"),
     ],

@@ -163,7 +163,7 @@ def test_a_qemu_that_fails(tree: Path) -> None:
         file.write("exit 3\n")
     with pytest.raises(CommandError) as caught:
         session.run_session(plan_session(tree))
-    assert str(caught.value) == "QEMU ended with exit code 3; its own message stands above"
+    assert str(caught.value) == "QEMU ended with exit code 3; its own message is above"
 
 
 class Terminal:

@@ -54,12 +54,13 @@ def test_files_in_variables_are_found() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("set default=one", "set default=two", 'line 10: the default "two" is no entry\'s id'),
+        ("set default=one", "set default=two",
+         'line 10: the default "two" is not the id of an entry'),
         ("else\n    false\nfi", "else\n    false", 'line 2: not closed by "fi"'),
         ("    fi\n    failed", "    failed", 'line 20: "}" closes nothing'),
         ("set default=one", "set default=one\nfi", 'line 11: "fi" closes nothing'),
         ("set default=one", "set default=one\n}", 'line 11: "}" closes nothing'),
-        ("set default=one", "else\nset default=one", 'line 10: "else" stands in no if'),
+        ("set default=one", "else\nset default=one", 'line 10: "else" is not in an if'),
         ("chainloader (hd0)+1", "echo 'open", "line 23: a quote is not closed"),
         ("menuentry Disk {", "menuentry Disk\n{",
          "line 22: menuentry: wants a title and { at the line's end"),

@@ -63,7 +63,7 @@ def test_files_in_variables_are_found() -> None:
         ("|| goto failed\ngoto", "|| goto fialed\ngoto",
          'line 10: goto: there is no label "fialed"'),
         ("--default one", "--default ony",
-         'line 10: choose: the default "ony" is no item of the menu'),
+         'line 10: choose: the default "ony" is not an item of the menu'),
         ("item two", "item tow", 'line 9: item: there is no label "tow"'),
         ("goto ${selected}", "goto ${selection}", 'line 11: goto: nothing sets "selection"'),
         ("set menu_timeout 5000", "set selected none",

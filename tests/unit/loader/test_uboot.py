@@ -106,7 +106,7 @@ def test_a_kernel_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.M
         unpack(path)
     assert str(caught.value) == (
         f"{path}: unpacks to more than 524288 bytes;"
-        " the file is damaged or made to exhaust memory; build it anew"
+        " the file is damaged or made to exhaust memory; build it again"
     )
 
 
@@ -114,7 +114,7 @@ def test_a_kernel_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.M
     ("data", "message"),
     [
         (ZBOOT[:-30], "ends early, in the middle of its gzip data; the file is truncated; copy or"
-         " build it anew"),
+         " build it again"),
         (builders.zboot_image("riscv64"), "expected a Linux kernel for riscv64 within its EFI zboot"
          " (bzImage, zImage, Image, Image.gz, EFI zboot or vmlinux), found a file that begins with"
          " 4d 5a 00 00 00 00 00 00; check the names in boot/kernel of the stage2 spec"),

@@ -187,7 +187,7 @@ def test_a_release_must_end_in_a_stamp(tmp_path: Path, name: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_settings(release_settings(tmp_path, pxeboot__release=name))
     assert str(caught.value.problems[0]) == (
-        f"pxeboot/release: {name!r} is no name that ends in a time stamp; write it as"
+        f"pxeboot/release: {name!r} is not a name that ends in a time stamp; write it as"
         " amd64-minimal-20261122T170000Z; mirrors go by that stamp"
     )
 

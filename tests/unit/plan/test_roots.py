@@ -187,13 +187,13 @@ def test_nfs_root(
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("root", ["auto", "http"], "auto stands alone; name the ways, or write auto"),
+        ("root", ["auto", "http"], "auto must be the only word; name the ways, or write auto"),
         ("root", "htpp", "'htpp' is unknown (did you mean 'http'?); use embedded, http, nfs, auto"),
-        ("base_url", "ftp://x/y", "'ftp://x/y' is no plain http:// or https:// address of a folder; write it as http://192.168.1.1/gentoo"),
-        ("base_url", "http://x/a/../b", "'http://x/a/../b' is no plain http:// or https:// address of a folder; write it as http://192.168.1.1/gentoo"),
-        ("base_url", "http://x/${y}", "'http://x/${y}' is no plain http:// or https:// address of a folder; write it as http://192.168.1.1/gentoo"),
-        ("nfs_root", "10.0.0.1", "'10.0.0.1' is no server and folder; write it as 192.168.1.1:/srv/gentoo or :/srv/gentoo,vers=3"),
-        ("nfs_root", "x:/a/../b", "'x:/a/../b' is no server and folder; write it as 192.168.1.1:/srv/gentoo or :/srv/gentoo,vers=3"),
+        ("base_url", "ftp://x/y", "'ftp://x/y' is not a plain http:// or https:// address of a folder; write it as http://192.168.1.1/gentoo"),
+        ("base_url", "http://x/a/../b", "'http://x/a/../b' is not a plain http:// or https:// address of a folder; write it as http://192.168.1.1/gentoo"),
+        ("base_url", "http://x/${y}", "'http://x/${y}' is not a plain http:// or https:// address of a folder; write it as http://192.168.1.1/gentoo"),
+        ("nfs_root", "10.0.0.1", "'10.0.0.1' is not a server and folder; write it as 192.168.1.1:/srv/gentoo or :/srv/gentoo,vers=3"),
+        ("nfs_root", "x:/a/../b", "'x:/a/../b' is not a server and folder; write it as 192.168.1.1:/srv/gentoo or :/srv/gentoo,vers=3"),
         ("verify_root", "maybe", "'maybe' is neither yes nor no; write yes or no"),
     ],
 )  # fmt: skip

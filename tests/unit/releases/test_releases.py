@@ -792,7 +792,7 @@ def test_what_is_as_it_would_be_written_is_taken_over(mirror: Path) -> None:
 def test_where_there_are_no_trees(tmp_path: Path) -> None:
     hint = "give the folder that the netboot trees lie below"
     nothing_changes(tmp_path, f"{tmp_path}: there is no netboot tree below it; {hint}")
-    nothing_changes(tmp_path / "none", f"{tmp_path}/none: is no folder; {hint}")
+    nothing_changes(tmp_path / "none", f"{tmp_path}/none: is not a folder; {hint}")
     broken = tree(tmp_path, "tree", "amd64", NEW)
     nothing_changes(broken, f"{broken}: is a netboot tree itself (manifest.json); {hint}")
     lose("boot.ipxe")(broken)
@@ -845,7 +845,7 @@ def test_faulty_templates_change_nothing(mirror: Path, tmp_path: Path) -> None:
     assert contents(mirror) == before
     nothing_changes(
         mirror,
-        f"{own}/none: is no folder of templates; name a folder, or take the shipped templates",
+        f"{own}/none: is not a folder of templates; name a folder, or take the shipped templates",
         templates=own / "none",
     )
 

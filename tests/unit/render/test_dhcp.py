@@ -356,7 +356,7 @@ def test_every_loader_can_get_into_a_tree() -> None:
         ),
         (
             Server(interface="eth0\nport=53"),
-            "interface 'eth0\\nport=53' is no network card's name; name one of those that"
+            "interface 'eth0\\nport=53' is not the name of a network card; name one of those that"
             " `ip link` lists",
         ),
         (Server(http_port=0), "HTTP port 0 is not between 1 and 65535; correct it"),
@@ -372,7 +372,7 @@ def test_every_loader_can_get_into_a_tree() -> None:
         ),
         (
             Server(tftp_root="/srv/../etc"),
-            "TFTP root '/srv/../etc' is no absolute path of letters, digits and . _ + -; write it"
+            "TFTP root '/srv/../etc' is not an absolute path of letters, digits and ._+-; write it"
             " as /srv/pxeboot",
         ),
     ],
@@ -388,7 +388,7 @@ def test_all_that_is_wrong_is_told_together() -> None:
         render("dnsmasq.conf", server=Server(address="x", interface="", http_port=70000))
     assert [problem.message for problem in caught.value.problems] == [
         "pxeboot/server: address 'x' is no IPv4 address",
-        "pxeboot/server: interface '' is no network card's name",
+        "pxeboot/server: interface '' is not the name of a network card",
         "pxeboot/server: HTTP port 70000 is not between 1 and 65535",
     ]
 

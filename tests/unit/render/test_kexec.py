@@ -458,7 +458,7 @@ def test_a_file_that_the_server_lacks(machine: Machine, tree: Path) -> None:
     assert complaint == (
         "curl: (22) The requested URL returned error: 404\n"
         f"kexec.sh: image.squashfs could not be fetched from {url}\n"
-        "  the reason stands above; is the address right, and the tree whole?\n"
+        "  the reason is above; is the address right, and the tree whole?\n"
     )
 
 
@@ -493,7 +493,7 @@ def test_kexec_that_fails(machine: Machine, tree: Path) -> None:
     machine.write("notes/no-load", "")
     done = machine.run(tree)
     assert done.returncode == 1
-    assert done.stderr.endswith("kexec.sh: kexec could not load it; its reason stands above\n")
+    assert done.stderr.endswith("kexec.sh: kexec could not load it; its reason is above\n")
     assert "kexec_load failed: Invalid argument\n" in done.stderr
     assert "kexec -e" not in machine.calls
     assert machine.left() == []

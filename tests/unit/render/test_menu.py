@@ -622,7 +622,7 @@ def test_templates_that_are_no_folder(tmp_path: Path) -> None:
     with pytest.raises(TemplateError) as caught:
         render(Loader.IPXE, templates=tmp_path / "gone")
     assert str(caught.value) == (
-        f"pxeboot/templates: {tmp_path / 'gone'} is no folder;"
+        f"pxeboot/templates: {tmp_path / 'gone'} is not a folder;"
         " name a folder, or leave the key out to use the shipped templates"
     )
 

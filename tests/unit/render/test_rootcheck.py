@@ -370,7 +370,7 @@ def test_what_is_no_file_stops(machine: Machine, check: Check, arguments: tuple[
     assert_stopped(
         machine,
         check(*arguments),
-        "root check: the live root is no file, so it cannot be checked",
+        "root check: the live root is not a file, so it cannot be checked",
         "root check: The live system is not started.",
     )
 

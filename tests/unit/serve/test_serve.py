@@ -19,7 +19,15 @@ from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
 from catalyst_pxeboot.serve.configs import plan_servers, server_for
 from catalyst_pxeboot.serve.events import Event, Tracker, stopped_event
 from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account, logs_request_start
-from catalyst_pxeboot.serve.plan import Dhcp, Facts, Plan, Web, Wish, plan_serving, spare_range
+from catalyst_pxeboot.serve.plan import (
+    Dhcp,
+    Facts,
+    Plan,
+    ServeOptions,
+    Web,
+    plan_serving,
+    spare_range,
+)
 from catalyst_pxeboot.services import interfaces as interfaces_room
 from catalyst_pxeboot.services.interfaces import Interface, find_ip, parse_interfaces
 from catalyst_pxeboot.services.logs import HttpBegin, HttpEnd, Tail, parse_dnsmasq, parse_web
@@ -51,7 +59,7 @@ TREE = ServedTree(
 
 
 def test_a_laptop_and_one_client() -> None:
-    plan = plan_serving(Wish("eth1", dhcp_range=RANGE), FACTS)
+    plan = plan_serving(ServeOptions("eth1", dhcp_range=RANGE), FACTS)
     assert plan == Plan(
         interface=ETH1, address=IPv4Interface("10.0.0.1/24"), dhcp=Dhcp.RANGE, dhcp_range=RANGE,
         tftp=True, web=Web.NGINX, http_port=80, notes=(),
@@ -60,20 +68,20 @@ def test_a_laptop_and_one_client() -> None:
 
 
 def test_no_dhcp_unless_it_is_asked_for() -> None:
-    plan = plan_serving(Wish("eth1"), FACTS)
+    plan = plan_serving(ServeOptions("eth1"), FACTS)
     assert (plan.dhcp, plan.tftp, plan.notes) == (Dhcp.NONE, True, ())
-    assert plan_serving(Wish("eth1", proxy_dhcp=True), FACTS).dhcp is Dhcp.PROXY
+    assert plan_serving(ServeOptions("eth1", proxy_dhcp=True), FACTS).dhcp is Dhcp.PROXY
 
 
 def test_the_interface_of_the_range_is_taken() -> None:
-    assert plan_serving(Wish(dhcp_range=RANGE), FACTS).interface is ETH1
+    assert plan_serving(ServeOptions(dhcp_range=RANGE), FACTS).interface is ETH1
     one = replace(FACTS, interfaces=(LO, WLAN, BARE))
-    assert plan_serving(Wish(), one).interface is WLAN
+    assert plan_serving(ServeOptions(), one).interface is WLAN
 
 
 def test_the_address_of_the_range_is_taken() -> None:
     two = replace(ETH1, addresses=(IPv4Interface("192.0.2.1/24"), *ETH1.addresses))
-    plan = plan_serving(Wish("eth1", dhcp_range=RANGE), replace(FACTS, interfaces=(two,)))
+    plan = plan_serving(ServeOptions("eth1", dhcp_range=RANGE), replace(FACTS, interfaces=(two,)))
     assert str(plan.address) == "10.0.0.1/24"
 
 
@@ -95,13 +103,13 @@ def test_the_address_of_the_range_is_taken() -> None:
 )
 def test_what_remains_possible(changes: dict[str, object], note: str) -> None:
     facts = replace(FACTS, **changes)  # type: ignore[arg-type]
-    plan = plan_serving(Wish("eth1", dhcp_range=RANGE), facts)
+    plan = plan_serving(ServeOptions("eth1", dhcp_range=RANGE), facts)
     assert (plan.dhcp, plan.dhcp_range, plan.tftp, plan.notes) == (Dhcp.NONE, None, False, (note,))
     assert plan.http_port == (80 if facts.root else 8080)
 
 
 def test_without_nginx_it_is_our_own() -> None:
-    plan = plan_serving(Wish("eth1", http_port=8123), replace(FACTS, nginx=None))
+    plan = plan_serving(ServeOptions("eth1", http_port=8123), replace(FACTS, nginx=None))
     assert (plan.web, plan.url) == (Web.EMBEDDED, "http://10.0.0.1:8123/")
 
 
@@ -117,58 +125,58 @@ def addresses(first: str, last: str) -> tuple[IPv4Address, IPv4Address]:
     ("wish", "facts", "message"),
     [
         (
-            Wish("eth9"), FACTS,
-            f"there is no network interface 'eth9' (did you mean 'eth2'?); those there are:"
+            ServeOptions("eth9"), FACTS,
+            f"no network interface 'eth9' (did you mean 'eth2'?); those there are:"
             f" {LISTED}",
         ),
         (
-            Wish(), FACTS,
+            ServeOptions(), FACTS,
             "more than one network interface fits; name one with --interface; those there are:"
             f" {LISTED}",
         ),
         (
-            Wish(), replace(FACTS, interfaces=(LO,)),
+            ServeOptions(), replace(FACTS, interfaces=(LO,)),
             "no network interface fits; name one with --interface; those there are: lo"
             " (127.0.0.1/8)",
         ),
         (
-            Wish("eth2"), FACTS,
+            ServeOptions("eth2"), FACTS,
             "eth2 has no IPv4 address; give it one: ip address add 10.0.0.1/24 dev eth2 && ip link"
             " set eth2 up",
         ),
         (
-            Wish("eth2", dhcp_range=addresses("172.16.5.1", "172.16.5.9")), FACTS,
+            ServeOptions("eth2", dhcp_range=addresses("172.16.5.1", "172.16.5.9")), FACTS,
             "eth2 has no IPv4 address; give it one: ip address add 172.16.5.10/24 dev eth2 && ip"
             " link set eth2 up",
         ),
-        (Wish("eth1"), OFF, "eth1 is switched off; ip link set eth1 up"),
+        (ServeOptions("eth1"), OFF, "eth1 is switched off; ip link set eth1 up"),
         (
-            Wish("eth1", dhcp_range=addresses("10.0.1.50", "10.0.1.99")), FACTS,
+            ServeOptions("eth1", dhcp_range=addresses("10.0.1.50", "10.0.1.99")), FACTS,
             "--dhcp-range: 10.0.1.50 is no address for a client of eth1's network 10.0.0.0/24;"
             " choose both ends in it, such as 10.0.0.2,10.0.0.51",
         ),
         (
-            Wish("eth1", dhcp_range=addresses("10.0.0.50", "10.0.0.255")), FACTS,
+            ServeOptions("eth1", dhcp_range=addresses("10.0.0.50", "10.0.0.255")), FACTS,
             "--dhcp-range: 10.0.0.255 is no address for a client of eth1's network 10.0.0.0/24;"
             " choose both ends in it, such as 10.0.0.2,10.0.0.51",
         ),
         (
-            Wish("eth1", dhcp_range=addresses("10.0.0.99", "10.0.0.50")), FACTS,
+            ServeOptions("eth1", dhcp_range=addresses("10.0.0.99", "10.0.0.50")), FACTS,
             "--dhcp-range: 10.0.0.99 to 10.0.0.50 runs backwards; write 10.0.0.50,10.0.0.99",
         ),
         (
-            Wish("wlan0", dhcp_range=addresses("192.168.7.10", "192.168.7.30")), FACTS,
+            ServeOptions("wlan0", dhcp_range=addresses("192.168.7.10", "192.168.7.30")), FACTS,
             "--dhcp-range: 192.168.7.10 to 192.168.7.30 holds wlan0's own address 192.168.7.20;"
             " leave it out of the range",
         ),
         (
-            Wish("eth1"), replace(FACTS, nginx=None, embedded=False),
+            ServeOptions("eth1"), replace(FACTS, nginx=None, embedded=False),
             "there is no web server: nginx and the Python package aiohttp are both missing;"
             " install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or aiohttp",
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be(wish: Wish, facts: Facts, message: str) -> None:
+def test_what_cannot_be(wish: ServeOptions, facts: Facts, message: str) -> None:
     with pytest.raises(PxebootError) as caught:
         plan_serving(wish, facts)
     assert str(caught.value) == message
@@ -240,7 +248,7 @@ def test_who_the_servers_run_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(PxebootError) as caught:
         choose_account(tree)
     assert str(caught.value) == (
-        f"{tmp_path}/home: is closed to others, and its owner 54321 is no user of this machine;"
+        f"{tmp_path}/home: is closed to others, and its owner 54321 is not a user of this machine;"
         " move the tree to /srv, or open the folder: chmod o+x"
     )
 
@@ -248,7 +256,7 @@ def test_who_the_servers_run_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 # --- configurations -------------------------------------------------------------------------------
 
 
-def setups(wish: Wish, facts: Facts = FACTS, tree: ServedTree = TREE) -> dict[str, str]:
+def setups(wish: ServeOptions, facts: Facts = FACTS, tree: ServedTree = TREE) -> dict[str, str]:
     """Return the files of all servers, in a scratch folder, by name."""
     plan = plan_serving(wish, facts)
     found = plan_servers(plan, tree, facts, Path("/run/x"), NOBODY)
@@ -260,7 +268,7 @@ def rules(text: str) -> list[str]:
 
 
 def test_dnsmasq_is_told_who_it_is_and_where_to_stay() -> None:
-    files = setups(Wish("eth1", dhcp_range=RANGE))
+    files = setups(ServeOptions("eth1", dhcp_range=RANGE))
     assert files["dnsmasq/dnsmasq.conf"] == (
         """\
 user=nobody
@@ -299,14 +307,14 @@ conf-file=/run/x/dnsmasq/boot.conf
 
 
 def test_without_dhcp_dnsmasq_does_tftp_only() -> None:
-    assert setups(Wish("eth1"))["dnsmasq/boot.conf"] == (
+    assert setups(ServeOptions("eth1"))["dnsmasq/boot.conf"] == (
         "port=0\ninterface=eth1\nbind-dynamic\nenable-tftp\ntftp-root=/run/x/tree\n"
     )
-    assert "dnsmasq/boot.conf" not in setups(Wish("eth1"), replace(FACTS, dnsmasq=None))
+    assert "dnsmasq/boot.conf" not in setups(ServeOptions("eth1"), replace(FACTS, dnsmasq=None))
 
 
 def test_a_proxy_offers_grub_only_with_the_address_inside() -> None:
-    wish = Wish("eth1", proxy_dhcp=True)
+    wish = ServeOptions("eth1", proxy_dhcp=True)
     assert "boot/grub" not in "".join(rules(setups(wish)["dnsmasq/boot.conf"]))
     here = replace(TREE, grub_server="10.0.0.1", files=dict.fromkeys(FILES[-1:], 1))
     assert "dhcp-boot=tag:x64,boot/grub/x86_64-efi/core.efi" in rules(
@@ -317,7 +325,7 @@ def test_a_proxy_offers_grub_only_with_the_address_inside() -> None:
 
 
 def test_nginx_listens_on_one_address() -> None:
-    text = setups(Wish("eth1", http_port=8080))["nginx.conf"]
+    text = setups(ServeOptions("eth1", http_port=8080))["nginx.conf"]
     assert [line.strip() for line in text.splitlines() if "listen" in line] == [
         "listen 10.0.0.1:8080;"
     ]
@@ -325,7 +333,8 @@ def test_nginx_listens_on_one_address() -> None:
     assert "disable_symlinks on from=$document_root;\n" in text
     assert "mirror /.begin;\n" in text
     assert (
-        "mirror" not in setups(Wish("eth1"), replace(FACTS, nginx_tells_begin=False))["nginx.conf"]
+        "mirror"
+        not in setups(ServeOptions("eth1"), replace(FACTS, nginx_tells_begin=False))["nginx.conf"]
     )
 
 
@@ -356,14 +365,14 @@ error_log /run/lab/nginx-error.log alert;
 
 
 def test_our_own_servers_settings() -> None:
-    assert json.loads(setups(Wish("eth1"), replace(FACTS, nginx=None))["web.json"]) == {
+    assert json.loads(setups(ServeOptions("eth1"), replace(FACTS, nginx=None))["web.json"]) == {
         "root": "/run/x/tree", "address": "10.0.0.1", "port": 80, "log": "/run/x/access.log",
         "ready": "/run/x/web.pid", "probe": "manifest.json", "uid": 65534, "gid": 65534,
     }  # fmt: skip
 
 
 def test_a_scratch_folder_that_servers_cannot_read() -> None:
-    plan = plan_serving(Wish("eth1"), FACTS)
+    plan = plan_serving(ServeOptions("eth1"), FACTS)
     with pytest.raises(PxebootError) as caught:
         plan_servers(plan, TREE, FACTS, Path("/my tmp/x"), None)
     assert str(caught.value) == (
@@ -373,7 +382,7 @@ def test_a_scratch_folder_that_servers_cannot_read() -> None:
 
 
 def test_advice() -> None:
-    assert list(advice_lines(plan_serving(Wish("eth1"), FACTS), TREE)) == [
+    assert list(advice_lines(plan_serving(ServeOptions("eth1"), FACTS), TREE)) == [
         "no DHCP here; on your own DHCP server set the TFTP server to 10.0.0.1",
         "and the boot file by client:",
         "  iPXE (user class iPXE): http://10.0.0.1/boot.ipxe",
@@ -381,15 +390,17 @@ def test_advice() -> None:
         "  UEFI x64 (architecture 7 and 9): snponly.efi",
         "a whole configuration: catalyst-pxeboot dhcp '/srv/my tree' --server 10.0.0.1/24",
     ]
-    assert list(advice_lines(plan_serving(Wish("eth1", dhcp_range=RANGE), FACTS), TREE)) == []
+    assert (
+        list(advice_lines(plan_serving(ServeOptions("eth1", dhcp_range=RANGE), FACTS), TREE)) == []
+    )
     bare = replace(FACTS, dnsmasq=None)
-    assert list(advice_lines(plan_serving(Wish("eth1"), bare), TREE)) == [
+    assert list(advice_lines(plan_serving(ServeOptions("eth1"), bare), TREE)) == [
         "boot a client by iPXE: dhcp && chain http://10.0.0.1/boot.ipxe"
     ]
 
 
 def test_notes_about_a_tree_of_another_server() -> None:
-    proxy = plan_serving(Wish("eth1", proxy_dhcp=True), FACTS)
+    proxy = plan_serving(ServeOptions("eth1", proxy_dhcp=True), FACTS)
     assert list(tree_notes(replace(TREE, grub_server="10.0.0.1"), proxy)) == []
     assert list(tree_notes(replace(TREE, grub_server="10.9.9.9"), proxy)) == [
         "the tree was built for the server 10.9.9.9: its GRUB images fetch from there, not from"
@@ -533,7 +544,7 @@ def test_events_of_own_dhcp_and_tftp() -> None:
     assert tell(make_tracker(), OWN_LOG) == [
         (
             {"event": "offer", **CLIENT, "file": "snponly.efi"},
-            "10.0.0.52  UEFI x64  is told snponly.efi",
+            "10.0.0.52  UEFI x64  is offered snponly.efi",
         ),
         (
             {
@@ -560,7 +571,7 @@ def test_events_of_a_proxy() -> None:
     data = {"event": "offer", "mac": MAC, "arch": "BIOS", "file": "undionly.kpxe"}
     # Told once, though the client asks twice.
     assert tell(make_tracker(), PROXY_LOG) == [
-        ({**data, "ip": None}, f"{MAC}  BIOS  is told undionly.kpxe")
+        ({**data, "ip": None}, f"{MAC}  BIOS  is offered undionly.kpxe")
     ]
 
 

@@ -73,7 +73,7 @@ image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2
         initrd_bytes=18432
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 2048 9768c2e905aad0fc2b33a4d065a46034aeacdadf2d90a9d73f34d035381309fa
-boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b15127ffe688
+boot/root-check.cpio 16384 7fb431a7893290817e9eb07e848803b439ae7272b46714810f2313f0f0288b5a
 '
         ;;
     gentoo-http-accessibility)
@@ -88,7 +88,7 @@ boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b
         initrd_bytes=18432
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 2048 9768c2e905aad0fc2b33a4d065a46034aeacdadf2d90a9d73f34d035381309fa
-boot/root-check.cpio 16384 003398dd0d2fc7398c079c475251ea365dec56d834a3b65e7565b15127ffe688
+boot/root-check.cpio 16384 7fb431a7893290817e9eb07e848803b439ae7272b46714810f2313f0f0288b5a
 '
         ;;
     gentoo-nfs)
@@ -194,7 +194,7 @@ meminfo() {
     echo 0
 }
 
-# The machine's memory in MiB: what the firmware told the kernel, or what the kernel has of it.
+# The machine's memory in MiB: what the firmware reported to the kernel, or what the kernel has of it.
 installed_memory() {
     total=0
     while read -r range _ name; do
@@ -293,7 +293,7 @@ take() {
         found=$((found))
     fi
     [ ! -e "$work/failed" ] || die "$1 could not be fetched from ${url:-$folder}" \
-        'the reason stands above; is the address right, and the tree whole?'
+        'the reason is above; is the address right, and the tree whole?'
     [ "$found" = "$wanted" ] || die "$1 is not the file that this script was made with" \
         'fetch this script again from the same tree, or look for what changes the file on its way'
     [ "$(($(wc -c <"$4")))" = "$5" ] || die "$1 could not be written to $work" 'name another folder in TMPDIR'
@@ -356,7 +356,7 @@ load() {
     fi
     kexec -l "$@" || {
         printf '%s\n' "$said" >&2
-        die 'kexec could not load it; its reason stands above'
+        die 'kexec could not load it; its reason is above'
     }
 }
 

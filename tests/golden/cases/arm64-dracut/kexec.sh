@@ -124,7 +124,7 @@ meminfo() {
     echo 0
 }
 
-# The machine's memory in MiB: what the firmware told the kernel, or what the kernel has of it.
+# The machine's memory in MiB: what the firmware reported to the kernel, or what the kernel has of it.
 installed_memory() {
     total=0
     while read -r range _ name; do
@@ -223,7 +223,7 @@ take() {
         found=$((found))
     fi
     [ ! -e "$work/failed" ] || die "$1 could not be fetched from ${url:-$folder}" \
-        'the reason stands above; is the address right, and the tree whole?'
+        'the reason is above; is the address right, and the tree whole?'
     [ "$found" = "$wanted" ] || die "$1 is not the file that this script was made with" \
         'fetch this script again from the same tree, or look for what changes the file on its way'
     [ "$(($(wc -c <"$4")))" = "$5" ] || die "$1 could not be written to $work" 'name another folder in TMPDIR'
@@ -286,7 +286,7 @@ load() {
     fi
     kexec -l "$@" || {
         printf '%s\n' "$said" >&2
-        die 'kexec could not load it; its reason stands above'
+        die 'kexec could not load it; its reason is above'
     }
 }
 

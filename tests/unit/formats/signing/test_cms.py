@@ -485,13 +485,13 @@ def test_refuses_a_chain(files: Files, code: Issued, middle: Issued, root: Issue
         (
             code,
             (middle, root, stranger),
-            "the certificate of CN=stranger is no issuer of the signer's; remove it, or add what"
-            " is missing between them",
+            "the certificate of CN=stranger is not an issuer of the signer's; remove it, or add"
+            " what is missing between them",
         ),
         (
             code,
             (root,),
-            "the certificate of CN=root is no issuer of the signer's; remove it, or add what is"
+            "the certificate of CN=root is not an issuer of the signer's; remove it, or add what is"
             " missing between them",
         ),
         (
