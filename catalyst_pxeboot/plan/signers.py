@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import Signing
+from catalyst_pxeboot.util.errors import needs_extra
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.formats.signing.cms import CmsSigner
@@ -47,7 +48,8 @@ def find_signers(signing: Signing, loaders: Iterable[Loader]) -> Signers:
         if Loader.GRUB in loaders:
             openpgp.require_grub()
     if signing.certificate and signing.key:
-        from catalyst_pxeboot.formats.signing.cms import load_cms_signer
+        with needs_extra("sign", "pxeboot/sign_cert"):
+            from catalyst_pxeboot.formats.signing.cms import load_cms_signer
 
         cms = load_cms_signer(
             signing.certificate,

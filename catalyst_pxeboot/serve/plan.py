@@ -112,7 +112,8 @@ def plan_serving(options: ServeOptions, facts: Facts) -> Plan:
     if facts.nginx is None and not facts.embedded:
         raise PxebootError(
             "there is no web server: nginx and the Python package aiohttp are both missing",
-            hint="install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or aiohttp",
+            hint="install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or"
+            " catalyst-pxeboot[serve]",
         )
     web = Web.NGINX if facts.nginx else Web.EMBEDDED
     return Plan(

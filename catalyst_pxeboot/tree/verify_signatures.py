@@ -10,7 +10,7 @@ from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import FileInfo, Manifest
 from catalyst_pxeboot.plan.signers import CLEARSIGNED, GRUB_ENDING, IPXE_ENDING
 from catalyst_pxeboot.tree.manifest import MAX_MANIFEST, REBUILD
-from catalyst_pxeboot.util.errors import PxebootError, VerifyError
+from catalyst_pxeboot.util.errors import PxebootError, VerifyError, needs_extra
 from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
 
@@ -99,7 +99,8 @@ def _cms_faults(
     files: Mapping[str, FileInfo],
     certificates: Path,
 ) -> Iterator[VerifyError]:
-    from catalyst_pxeboot.formats.signing.cms import load_certificates, verify_digest
+    with needs_extra("sign", "--certificates"):
+        from catalyst_pxeboot.formats.signing.cms import load_certificates, verify_digest
 
     mine = {name: path for name, path in signed.items() if name.endswith(IPXE_ENDING)}
     if not mine:

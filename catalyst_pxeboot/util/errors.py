@@ -7,7 +7,8 @@ Any other exception is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PxebootError(Exception):
@@ -56,6 +57,21 @@ class VerifyError(PxebootError):
 
 class CommandError(PxebootError):
     """A program that this one runs failed or is missing."""
+
+
+@contextmanager
+def needs_extra(extra: str, what: str) -> Iterator[None]:
+    """Raise `PxebootError` if a package of the optional dependencies `extra` is missing.
+
+    `what` is what needs it: a spec key or an option. The packages are imported within the context.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise PxebootError(
+            f"{what}: the Python package {error.name} is missing",
+            hint=f"install it, or all of catalyst-pxeboot[{extra}]",
+        ) from error
 
 
 def one_line(text: str) -> str:

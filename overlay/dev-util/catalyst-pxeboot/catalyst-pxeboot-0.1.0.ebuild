@@ -18,13 +18,10 @@ EGIT_REPO_URI="https://example.org/catalyst-pxeboot.git"
 
 LICENSE="GPL-2+"
 SLOT="0"
-IUSE="+catalyst"
+IUSE="+catalyst serve sign"
 
-# As in pyproject.toml; tests/test_ebuild.py compares them.
+# As in pyproject.toml; tests/integration/test_ebuild.py compares them.
 RDEPEND="
-	>=dev-python/aiohttp-3.10[${PYTHON_USEDEP}]
-	>=dev-python/asn1crypto-1.5[${PYTHON_USEDEP}]
-	>=dev-python/cryptography-42[${PYTHON_USEDEP}]
 	>=dev-python/jinja2-3.1[${PYTHON_USEDEP}]
 	>=dev-python/lz4-4.0[${PYTHON_USEDEP}]
 	>=dev-python/pycdlib-1.12[${PYTHON_USEDEP}]
@@ -32,6 +29,8 @@ RDEPEND="
 	>=dev-python/snakeoil-0.10.5[${PYTHON_USEDEP}]
 	>=dev-python/zstandard-0.21[${PYTHON_USEDEP}]
 	catalyst? ( >=dev-util/catalyst-4[${PYTHON_USEDEP}] )
+	serve? ( >=dev-python/aiohttp-3.10[${PYTHON_USEDEP}] )
+	sign? ( >=dev-python/asn1crypto-1.5[${PYTHON_USEDEP}] >=dev-python/cryptography-42[${PYTHON_USEDEP}] )
 "
 
 # Manual pages and completions are in the wheel, in the folders where Gentoo has them.

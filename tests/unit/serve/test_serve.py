@@ -172,7 +172,8 @@ def addresses(first: str, last: str) -> tuple[IPv4Address, IPv4Address]:
         (
             ServeOptions("eth1"), replace(FACTS, nginx=None, embedded=False),
             "there is no web server: nginx and the Python package aiohttp are both missing;"
-            " install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or aiohttp",
+            " install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or"
+            " catalyst-pxeboot[serve]",
         ),
     ],
 )  # fmt: skip
