@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run test lint unit test-boot manual bench fuzz clean
+.PHONY: run test lint unit test-boot test-lowest manual bench fuzz lock audit clean
 
 # Build a small live image, its netboot tree, verify it and boot it once.
 run: setup
@@ -52,11 +52,24 @@ fuzz: setup
 setup: $(VENV)/.complete
 	@sh tests/tools/system-packages.sh
 
-$(VENV)/.complete: pyproject.toml
+# The versions of the lock file, each checked by its hash; nothing else is installed.
+$(VENV)/.complete: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Write requirements.lock again, with the newest versions that pyproject.toml allows.
+lock: setup
+	$(BIN)/python -m tests.tools.dependencies lock
+
+# Ask whether a locked version has a known vulnerability; without a network it says so and passes.
+audit: setup
+	$(BIN)/python -m tests.tools.dependencies audit
+
+# Unit and golden tests with the oldest versions that pyproject.toml allows.
+test-lowest: setup
+	$(BIN)/python -m tests.tools.dependencies lowest
 
 clean:
 	rm -rf $(VENV) .cache dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.spec import file as specfile
@@ -18,6 +21,7 @@ from catalyst_pxeboot.util.files import list_files
 from tests.support import builders
 from tests.support.paths import ROOT
 from tests.support.stage2 import INITRAMFS, STAMP, write_stage2
+from tests.tools.dependencies import report
 
 SPECS = sorted((ROOT / "specs").rglob("*.spec"))
 KERNELS = {
@@ -129,3 +133,35 @@ def test_readme_names_commands_that_exist() -> None:
 def test_nothing_is_left_to_do() -> None:
     for path in [*(ROOT / "catalyst_pxeboot").rglob("*.py"), *(ROOT / "templates").rglob("*.j2")]:
         assert not re.search(r"\b(TODO|FIXME|XXX)\b", path.read_text()), path
+
+
+def test_each_dependency_has_bounds_and_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["serve"], *extras["sign"], *extras["dev"]]
+    locked = dict(
+        re.findall(r"^([a-z0-9-]+)==([^ ]+)", (ROOT / "requirements.lock").read_text(), re.M)
+    )
+    for line in wanted:
+        wanted_package = Requirement(line)
+        if wanted_package.name == project["name"]:
+            continue
+        operators = {bound.operator for bound in wanted_package.specifier}
+        assert operators in ({">=", "<"}, {"=="}), line
+        assert locked[wanted_package.name] in wanted_package.specifier, line
+
+
+def test_what_the_audit_prints() -> None:
+    packages = [
+        {"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": ["2", "3"]}]},
+        {"name": "b", "version": "1", "vulns": []},
+        {"name": "c", "skip_reason": "no answer"},
+    ]
+    assert report(json.dumps({"dependencies": packages}), "") == (
+        "a 1: X-1, fixed in 2, 3\naudit: 2 of 3 packages audited, 1 vulnerabilities",
+        True,
+    )
+    assert report("", "WARNING: x\nno route to host\n") == (
+        "audit: the advisory service cannot be reached, nothing was audited: no route to host",
+        False,
+    )
