@@ -40,6 +40,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def no_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the machine's own loader binaries, so that a tree is the same everywhere."""
+    hide_loaders(monkeypatch)
+
+
+def hide_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide them until `monkeypatch` is undone, for fixtures that last longer."""
     table = copy.deepcopy(resources.read_table("loader/binaries.toml"))
     for loader in table.values():
         loader["folders"] = []

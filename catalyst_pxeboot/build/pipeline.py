@@ -40,7 +40,7 @@ from catalyst_pxeboot.tree.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.tree.link import cannot_link_iso
 from catalyst_pxeboot.tree.manifest import render_manifest
 from catalyst_pxeboot.tree.publish import Publication, own_names
-from catalyst_pxeboot.tree.signatures import clearsign_sums, make_signatures
+from catalyst_pxeboot.tree.signatures import make_signatures, sign_sums
 from catalyst_pxeboot.tree.stage import (
     check_links,
     seal_folders,
@@ -56,7 +56,6 @@ from catalyst_pxeboot.util.sums import (
     MANIFEST_DIGEST,
     algorithms,
     render_sums,
-    signed_sums,
     sum_files,
 )
 
@@ -167,7 +166,6 @@ def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) 
         files += stage_joined_files(plan.joined, staging, algorithms=digests, time=time)
         signatures = make_signatures(
             signers,
-            plan.menu,
             tree=staging,
             digests={file.path: file.digests[MANIFEST_DIGEST] for file in files},
             time=time,
@@ -183,7 +181,7 @@ def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) 
         by_path = {file.path: file.digests for file in files}
         by_path[MANIFEST] = digest_bytes(manifest, digests)
         sums = render_sums(by_path, sum_files(spec.digests), spec.digest_format)
-        sums |= clearsign_sums(signers, sums, [signed_sums(spec.digests)], time=time)
+        sums |= sign_sums(signers, sums, spec.digests, time=time)
         for name, content in sums.items():
             write_file(staging / name, content, time=time)
         seal_folders(staging, time=time)

@@ -26,12 +26,14 @@ _LABEL = re.compile(r"[A-Za-z0-9-]+")
 class Config:
     """What a configuration asks for.
 
-    `files` are paths in the tree, relative to its root, sorted; `problems` are lines of the form
-    `line 12: what is wrong`.
+    `files` are paths in the tree, relative to its root, sorted; `opened` are those of them that the
+    loader opens itself, without live roots that the initramfs fetches. `problems` are lines of the
+    form `line 12: what is wrong`.
     """
 
     files: tuple[str, ...]
     problems: tuple[str, ...]
+    opened: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,18 +257,22 @@ def note_file(path: str, files: set[str], problem: Callable[[str], None]) -> Non
         files.add(path)
 
 
-def note_root(words: Iterable[str], files: set[str]) -> None:
+def note_root(words: Iterable[str], roots: set[str]) -> None:
     """Note the tree's file that kernel arguments name as a root in the network."""
     given = list(words)
     for word in given:
         if found := _FETCHED_ROOT.fullmatch(word):
-            files.add(found["file"])
+            roots.add(found["file"])
     if any(word.startswith("nfsroot=") for word in given):
-        files.update(word.removeprefix("loop=/") for word in given if word.startswith("loop=/"))
+        roots.update(word.removeprefix("loop=/") for word in given if word.startswith("loop=/"))
 
 
-def make_config(files: set[str], problems: list[str]) -> Config:
-    return Config(tuple(sorted(files)), tuple(sorted(problems, key=line_number)))
+def make_config(opened: set[str], roots: set[str], problems: list[str]) -> Config:
+    return Config(
+        tuple(sorted(opened | roots)),
+        tuple(sorted(problems, key=line_number)),
+        tuple(sorted(opened)),
+    )
 
 
 def line_number(problem: str) -> int:

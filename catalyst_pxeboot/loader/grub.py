@@ -94,6 +94,7 @@ class _Word:
 def _check(text: str) -> Config:
     problems: list[str] = []
     files: set[str] = set()
+    roots: set[str] = set()
     ids: dict[str, int] = {}
     default: tuple[int, str] | None = None
     assigned: dict[str, set[str]] = {}
@@ -156,7 +157,7 @@ def _check(text: str) -> Config:
         if name == "set" and arguments:
             variable, _, value = arguments[0].text.partition("=")
             assigned.setdefault(variable, set()).add(value)
-        note_root((word.text for word in arguments), files)
+        note_root((word.text for word in arguments), roots)
         if name in _FETCHES:
             fetched = arguments if name == "initrd" else arguments[:1]
             if not fetched:
@@ -173,7 +174,7 @@ def _check(text: str) -> Config:
     problems.extend(f'line {line}: not closed by "{end}"' for end, line in blocks)
     if default and not default[1].isdigit() and default[1] not in ids:
         problems.append(f'line {default[0]}: the default "{default[1]}" is not the id of an entry')
-    return make_config(files, problems)
+    return make_config(files, roots, problems)
 
 
 def _split(text: str, problems: list[str]) -> list[list[_Word]]:

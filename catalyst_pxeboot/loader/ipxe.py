@@ -125,6 +125,7 @@ IPXE = Ipxe()
 def _check(text: str) -> Config:
     problems: list[str] = []
     files: set[str] = set()
+    roots: set[str] = set()
     labels: dict[str, int] = {}
     items: dict[str, int] = {}
     jumps: list[tuple[int, str, str]] = []
@@ -185,7 +186,7 @@ def _check(text: str) -> Config:
                 if rest:
                     setting = rest[0].split(":")[0]
                     assigned.setdefault(setting, set()).add(" ".join(rest[1:]))
-                    note_root(rest[1:], files)
+                    note_root(rest[1:], roots)
                 else:
                     problem("set: wants the name of a setting")
             elif name == "imgverify":
@@ -219,7 +220,7 @@ def _check(text: str) -> Config:
                 problems.append(f"line {number}: {what}")
 
             note_file(path + ending, files, problem)
-    return make_config(files, problems)
+    return make_config(files, roots, problems)
 
 
 def _split(line: str) -> list[tuple[list[str], str]]:

@@ -67,6 +67,7 @@ PXELINUX = Pxelinux()
 def _check(text: str) -> Config:
     problems: list[str] = []
     files: set[str] = set()
+    roots: set[str] = set()
     labels: dict[str, int] = {}
     kinds: dict[str, str] = {}
     wanted: list[tuple[int, str]] = []
@@ -113,7 +114,7 @@ def _check(text: str) -> Config:
             for name in words[1].split(","):
                 note_file(name, files, problem)
         if key == "append":
-            note_root(words[1:], files)
+            note_root(words[1:], roots)
         if entry and key in _KINDS:
             if entry in kinds:
                 problem(f'the entry "{entry}" starts two things')
@@ -124,4 +125,4 @@ def _check(text: str) -> Config:
     for label, number in labels.items():
         if label not in kinds:
             problems.append(f'line {number}: the entry "{label}" starts nothing')
-    return make_config(files, problems)
+    return make_config(files, roots, problems)

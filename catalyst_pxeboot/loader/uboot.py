@@ -75,6 +75,7 @@ UBOOT = UBoot()
 def _check(text: str) -> Config:
     problems: list[str] = []
     files: set[str] = set()
+    roots: set[str] = set()
     labels: dict[str, int] = {}
     given: dict[str, dict[str, int]] = {}
     wanted: list[tuple[int, str]] = []
@@ -119,7 +120,7 @@ def _check(text: str) -> Config:
             # U-Boot chooses the file there by its own board's name.
             note_file(value, set(), problem)
         elif key == "append":
-            note_root(value.split(), files)
+            note_root(value.split(), roots)
             if re.search(r"[$'\\]", value):
                 problem("APPEND holds $, a quote or a backslash, which U-Boot expands")
         if entry and key in _ENTRY:
@@ -133,4 +134,4 @@ def _check(text: str) -> Config:
     for label, number in labels.items():
         if "kernel" not in given[label]:
             problems.append(f'line {number}: the entry "{label}" starts nothing')
-    return make_config(files, problems)
+    return make_config(files, roots, problems)

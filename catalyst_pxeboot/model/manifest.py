@@ -8,8 +8,19 @@ from dataclasses import dataclass
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.util.sums import DIGESTS, SHA256SUMS
 
 MANIFEST = "manifest.json"
+
+#: What a signature's name ends in. GRUB looks for the first one by itself.
+GRUB_ENDING = ".sig"
+IPXE_ENDING = ".p7s"  # RFC 8551: a detached CMS signature
+CLEARSIGNED = ".asc"
+
+#: Signature files of a tree's sums files, and which of these each signs.
+OPENPGP_PROOFS = {f"{name}{CLEARSIGNED}": name for name in (DIGESTS, SHA256SUMS)}
+CMS_PROOFS = {f"{SHA256SUMS}{IPXE_ENDING}": SHA256SUMS}
+
 GENERATOR = "catalyst-pxeboot"
 FORMAT = 1
 
@@ -143,7 +154,8 @@ class Manifest:
     """All that manifest.json says.
 
     `grub_server` is the address that GRUB's network images fetch from, where they have one.
-    `sums` are the tree's digest files, each with its algorithms.
+    `sums` are the tree's digest files, each with its algorithms. `clearsigned` is for people:
+    what must be signed is the verifier's policy.
     """
 
     format: int
@@ -168,5 +180,5 @@ class Manifest:
 
     @property
     def own_files(self) -> frozenset[str]:
-        """The names of all files of the tree but the manifest."""
-        return frozenset({*self.by_path, *self.sums, *(self.clearsigned or ())})
+        """The names that files of the tree can have, but the manifest's."""
+        return frozenset({*self.by_path, *self.sums, *OPENPGP_PROOFS, *CMS_PROOFS})

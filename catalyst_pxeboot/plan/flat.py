@@ -52,8 +52,8 @@ class FlatSet:
     @property
     def names(self) -> tuple[str, ...]:
         """Every name that the set can have."""
-        sums = (self.sums_name(ending) for ending in (DIGESTS, SHA256, f"{DIGESTS}.asc"))
-        return (*self.links, *self.configs.values(), *sums)
+        endings = (DIGESTS, SHA256, f"{DIGESTS}.asc", f"{SHA256}.asc")
+        return (*self.links, *self.configs.values(), *map(self.sums_name, endings))
 
 
 def plan_flat(plan: Plan) -> FlatSet | None:

@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from catalyst_pxeboot.formats.signing.cms import CmsSigner
     from catalyst_pxeboot.formats.signing.openpgp import Signer
 
-#: What a signature's name ends in. GRUB looks for this one by itself.
-GRUB_ENDING = ".sig"
-IPXE_ENDING = ".p7s"  # RFC 8551: a detached CMS signature
-
-#: What the clear-signed copy of a digest file's name ends in.
-CLEARSIGNED = ".asc"
-
 
 @dataclass(frozen=True, slots=True)
 class Signers:

@@ -19,9 +19,9 @@ from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.arch import Qemu
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.model.manifest import MANIFEST
+from catalyst_pxeboot.model.manifest import CLEARSIGNED, MANIFEST
 from catalyst_pxeboot.model.settings import Server
-from catalyst_pxeboot.plan.signers import CLEARSIGNED, Signers
+from catalyst_pxeboot.plan.signers import Signers
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.kexec import KEXEC, render_kexec

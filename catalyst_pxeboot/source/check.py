@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from catalyst_pxeboot.formats.iso import AGAIN
 from catalyst_pxeboot.source.iso import open_iso
@@ -20,6 +21,9 @@ from catalyst_pxeboot.util.errors import SourceError, one_line
 from catalyst_pxeboot.util.files import FileStamp, read_regular
 from catalyst_pxeboot.util.sums import Sum, parse_sums
 from catalyst_pxeboot.util.text import size
+
+if TYPE_CHECKING:
+    from catalyst_pxeboot.formats.signing.openpgp import Keyring
 
 KEY = "pxeboot/keyring"
 _LISTS = (".DIGESTS", ".DIGESTS.asc", ".sha256")
@@ -94,19 +98,15 @@ def _beside(path: Path, endings: Sequence[str]) -> Iterator[Path]:
 
 
 def _read_list(side: Path, path: Path, keyring: Path | None, report: Report) -> _List:
-    try:
-        content = read_regular(side, limit=_MAX_LIST)
-    except OSError as error:
-        raise SourceError(
-            f"{side}: the digests cannot be read: {error.strerror}", hint="correct or remove it"
-        ) from error
+    content = _read(side, "the digests")
     signed = False
     if _CLEARSIGNED in content:
         if keyring:
-            from catalyst_pxeboot.formats.signing.openpgp import verify_clearsigned
+            from catalyst_pxeboot.formats.signing.openpgp import open_keyring
 
-            content, fingerprint = verify_clearsigned(content, keyring, where=str(side))
-            report(_good(side.name, fingerprint, keyring))
+            with open_keyring(keyring) as keys:
+                content, fingerprint = keys.clearsigned(content, where=str(side))
+                report(_good(side.name, fingerprint, keys))
             signed = True
         else:
             report(f"Signature in {side.name}: not checked, give --keyring")
@@ -124,6 +124,15 @@ def _read_list(side: Path, path: Path, keyring: Path | None, report: Report) -> 
     return _List(side, sums, signed)
 
 
+def _read(side: Path, what: str) -> bytes:
+    try:
+        return read_regular(side, limit=_MAX_LIST)
+    except OSError as error:
+        raise SourceError(
+            f"{side}: {what} cannot be read: {error.strerror}", hint="correct or remove it"
+        ) from error
+
+
 def _bytes(entry: Sum) -> int:
     return hashlib.new(entry.algorithm, usedforsecurity=False).digest_size
 
@@ -137,16 +146,15 @@ def _check_signature(side: Path, path: Path, keyring: Path | None, report: Repor
     if keyring is None:
         report(f"Signature {side.name}: not checked, give --keyring")
         return False
-    from catalyst_pxeboot.formats.signing.openpgp import verify_detached
+    from catalyst_pxeboot.formats.signing.openpgp import open_keyring
 
-    fingerprint = verify_detached(path, side, keyring)
-    report(_good(path.name, fingerprint, keyring))
+    signature = _read(side, "the signature")
+    with open_keyring(keyring) as keys:
+        fingerprint = keys.detached(path, signature, where=str(side))
+        report(_good(path.name, fingerprint, keys))
     return True
 
 
-def _good(name: str, fingerprint: str, keyring: Path) -> str:
-    from catalyst_pxeboot.formats.signing.userids import find_user_id
-
-    return one_line(
-        f"Signature of {name}: good, by {fingerprint} {find_user_id(fingerprint, keyring)}".rstrip()
-    )
+def _good(name: str, fingerprint: str, keys: Keyring) -> str:
+    user_id = keys.user_id(fingerprint)
+    return one_line(f"Signature of {name}: good, by {fingerprint} {user_id}".rstrip())

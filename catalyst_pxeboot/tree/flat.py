@@ -19,7 +19,7 @@ from catalyst_pxeboot.tree.signatures import clearsign_sums
 from catalyst_pxeboot.util.checksum import digest_bytes
 from catalyst_pxeboot.util.errors import PublishError
 from catalyst_pxeboot.util.files import remove_tree, write_file
-from catalyst_pxeboot.util.sums import MANIFEST_DIGEST, algorithms, render_sums
+from catalyst_pxeboot.util.sums import MANIFEST_DIGEST, STRONG, algorithms, render_sums
 
 
 class FlatPublication:
@@ -97,6 +97,7 @@ def stage_flat(
     if digests:
         sums[flat.sums_name(DIGESTS)] = digests
     texts = render_sums(found, sums, digest_format)
-    texts |= clearsign_sums(signers, texts, [flat.sums_name(DIGESTS)], time=time)
+    signed = DIGESTS if STRONG.intersection(digests) else SHA256
+    texts |= clearsign_sums(signers, texts, flat.sums_name(signed), time=time)
     for name, content in texts.items():
         write_file(staging / name, content, time=time)

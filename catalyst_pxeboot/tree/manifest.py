@@ -8,9 +8,9 @@ from pathlib import Path
 from catalyst_pxeboot.model.manifest import FORMAT, GENERATOR, MANIFEST, Manifest
 from catalyst_pxeboot.util.checksum import ALGORITHMS
 from catalyst_pxeboot.util.errors import VerifyError
-from catalyst_pxeboot.util.files import read_regular
+from catalyst_pxeboot.util.files import is_inside, read_regular
 from catalyst_pxeboot.util.records import decode, encode
-from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
+from catalyst_pxeboot.util.sums import DIGESTS, MANIFEST_DIGEST, SHA256SUMS
 
 MAX_MANIFEST = 16 * 1024 * 1024  # bytes
 REBUILD = "build the tree again"
@@ -47,8 +47,18 @@ def _check(manifest: Manifest) -> None:
     """Raise `ValueError` for what has the right form but cannot be a manifest of this program."""
     if not manifest.menu.live:
         raise ValueError("menu.entries: none of them boots the live image")
+    if not {SHA256SUMS} <= manifest.sums.keys() <= {SHA256SUMS, DIGESTS}:
+        raise ValueError(f"sums: has {', '.join(manifest.sums)!r:.40}")
+    if manifest.sums[SHA256SUMS] != (MANIFEST_DIGEST,):
+        raise ValueError(f"sums.{SHA256SUMS}: is not of {MANIFEST_DIGEST} alone")
+    if len(manifest.by_path) < len(manifest.files):
+        raise ValueError("files: a path is there twice")
+    if manifest.squashfs.path not in manifest.by_path:
+        raise ValueError(f"squashfs: {manifest.squashfs.path!r:.40} is not among the files")
     wanted = {MANIFEST_DIGEST, *(name for names in manifest.sums.values() for name in names)}
     for file in manifest.files:
+        if not is_inside(file.path):
+            raise ValueError(f"files: {file.path!r:.80} is not a path inside the tree")
         if missing := sorted(wanted - file.digests.keys()):
             raise ValueError(f"files: {file.path!r} has no {missing[0]!r:.40}")
         if unknown := sorted(file.digests.keys() - ALGORITHMS):

@@ -13,16 +13,12 @@ from catalyst_pxeboot.loader import LOADER_OF
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import MANIFEST, FileInfo, Manifest
 from catalyst_pxeboot.tree.manifest import MAX_MANIFEST, REBUILD, read_manifest
+from catalyst_pxeboot.tree.signatures import MAX_CONFIG
 from catalyst_pxeboot.tree.verify_signatures import find_signature_faults
 from catalyst_pxeboot.util.checksum import digest_bytes, digest_file
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files, open_regular, read_regular
 from catalyst_pxeboot.util.sums import MANIFEST_DIGEST, render_sums
-
-#: Which loader reads which configuration.
-
-
-_MAX_CONFIG = 512 * 1024  # bytes; real ones have some KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +51,17 @@ def _faults(tree: Path, raw: bytes, manifest: Manifest) -> Iterator[VerifyError]
     for name in sorted(there - manifest.own_files - {MANIFEST}):
         yield VerifyError(f"{name}: not in the manifest", hint="remove it, or " + REBUILD)
     yield from _folder_faults(tree)
+    for name in sorted(there - files.keys() & manifest.own_files | {MANIFEST}):
+        yield from _mode_faults(tree / name, name)
     algorithms: set[str] = set()
     for name in sorted(files):
         algorithms |= files[name].digests.keys()
         if name not in there:
             yield VerifyError(f"{name}: missing", hint=REBUILD)
+        elif faults := tuple(_mode_faults(tree / name, name, files[name].bytes)):
+            yield from faults
         else:
-            yield from _file_faults(tree / name, files[name])
+            yield from _digest_faults(tree / name, files[name])
     yield from _sum_faults(tree, raw, manifest, sorted(algorithms))
     yield from _header_faults(tree, manifest)
     yield from _check_faults(tree, manifest)
@@ -73,31 +73,35 @@ def _faults(tree: Path, raw: bytes, manifest: Manifest) -> Iterator[VerifyError]
 
 
 def _folder_faults(tree: Path) -> Iterator[VerifyError]:
-    for root, _, _ in os.walk(tree):
-        if stat.S_IMODE(Path(root).stat().st_mode) & 0o555 != 0o555:
-            name = Path(root).relative_to(tree)
+    unread: list[OSError] = []
+    folders = [Path(root) for root, _, _ in os.walk(tree, onerror=unread.append)]
+    for folder in sorted({*folders, *(Path(error.filename) for error in unread)}):
+        name, mode = folder.relative_to(tree), folder.lstat().st_mode
+        if mode & 0o555 != 0o555:
             yield VerifyError(f"{name}: a server may not enter this folder", hint="chmod 755")
+        if mode & stat.S_IWOTH:
+            yield VerifyError(f"{name}: any user may write in this folder", hint="chmod 755")
 
 
-def _file_faults(path: Path, entry: FileInfo) -> Iterator[VerifyError]:
-    name = entry.path
+def _mode_faults(path: Path, name: str, size: int | None = None) -> Iterator[VerifyError]:
+    """Yield what is wrong with a file before it is read; `size` is what the manifest says."""
     info = path.lstat()
     if not stat.S_ISREG(info.st_mode):
         yield VerifyError(f"{name}: not a regular file", hint=REBUILD)
         return
     if info.st_mode & 0o444 != 0o444:
         yield VerifyError(f"{name}: a server may not read it", hint="chmod 644")
-    if info.st_size != entry.bytes:
-        yield VerifyError(
-            f"{name}: {info.st_size} bytes, but {entry.bytes} in the manifest", hint=REBUILD
-        )
-        return
+    if info.st_mode & (stat.S_IWOTH | stat.S_ISUID | stat.S_ISGID):
+        yield VerifyError(f"{name}: any user may write or become its owner", hint="chmod 644")
+    if size is not None and info.st_size != size:
+        yield VerifyError(f"{name}: {info.st_size} bytes, but {size} in the manifest", hint=REBUILD)
+
+
+def _digest_faults(path: Path, entry: FileInfo) -> Iterator[VerifyError]:
+    name = entry.path
     try:
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            digests = digest_file(fd, sorted(entry.digests), where=str(path))
-        finally:
-            os.close(fd)
+        with open_regular(path) as file:
+            digests = digest_file(file.fileno(), sorted(entry.digests), where=str(path))
     except OSError as error:
         yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint="check its permissions")
         return
@@ -129,11 +133,8 @@ def _sum_faults(
 
 
 def _header_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
-    squashfs, files = manifest.squashfs, manifest.by_path
-    if squashfs.path not in files:
-        yield VerifyError(f"{squashfs.path}: the live root is not among the files", hint=REBUILD)
-        return
-    expected = files[squashfs.path].bytes
+    squashfs = manifest.squashfs
+    expected = manifest.by_path[squashfs.path].bytes
     for name in (file.path for file in manifest.files if file.role is Role.ROOT_HEADER):
         try:
             with open_regular(tree / name) as stream:
@@ -151,15 +152,14 @@ def _header_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
 
 
 def _check_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
-    root = manifest.by_path.get(manifest.squashfs.path)
-    digest = root.digests.get(MANIFEST_DIGEST, "") if root else ""
+    digest = manifest.by_path[manifest.squashfs.path].digests[MANIFEST_DIGEST]
     for name in (file.path for file in manifest.files if file.role is Role.ROOT_CHECK):
         try:
             with open_regular(tree / name) as stream:
-                content = stream.read(_MAX_CONFIG)
+                content = stream.read(MAX_CONFIG)
         except OSError:
             continue  # reported already
-        if not digest or digest.encode() not in content:
+        if digest.encode() not in content:
             yield VerifyError(
                 f"{name}: it does not hold the sha256 of {manifest.squashfs.path}", hint=REBUILD
             )
@@ -168,7 +168,7 @@ def _check_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
 def _config_faults(tree: Path, name: str, there: set[str]) -> Iterator[VerifyError]:
     path = tree / name
     try:
-        text = read_regular(path, limit=_MAX_CONFIG).decode()
+        text = read_regular(path, limit=MAX_CONFIG).decode()
     except OSError as error:
         yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=REBUILD)
         return

@@ -90,6 +90,11 @@ def read_regular(path: Path, *, limit: int) -> bytes:
     return content
 
 
+def is_inside(path: str) -> bool:
+    """Whether `path` names a file below the folder that it is relative to, and in one way only."""
+    return path.isprintable() and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
 def take_lock(path: Path) -> int | None:
     """Take the lock file at `path`, making it if need be; None if another process holds it."""
     while True:

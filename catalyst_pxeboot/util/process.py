@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from catalyst_pxeboot.util.errors import CommandError, one_line
 
@@ -19,19 +20,23 @@ def find_program(name: str) -> Path | None:
 
 
 def run(
-    argv: Sequence[str | Path], *, timeout: float = 120, env: Mapping[str, str] | None = None
+    argv: Sequence[str | Path],
+    *,
+    timeout: float = 120,
+    env: Mapping[str, str] | None = None,
+    stdin: BinaryIO | None = None,
 ) -> bytes:
     """Run `argv` without a shell and return what it wrote to standard output.
 
     The child sees a small fixed environment (the C locale, so that its messages and orders are
-    the same everywhere) and no standard input. `timeout` is in seconds. Raises `CommandError`
-    with the last line of its standard error.
+    the same everywhere), and no standard input but `stdin`. `timeout` is in seconds. Raises
+    `CommandError` with the last line of its standard error.
     """
     name = Path(argv[0]).name
     try:
         done = subprocess.run(
             [str(word) for word in argv],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin or subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
             check=False,

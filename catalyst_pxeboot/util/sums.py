@@ -52,6 +52,12 @@ def _sum(algorithm: str, name: str, digest: str) -> Sum:
 DIGESTS = "DIGESTS"
 SHA256SUMS = "SHA256SUMS"
 
+#: Digests that an attacker cannot make another file for.
+STRONG: Final = frozenset(
+    {"sha256", "sha384", "sha512", "sha512_256", "sha3_256", "sha3_384", "sha3_512"}
+    | {"blake2b", "blake2s"}
+)
+
 #: In every manifest, whatever catalyst.conf's digests are, so that a tree can be verified.
 MANIFEST_DIGEST = "sha256"
 
@@ -67,8 +73,8 @@ def sum_files(digests: Sequence[str]) -> dict[str, list[str]]:
 
 
 def signed_sums(digests: Sequence[str]) -> str:
-    """Return the digest file that is clear-signed: DIGESTS where there is one."""
-    return DIGESTS if digests else SHA256SUMS
+    """Return the digest file that is clear-signed: DIGESTS where it has a strong digest."""
+    return DIGESTS if STRONG.intersection(digests) else SHA256SUMS
 
 
 def render_sums(

@@ -5,25 +5,472 @@ Each class is a kind. `make fuzz` prints how many attacks each kind has.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.cli import main as cli
+from catalyst_pxeboot.formats.signing.cms import load_cms_signer
+from catalyst_pxeboot.formats.signing.openpgp import find_signer
+from catalyst_pxeboot.model.manifest import CMS_PROOFS, OPENPGP_PROOFS
+from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.verify import verify_tree
+from catalyst_pxeboot.util.checksum import digest_bytes
+from catalyst_pxeboot.util.files import list_files
+from catalyst_pxeboot.util.sums import render_sums
+from tests.conftest import hide_loaders
+from tests.golden.test_golden import MEMTEST
+from tests.support.stage2 import release_settings, storedir_stage2, write_stage2
+from tests.unit.formats.signing.test_cms import CODE, issue, key_pem, pem
+from tests.unit.formats.signing.test_openpgp import Keyring
+
+TIME = 1_600_000_000  # of signatures
+ATTACKS = 200  # generated ones, for each kind of key
+Copy = Callable[[Path], Path]
+
 # --- signed trees: whoever writes the tree holds no key ---
 
-
-# --- initramfs images: cost in time and memory ---
-
-
-# --- images, sums files and keyrings that are not files, or are huge ---
+pytestmark = pytest.mark.skipif(
+    not shutil.which("gpg") or not shutil.which("gpgconf"), reason="no gpg and gpgconf"
+)
 
 
-# --- texts that reach the terminal ---
+@dataclass(frozen=True)
+class Trees:
+    """What an attacker has: genuine trees of one key, old and new, and what it signed besides."""
+
+    new: Path
+    old: Path
+    weak: Path  # signed, of MD5 only
+    unsigned: Path
+    keyring: Path
+    root: Path
+    note: bytes  # a clear-signed text of the same key
+    note_cms: tuple[bytes, bytes]  # another text, and its signature by the same certificate
+    stranger: bytes  # a clear-signed DIGESTS of a key that the keyring lacks
+    both: Path  # a keyring that has that key too
+    stranger_sig: bytes  # that key's signature of boot/gentoo
+    weak_proof: bytes  # the tree's DIGESTS of MD5, signed by the release key
+    longer_proof: bytes  # the new tree's DIGESTS and a line more, signed by the release key
 
 
-# --- texts that reach rendered menus, pages and scripts ---
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trees]:
+    """Build them once; each attack gets copies."""
+    folder = tmp_path_factory.mktemp("trees")
+    root = issue("root", ca=True)
+    code = issue("signer", root, purposes=[CODE])
+    (folder / "crt").write_bytes(pem(code, root))
+    (folder / "key").write_bytes(key_pem(code.key))
+    (folder / "root").write_bytes(pem(root))
+    with (
+        tempfile.TemporaryDirectory(prefix="pg") as home,  # the agent's socket has a short path
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        hide_loaders(patch)
+        ring = Keyring(Path(home))
+        patch.setenv("GNUPGHOME", home)
+        try:
+            ring.make("release")
+            ring.make("stranger")
+            spec = {
+                "pxeboot__gpg_key": ring.fingerprints("release")[0],
+                "pxeboot__sign_cert": str(folder / "crt"),
+                "pxeboot__sign_key": str(folder / "key"),
+            }
+            (folder / "ring").write_bytes(ring.gpg("--export", "release@example.org"))
+            (folder / "both").write_bytes(ring.gpg("--export"))
+            new, weak = _built(folder / "1", **spec), _built(folder / "3", digests={"md5"}, **spec)
+            digests = (new / "DIGESTS").read_bytes()
+            signer, stranger = (find_signer(f"{n}@example.org") for n in ("release", "stranger"))
+            yield Trees(
+                new=new,
+                old=_built(folder / "2", pxeboot__bootargs="old", **spec),
+                weak=weak,
+                unsigned=_built(folder / "4", pxeboot__bootargs="evil"),
+                keyring=folder / "ring",
+                root=folder / "root",
+                note=signer.clearsign(b"a note\n", time=TIME),
+                note_cms=(b"a note\n", _sign_cms(folder, b"a note\n")),
+                stranger=stranger.clearsign(digests, time=TIME),
+                both=folder / "both",
+                stranger_sig=stranger.detach(new / "boot/gentoo", time=TIME),
+                weak_proof=signer.clearsign((weak / "DIGESTS").read_bytes(), time=TIME),
+                longer_proof=signer.clearsign(digests + b"a line\n", time=TIME),
+            )
+        finally:
+            ring.forget()
 
 
-# --- serve: the machine's other users, and clients ---
+def _built(folder: Path, **settings: Any) -> Path:
+    write_stage2(storedir_stage2(folder), extra=MEMTEST)
+    return build(
+        parse_settings(release_settings(folder, **settings)), report=lambda _l: None
+    ).output
 
 
-# --- templates of the user ---
+def _sign_cms(folder: Path, content: bytes) -> bytes:
+    signer = load_cms_signer(folder / "crt", folder / "key", time=int(time.time()))
+    return signer.sign_digest(hashlib.sha256(content).digest())
 
 
-# --- the machine: folders, memory and rights that are missing ---
+@pytest.fixture
+def copy(trees: Trees, tmp_path: Path) -> Callable[[Path], Path]:
+    """Return a function that gives a copy of a tree."""
+
+    def copied(tree: Path) -> Path:
+        target = tmp_path / "tree"
+        shutil.rmtree(target, ignore_errors=True)
+        return shutil.copytree(tree, target, symlinks=True)
+
+    return copied
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def reseal(tree: Path, change: Callable[[dict[str, Any]], object] | None = None) -> None:
+    """Make the manifest and the sums agree with the files again, as an attacker would.
+
+    `change` may then do anything to the manifest.
+    """
+    manifest = json.loads((tree / "manifest.json").read_bytes())
+    known = {file["path"]: file for file in manifest["files"]}
+    apart = {"manifest.json", *manifest["sums"], *OPENPGP_PROOFS, *CMS_PROOFS}
+    algorithms = sorted({"sha256", *(n for names in manifest["sums"].values() for n in names)})
+    manifest["files"] = [
+        {"role": "text", "origin": ""}
+        | known.get(name, {})
+        | {"path": name, "bytes": (tree / name).stat().st_size}
+        | {"digests": dict(digest_bytes((tree / name).read_bytes(), algorithms))}
+        for name in list_files(tree)
+        if name not in apart and (tree / name).is_file()
+    ]
+    if change:
+        change(manifest)
+    raw = json.dumps(manifest, indent=1).encode() + b"\n"
+    replace_file(tree / "manifest.json", raw)
+    by_path = {file["path"]: file["digests"] for file in manifest["files"]}
+    by_path["manifest.json"] = digest_bytes(raw, algorithms)
+    try:
+        for name, text in render_sums(by_path, manifest["sums"], "linux").items():
+            replace_file(tree / name, text)
+    except (KeyError, OSError):
+        pass  # the change to the manifest leaves no sums to write
+
+
+def passes(tree: Path, trees: Trees, how: str, key: Path | None = None) -> bool:
+    """Whether the command says that the tree is as it was signed; refusals are one line each."""
+    key = key or {"--keyring": trees.keyring, "--certificates": trees.root}[how]
+    out = io.StringIO()
+    with contextlib.redirect_stderr(out), contextlib.redirect_stdout(io.StringIO()):
+        code = cli.main(["verify", "-q", how, str(key), str(tree)])
+    assert code in (0, 1)
+    assert code == 0 or out.getvalue().startswith("catalyst-pxeboot: error: ")
+    return code == 0
+
+
+HOW = ("--keyring", "--certificates")
+
+
+class TestSignedTrees:
+    """Whoever may change every byte of a tree, but holds no key, cannot make `verify` exit 0."""
+
+    @pytest.mark.parametrize("how", HOW)
+    def test_genuine_trees_pass(self, trees: Trees, how: str) -> None:
+        """And an older one too, as a whole: its signature does not say what is newest."""
+        assert passes(trees.new, trees, how)
+        assert passes(trees.old, trees, how)
+        assert not passes(trees.unsigned, trees, how)
+
+    @pytest.mark.parametrize("how", HOW)
+    def test_md5_alone_is_never_signed(self, trees: Trees, copy: Copy, how: str) -> None:
+        names = set(list_files(trees.weak))
+        assert "SHA256SUMS.asc" in names
+        assert "DIGESTS.asc" not in names
+        assert passes(trees.weak, trees, how)
+
+    def test_signed_md5_vouches_for_nothing(self, trees: Trees, copy: Copy) -> None:
+        tree = copy(trees.weak)
+        (tree / "SHA256SUMS.asc").unlink()
+        replace_file(tree / "DIGESTS.asc", trees.weak_proof)
+        assert [str(fault) for fault in verify_tree(tree, keyring=trees.keyring).faults] == [
+            "DIGESTS.asc: holds no sha256 or better of manifest.json; add sha512 to catalyst's"
+            " digests, then build the tree again"
+        ]
+
+    def test_the_signed_text_is_the_sums_file(self, trees: Trees, copy: Copy) -> None:
+        tree = copy(trees.new)
+        replace_file(tree / "DIGESTS.asc", trees.longer_proof)
+        assert [str(fault) for fault in verify_tree(tree, keyring=trees.keyring).faults] == [
+            "DIGESTS.asc: signs another text than DIGESTS; build the tree again"
+        ]
+
+    def test_one_key_signs_a_tree(self, trees: Trees, copy: Copy) -> None:
+        """GRUB's images hold one key, whatever other keys the keyring has."""
+        assert passes(trees.new, trees, "--keyring", trees.both)
+        tree = copy(trees.new)
+        replace_file(tree / "boot/gentoo.sig", trees.stranger_sig)
+        faults = [str(fault) for fault in verify_tree(tree, keyring=trees.both).faults]
+        assert "boot/gentoo.sig: is of another key than the rest; build the tree again" in faults
+
+    def test_a_note_of_the_key_vouches_for_nothing(self, trees: Trees, copy: Copy) -> None:
+        tree = copy(trees.unsigned)
+        replace_file(tree / "NOTE", b"a note\n")
+        replace_file(tree / "NOTE.asc", trees.note)
+        reseal(tree, lambda manifest: manifest.update(clearsigned=["NOTE.asc"]))
+        assert not passes(tree, trees, "--keyring")
+        replace_file(tree.parent / "OUT.asc", trees.note)
+        reseal(tree, lambda manifest: manifest.update(clearsigned=["../OUT.asc"]))
+        assert not passes(tree, trees, "--keyring")
+
+    def test_an_old_file_with_its_signature_vouches_for_nothing(
+        self, trees: Trees, copy: Copy
+    ) -> None:
+        tree = copy(trees.unsigned)
+        replace_file(tree / "old", trees.note_cms[0])
+        replace_file(tree / "old.p7s", trees.note_cms[1])
+        reseal(tree)
+        assert not passes(tree, trees, "--certificates")
+
+    @pytest.mark.parametrize("how", HOW)
+    def test_a_loader_that_was_exchanged(self, trees: Trees, copy: Copy, how: str) -> None:
+        """The unsigned part of a tree is bound to the signature as well."""
+        tree = copy(trees.new)
+        replace_file(tree / "index.html", b"<p>evil</p>")
+        reseal(tree)
+        assert not passes(tree, trees, how)
+
+    @pytest.mark.parametrize("how", HOW)
+    def test_generated_attacks(self, trees: Trees, copy: Copy, how: str) -> None:
+        """Each does one to three things to a genuine or an evil tree, then makes it consistent."""
+        choose = random.Random(f"2026 {how}")
+        kinds: Counter[str] = Counter()
+        for number in range(ATTACKS):
+            base = choose.choice([trees.new, trees.new, trees.unsigned, trees.weak])
+            tree = copy(base)
+            names = [choose.choice(sorted(TREE_ATTACKS)) for _ in range(choose.randint(1, 3))]
+            for name in names:
+                with contextlib.suppress(OSError):  # an earlier step took the file away
+                    TREE_ATTACKS[name](Attack(tree, trees, choose))
+            if choose.random() < 0.8:
+                with contextlib.suppress(OSError, ValueError):
+                    reseal(tree, MANIFEST_ATTACKS[choose.choice(sorted(MANIFEST_ATTACKS))])
+            if _same(tree, base) and base != trees.unsigned:
+                continue  # they undid one another
+            kinds.update(names)
+            assert not passes(tree, trees, how), (number, base.parent.parent.parent.name, names)
+        assert kinds.keys() == TREE_ATTACKS.keys()
+        print(f"{how}: {kinds.total()} steps in {ATTACKS} attacks")
+
+
+def _same(tree: Path, base: Path) -> bool:
+    return list_files(tree) == list_files(base) and all(
+        (tree / name).read_bytes() == (base / name).read_bytes() for name in list_files(base)
+    )
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The tree to change, and what the attacker has."""
+
+    tree: Path
+    trees: Trees
+    choose: random.Random
+
+    def name(self, *endings: str) -> str:
+        """Choose a file of the tree."""
+        names = [name for name in list_files(self.tree) if not endings or name.endswith(endings)]
+        if not names:
+            raise FileNotFoundError
+        return self.choose.choice(names)
+
+    @property
+    def proof(self) -> str:
+        """Choose a signature that vouches for the whole tree."""
+        return self.choose.choice([*OPENPGP_PROOFS, *CMS_PROOFS])
+
+
+def _flip(attack: Attack) -> None:
+    path = attack.tree / attack.name()
+    content = bytearray(path.read_bytes() or b"\0")
+    content[attack.choose.randrange(len(content))] ^= 1 << attack.choose.randrange(8)
+    replace_file(path, bytes(content))
+
+
+def _replay(attack: Attack) -> None:
+    """A genuine file of an older release, with its genuine signatures, at its place."""
+    name = attack.choose.choice(list_files(attack.trees.old)).removesuffix(".sig")
+    name = name.removesuffix(".p7s")
+    for ending in ("", ".sig", ".p7s"):
+        if (old := attack.trees.old / f"{name}{ending}").exists():
+            replace_file(attack.tree / f"{name}{ending}", old.read_bytes())
+
+
+def _swap_files(attack: Attack) -> None:
+    """Two genuine files change places, signatures and all."""
+    one, two = (attack.name().removesuffix(".sig").removesuffix(".p7s") for _ in range(2))
+    for ending in ("", ".sig", ".p7s"):
+        paths = attack.tree / f"{one}{ending}", attack.tree / f"{two}{ending}"
+        contents = [path.read_bytes() for path in paths]
+        for path, content in zip(paths, reversed(contents), strict=True):
+            replace_file(path, content)
+
+
+def _replace_proof(attack: Attack) -> None:
+    content = attack.choose.choice(
+        [
+            attack.trees.note,
+            attack.trees.note_cms[1],
+            attack.trees.stranger,
+            b"",
+            (attack.trees.old / "DIGESTS.asc").read_bytes(),
+            (attack.trees.old / "SHA256SUMS.p7s").read_bytes(),
+            (attack.trees.new / "boot.ipxe.p7s").read_bytes(),
+            (attack.trees.new / "grub.cfg.sig").read_bytes(),
+        ]
+    )
+    replace_file(attack.tree / attack.proof, content)
+
+
+def _pad_proof(attack: Attack) -> None:
+    """Text before or behind what is signed, a second text, other line ends, a byte order mark."""
+    path = attack.tree / attack.choose.choice([*OPENPGP_PROOFS])
+    content = path.read_bytes()
+    replace_file(
+        path,
+        attack.choose.choice(
+            [
+                b"evil\n" + content,
+                content + b"evil\n",
+                content + attack.trees.note,
+                attack.trees.note + content,
+                content.replace(b"\n", b"\r\n"),
+                b"\xef\xbb\xbf" + content,
+                content.replace(b"Hash: SHA512\n", b"Hash: SHA512\nComment: evil\n"),
+                b"- " + content,
+            ]
+        ),
+    )
+
+
+def _move_proof(attack: Attack) -> None:
+    """The same name to a person, another to the program."""
+    path = attack.tree / attack.proof
+    other = attack.choose.choice(
+        [
+            path.name.lower(),
+            path.name.replace("S", "Ѕ"),  # noqa: RUF001 - Cyrillic
+            f"{path.name} ",
+            f"boot/{path.name}",
+        ]
+    )
+    replace_file(attack.tree / other, path.read_bytes())
+    path.unlink()
+
+
+def _link(attack: Attack) -> None:
+    """A file becomes a link to one of the same content elsewhere."""
+    name = attack.name()
+    outside = attack.tree.parent / "outside" / name
+    replace_file(outside, (attack.tree / name).read_bytes())
+    (attack.tree / name).unlink()
+    (attack.tree / name).symlink_to(outside)
+
+
+def _remove(attack: Attack) -> None:
+    (attack.tree / attack.name()).unlink()
+
+
+def _remove_signature(attack: Attack) -> None:
+    (attack.tree / attack.name(".sig", ".p7s")).unlink()
+
+
+def _add(attack: Attack) -> None:
+    replace_file(attack.tree / "evil", b"evil")
+
+
+def _rewrite_script(attack: Attack) -> None:
+    """A menu that boots the attacker's kernel, without a signature or with a genuine one."""
+    name = attack.choose.choice(["boot.ipxe", "boot/grub/grub.cfg", "grub.cfg"])
+    text = (attack.tree / name).read_bytes()
+    replace_file(attack.tree / name, text.replace(b"boot/gentoo", b"boot/evil"))
+    replace_file(attack.tree / "boot/evil", b"evil")
+    for ending in (".sig", ".p7s"):
+        signature = attack.tree / f"boot/gentoo{ending}"
+        if signature.exists() and attack.choose.random() < 0.5:
+            replace_file(attack.tree / f"boot/evil{ending}", signature.read_bytes())
+
+
+def _open_to_all(attack: Attack) -> None:
+    (attack.tree / attack.name()).chmod(0o666)
+
+
+TREE_ATTACKS: dict[str, Callable[[Attack], None]] = {
+    "flip a bit": _flip,
+    "replay an older file": _replay,
+    "swap two files": _swap_files,
+    "replace a proof": _replace_proof,
+    "pad a proof": _pad_proof,
+    "move a proof": _move_proof,
+    "link out of the tree": _link,
+    "remove a file": _remove,
+    "remove a signature": _remove_signature,
+    "add a file": _add,
+    "rewrite a menu": _rewrite_script,
+    "let anyone write": _open_to_all,
+}
+
+
+def _weaken(manifest: dict[str, Any]) -> None:
+    manifest["sums"] = {"DIGESTS": ["md5"], "SHA256SUMS": ["sha256"]}
+
+
+def _strip_digests(manifest: dict[str, Any]) -> None:
+    for file in manifest["files"]:
+        file["digests"] = {}
+
+
+def _only_md5(manifest: dict[str, Any]) -> None:
+    for file in manifest["files"]:
+        file["digests"] = {"md5": "0" * 32}
+
+
+def _forget_signatures(manifest: dict[str, Any]) -> None:
+    manifest["files"] = [file for file in manifest["files"] if file["role"] != "signature"]
+
+
+#: What becomes of the manifest once it agrees with the files.
+MANIFEST_ATTACKS: dict[str, Callable[[dict[str, Any]], object] | None] = {
+    "as it is": None,
+    "as it is, again": None,
+    "no clear-signed file": lambda manifest: manifest.pop("clearsigned", None),
+    "an empty list": lambda manifest: manifest.update(clearsigned=[]),
+    "another file": lambda manifest: manifest.update(clearsigned=["boot.ipxe"]),
+    "no sums": lambda manifest: manifest.update(sums={}),
+    "empty sums": lambda manifest: manifest.update(sums={"DIGESTS": [], "SHA256SUMS": []}),
+    "weaker sums": _weaken,
+    "no digests": _strip_digests,
+    "MD5 digests": _only_md5,
+    "no files": lambda manifest: manifest.update(files=[]),
+    "each file twice": lambda manifest: manifest["files"].extend(manifest["files"]),
+    "no signatures": _forget_signatures,
+    "no loaders": lambda manifest: manifest.update(loaders={}),
+    "no entries": lambda manifest: manifest["menu"].update(entries=[]),
+}

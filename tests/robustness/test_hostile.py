@@ -656,7 +656,8 @@ TREES: dict[str, tuple[Callable[[Path], None], str]] = {
         _swap("SHA256SUMS", "a pipe"), f"SHA256SUMS: cannot be read: Not a regular file; {_AGAIN}",
     ),
     "the sums are elsewhere": (
-        _sums_of("/dev/zero"), f"/dev/zero: cannot be read: Not a regular file; {_AGAIN}",
+        _sums_of("/dev/zero"),
+        "{tree}/manifest.json: not a valid manifest (sums: has '/dev/zero'); " + _AGAIN,
     ),
     "the header is a pipe": (
         _swap("boot/root.cpio-header", "a pipe"),

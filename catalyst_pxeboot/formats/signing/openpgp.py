@@ -11,12 +11,16 @@ time.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
+from catalyst_pxeboot.util.files import open_regular
 from catalyst_pxeboot.util.process import find_program, run
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
@@ -45,6 +49,7 @@ _BINARY, _TEXT = "00", "01"  # signature types (RFC 4880, 5.2.1)
 #: Codes of libgpg-error for a passphrase that would have to be asked for.
 _NO_PASSPHRASE = frozenset({11, 31, 85, 86, 99, 177})
 _LONGEST = 16_384  # bytes of a line; gpg cuts a clear text's at some 20 000 without a word
+_LARGEST_KEYRING = 64 << 20  # bytes; all keys of Gentoo's developers have some 10 MB
 _BEGIN = b"-----BEGIN PGP SIGNED MESSAGE-----"
 _SIGNATURE = b"-----BEGIN PGP SIGNATURE-----"
 _END = b"-----END PGP SIGNATURE-----"
@@ -193,35 +198,87 @@ def find_signer(key: str) -> Signer:
     )
 
 
-def verify_clearsigned(
-    text: bytes, keyring: Path, *, where: str = "the clear-signed text"
-) -> tuple[bytes, str]:
-    """Return what is signed in `text`, and the fingerprint of the primary key that signed it.
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """The keys of one file, all of them trusted, and nothing else of the user's."""
 
-    `keyring` is a file of public keys, armoured or binary; all of them are trusted. The content is
-    as gpg reads it, without what the signature does not cover. Raises `VerifyError`, naming
-    `where`, if the text is not one clear-signed text from its first line to its last, or if the
-    signature is not a good one of an unexpired key of `keyring`.
+    path: Path
+    _home: Path
+
+    def clearsigned(self, text: bytes, *, where: str) -> tuple[bytes, str]:
+        """Return what is signed in `text`, and the fingerprint of the primary key that signed it.
+
+        The content is as gpg reads it, without what the signature does not cover. Raises
+        `VerifyError`, naming `where`, if the text is not one clear-signed text from its first line
+        to its last, or if the signature is not a good one of an unexpired key.
+        """
+        _require_one_text(text, where)
+        answer = self._gpg("--output", "-", "--verify", "--", self._copy(text))
+        return answer.output, _good_signer(answer, where, self.path, form=_TEXT)
+
+    def detached(self, file: Path, signature: bytes, *, where: str) -> str:
+        """Return the fingerprint of the primary key whose detached `signature` of `file` is good.
+
+        Raises `VerifyError`, naming `where`, if it is not a good one of an unexpired key.
+        """
+        with _opened(file) as content:
+            patience = _PATIENCE + os.fstat(content.fileno()).st_size / _SLOWEST
+            words = ("--verify", "--", self._copy(signature), "-")
+            answer = self._gpg(*words, patience=patience, stdin=content)
+        return _good_signer(answer, where, self.path, form=_BINARY)
+
+    def user_id(self, fingerprint: str) -> str:
+        """Return the first user ID of a key, as its owner wrote it; empty if it has none."""
+        listing = self._gpg("--with-colons", "--list-keys", "--", fingerprint).output
+        lines = (line.split(":") for line in listing.decode(errors="replace").splitlines())
+        found = next((fields[9] for fields in lines if fields[0] == "uid"), "")
+        # Undo the listing's escapes, \\x3a for a colon and the like.
+        return re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), found)
+
+    def _copy(self, content: bytes) -> Path:
+        """Give gpg what was read, as it opens any file again, and waits for pipes."""
+        file = self._home / "checked"
+        file.write_bytes(content)
+        return file
+
+    def _gpg(
+        self, *words: str | Path, patience: float = _PATIENCE, stdin: BinaryIO | None = None
+    ) -> _Answer:
+        return _gpg(
+            *("--homedir", self._home, "--no-options", "--no-autostart"),
+            *("--disable-dirmngr", "--no-auto-key-retrieve", "--trust-model", "always"),
+            *words,
+            patience=patience,
+            stdin=stdin,
+        )
+
+
+@contextmanager
+def open_keyring(path: Path) -> Iterator[Keyring]:
+    """Give the keys of a file of public keys, armoured or binary, while the context lasts.
+
+    gpgv would need no folder of its own, but takes expired and revoked keys for good. Raises
+    `VerifyError` if there is no key in the file.
     """
-    _require_one_text(text, where)
-    with scratch_folder() as folder:
-        file = Path(folder, "text")
-        file.write_bytes(text)
-        answer = _check(("--output", "-", "--verify", "--", file), keyring, _PATIENCE)
-    return answer.output, _good_signer(answer, where, keyring, form=_TEXT)
+    with _opened(path) as file:
+        content = file.read(_LARGEST_KEYRING)
+    _require_gpg("checking a signature")
+    with scratch_folder() as home:
+        keyring = Keyring(path, home)
+        if not keyring._gpg("--import", "--", keyring._copy(content)).all("IMPORT_OK"):
+            raise VerifyError(
+                f"{path}: holds no OpenPGP public key", hint="make it with gpg --export"
+            )
+        yield keyring
 
 
-def verify_detached(file: Path, signature: Path, keyring: Path) -> str:
-    """Return the fingerprint of the primary key whose detached `signature` of `file` is good.
-
-    `keyring` is a file of public keys, armoured or binary; all of them are trusted. Raises
-    `VerifyError` if the signature is not a good one of an unexpired key of `keyring`.
-    """
-    for path in (file, signature):
-        _require_readable(path)
-    patience = _PATIENCE + file.stat().st_size / _SLOWEST
-    answer = _check(("--verify", "--", signature, file), keyring, patience)
-    return _good_signer(answer, str(signature), keyring, form=_BINARY)
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise VerifyError(
+            f"{path}: cannot be read: {error.strerror}", hint="check the path and its permissions"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +305,7 @@ class _KeyRecord:
     fingerprint: str
 
 
-def _gpg(*words: str | Path, patience: float = _PATIENCE) -> _Answer:
+def _gpg(*words: str | Path, patience: float = _PATIENCE, stdin: BinaryIO | None = None) -> _Answer:
     """Run gpg, which asks nothing of anyone; `patience` is in seconds.
 
     Raises `CommandError` only if gpg could not be started or did not end.
@@ -261,6 +318,7 @@ def _gpg(*words: str | Path, patience: float = _PATIENCE) -> _Answer:
             output = run(
                 ["gpg", *always, *words],
                 timeout=patience,
+                stdin=stdin,
                 env={name: os.environ[name] for name in names if name in os.environ},
             )
             done = True
@@ -325,34 +383,6 @@ def _why_unsigned(answer: _Answer) -> tuple[str, str]:
         f"gpg gives error {code}" if code else "gpg gives no reason",
         "run gpg --detach-sign with it by hand to see why",
     )
-
-
-def _require_readable(path: Path) -> None:
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise VerifyError(
-            f"{path}: cannot be read: {error.strerror}", hint="check the path and its permissions"
-        ) from error
-
-
-def _check(words: tuple[str | Path, ...], keyring: Path, patience: float) -> _Answer:
-    """Let gpg check a signature by the keys of `keyring` and nothing else of the user's.
-
-    gpgv would need no folder of its own, but takes expired and revoked keys for good.
-    """
-    _require_readable(keyring)
-    _require_gpg("checking a signature")
-    with scratch_folder() as home:
-        alone = (
-            *("--homedir", home, "--no-options", "--no-autostart"),
-            *("--disable-dirmngr", "--no-auto-key-retrieve", "--trust-model", "always"),
-        )
-        if not _gpg(*alone, "--import", "--", keyring).all("IMPORT_OK"):
-            raise VerifyError(
-                f"{keyring}: holds no OpenPGP public key", hint="make it with gpg --export"
-            )
-        return _gpg(*alone, *words, patience=patience)
 
 
 def _require_one_text(text: bytes, where: str) -> None:

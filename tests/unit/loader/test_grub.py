@@ -35,7 +35,8 @@ chainloader (hd0)+1
 
 
 def test_a_sound_configuration() -> None:
-    assert GRUB.check(CONFIG) == Config(("boot/gentoo", "boot/gentoo.igz", "image.squashfs"), ())
+    files = ("boot/gentoo", "boot/gentoo.igz", "image.squashfs")
+    assert GRUB.check(CONFIG) == Config(files, (), files)
 
 
 def test_another_command_is_accepted() -> None:
@@ -48,7 +49,9 @@ def test_files_in_variables_are_found() -> None:
         'for file in $initrds; do set files="$files ${base}${file}"; done\n'
         'initrd $files\n}\nmenuentry One --id one {\nset initrds="boot/a image.squashfs"\ngo\n}\n'
     )
-    assert GRUB.check(text) == Config(("boot/a", "image.squashfs"), ())
+    assert GRUB.check(text) == Config(
+        ("boot/a", "image.squashfs"), (), ("boot/a", "image.squashfs")
+    )
 
 
 @pytest.mark.parametrize(

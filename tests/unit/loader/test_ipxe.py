@@ -30,7 +30,8 @@ exit 1
 
 
 def test_a_sound_script() -> None:
-    assert IPXE.check(SCRIPT) == Config(("boot/gentoo", "image.squashfs"), ())
+    files = ("boot/gentoo", "image.squashfs")
+    assert IPXE.check(SCRIPT) == Config(files, (), files)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,8 @@ def test_files_in_variables_are_found() -> None:
         "#!ipxe\nset kernel boot/one\nset kernel boot/two\n"
         "kernel ${base}${kernel} || exit\nimgverify k ${base}${kernel}.p7s || exit\n"
     )
-    assert IPXE.check(script) == Config(
-        ("boot/one", "boot/one.p7s", "boot/two", "boot/two.p7s"), ()
-    )
+    files = ("boot/one", "boot/one.p7s", "boot/two", "boot/two.p7s")
+    assert IPXE.check(script) == Config(files, (), files)
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,8 @@ LABEL two
 
 
 def test_a_sound_configuration() -> None:
-    assert PXELINUX.check(CONFIG) == Config(
-        ("boot/gentoo", "boot/gentoo.igz", "image.squashfs", "menu.c32"), ()
-    )
+    files = ("boot/gentoo", "boot/gentoo.igz", "image.squashfs", "menu.c32")
+    assert PXELINUX.check(CONFIG) == Config(files, (), files)
 
 
 @pytest.mark.parametrize("line", ["NOHALT 1", "MENU BACKGROUND x.png", "MENU RESOLUTION 640 480"])

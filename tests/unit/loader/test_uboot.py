@@ -362,9 +362,8 @@ LABEL three
 
 
 def test_a_sound_configuration() -> None:
-    assert UBOOT.check(CONFIG) == Config(
-        ("boot/dtbs/a.dtb", "boot/gentoo", "boot/gentoo.initrd", "boot/other"), ()
-    )
+    files = ("boot/dtbs/a.dtb", "boot/gentoo", "boot/gentoo.initrd", "boot/other")
+    assert UBOOT.check(CONFIG) == Config(files, (), files)
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,9 @@ def test_grub_that_was_not_made_for_the_tree() -> None:
         "boot/grub/grub.cfg", "grub.cfg", "grub/grub.cfg",
     )  # fmt: skip
     assert root.content == folder.content
-    assert GRUB.check(folder.content.decode()) == Config(("boot/grub/grub.cfg",), ())
+    assert GRUB.check(folder.content.decode()) == Config(
+        ("boot/grub/grub.cfg",), (), ("boot/grub/grub.cfg",)
+    )
 
 
 #: The commands of Debian's signed network image (2.06-13+deb12u2) that a menu may use. Under

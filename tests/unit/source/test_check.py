@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.formats.signing.openpgp import find_signer
-from catalyst_pxeboot.formats.signing.userids import find_user_id
+from catalyst_pxeboot.formats.signing.openpgp import find_signer, open_keyring
 from catalyst_pxeboot.source import check as isocheck
 from catalyst_pxeboot.source.check import check_iso
 from catalyst_pxeboot.util.errors import PxebootError, SourceError, VerifyError
@@ -319,7 +318,8 @@ def test_not_signed(
 def test_whose_a_key_is(ring: Keyring, keyring: Path, tmp_path: Path) -> None:
     both = tmp_path / "both.gpg"
     both.write_bytes(keyring.read_bytes() + export(ring, tmp_path, "other").read_bytes())
-    for name in ("release", "other"):
-        (fingerprint,) = ring.fingerprints(name)
-        assert find_user_id(fingerprint, both) == f"{name} <{name}@example.org>"
-    assert find_user_id("0" * 40, both) == ""
+    with open_keyring(both) as keys:
+        for name in ("release", "other"):
+            (fingerprint,) = ring.fingerprints(name)
+            assert keys.user_id(fingerprint) == f"{name} <{name}@example.org>"
+        assert keys.user_id("0" * 40) == ""

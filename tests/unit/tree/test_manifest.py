@@ -20,8 +20,10 @@ from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree
+from catalyst_pxeboot.util.checksum import digest_bytes
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.files import list_files
+from catalyst_pxeboot.util.sums import render_sums
 from tests.support.paths import GOLDEN
 from tests.support.stage2 import TIME, release_settings
 
@@ -174,9 +176,12 @@ def rewrite(tree: Path, name: str, content: bytes) -> None:
                 algorithm: hashlib.new(algorithm, content).hexdigest()
                 for algorithm in file["digests"]
             }
-    (tree / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    for sums in manifest["sums"]:
-        (tree / sums).unlink(missing_ok=True)
+    raw = (json.dumps(manifest, indent=1) + "\n").encode()
+    (tree / "manifest.json").write_bytes(raw)
+    by_path = {file["path"]: file["digests"] for file in manifest["files"]}
+    by_path["manifest.json"] = digest_bytes(raw, sorted(manifest["files"][0]["digests"]))
+    for sums, text in render_sums(by_path, manifest["sums"], "linux").items():
+        (tree / sums).write_bytes(text)
 
 
 def test_verify_finds_any_changed_name(tree: Path) -> None:

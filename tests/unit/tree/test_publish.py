@@ -20,9 +20,9 @@ FILE = {"path": "file", "bytes": 3, "role": "text", "digests": {"sha256": "0" * 
 def own_tree(folder: Path, content: str) -> Path:
     folder.mkdir()
     (folder / "file").write_text(content)
-    (folder / "manifest.json").write_text(
-        json.dumps(make_manifest() | {"files": [FILE], "sums": {}})
-    )
+    manifest = make_manifest()
+    manifest |= {"files": [FILE], "squashfs": manifest["squashfs"] | {"path": "file"}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 

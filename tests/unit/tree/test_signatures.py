@@ -109,7 +109,7 @@ def test_what_each_loader_opens_is_signed(signed: Path, keys: Keys) -> None:
         f"{name}.sig" for name in payload | configs
     }
     assert {name for name in names if name.endswith(".p7s")} == {
-        f"{name}.p7s" for name in payload | {"boot.ipxe"}
+        f"{name}.p7s" for name in payload | {"boot.ipxe", "SHA256SUMS"}
     }
     assert "DIGESTS.asc" in names
     assert faults(signed, keys) == []
@@ -206,6 +206,8 @@ def test_verify_finds_what_a_signature_covers(signed: Path, keys: Keys) -> None:
     assert found == [
         "image.squashfs.sig: the signature is bad: what it signs was changed; fetch it again, or"
         " have it signed again",
+        "SHA256SUMS.p7s: the signature is bad: it is of another file, or this one was changed; have"
+        " the file signed again",
         "image.squashfs.p7s: the signature is bad: it is of another file, or this one was changed;"
         " have the file signed again",
     ]
@@ -216,11 +218,12 @@ def test_verify_wants_signatures_where_it_is_given_keys(
 ) -> None:
     plain = build_signed(tmp_path / "plain")
     assert [str(fault) for fault in verify_tree(plain, keyring=keys.public).faults] == [
-        "the tree is not signed; build it with pxeboot/gpg_key, or leave --keyring out"
+        "DIGESTS.asc or SHA256SUMS.asc: not found, so the tree is not signed; build it with"
+        " pxeboot/gpg_key, or leave --keyring out"
     ]
     assert [str(fault) for fault in verify_tree(plain, certificates=keys.root).faults] == [
-        "the tree has no signatures for iPXE; build it with pxeboot/sign_cert, or leave"
-        " --certificates out"
+        "SHA256SUMS.p7s: not found, so the tree is not signed; build it with pxeboot/sign_cert, or"
+        " leave --certificates out"
     ]
     strangers = verify_tree(signed, keyring=keys.other).faults
     assert len(strangers) == 1 + 9

@@ -23,8 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from catalyst_pxeboot.formats.signing import openpgp
 from catalyst_pxeboot.formats.signing.openpgp import (
     find_signer,
-    verify_clearsigned,
-    verify_detached,
+    open_keyring,
 )
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 
@@ -177,6 +176,16 @@ def _grub_packets(content: bytes) -> Iterator[tuple[int, bytes]]:
 def _mpi(content: bytes) -> tuple[int, bytes]:
     size = (int.from_bytes(content[:2], "big") + 7) // 8
     return int.from_bytes(content[2 : 2 + size], "big"), content[2 + size :]
+
+
+def verify_clearsigned(text: bytes, keyring: Path, where: str = "a text") -> tuple[bytes, str]:
+    with open_keyring(keyring) as keys:
+        return keys.clearsigned(text, where=where)
+
+
+def verify_detached(file: Path, signature: Path, keyring: Path) -> str:
+    with open_keyring(keyring) as keys:
+        return keys.detached(file, signature.read_bytes(), where=str(signature))
 
 
 def test_finds_the_key_that_signs(ring: Keyring) -> None:
@@ -509,5 +518,5 @@ def test_refuses_what_is_no_keyring(public: Path, tmp_path: Path) -> None:
 def test_the_users_keyring_is_not_asked(public: Path, tmp_path: Path, ring: Keyring) -> None:
     """What the user's own keyring trusts is not trusted here."""
     signed = find_signer("curve@example.org").clearsign(TEXT, time=TIME)
-    with pytest.raises(VerifyError, match=r"^the clear-signed text: signed by the key \w+, which"):
+    with pytest.raises(VerifyError, match=r"^a text: signed by the key \w+, which"):
         verify_clearsigned(signed, public)
