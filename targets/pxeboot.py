@@ -18,6 +18,7 @@ from catalyst_pxeboot.spec.keys import known_keys, required_keys
 from catalyst_pxeboot.spec.parse import check_keys, parse_settings
 from catalyst_pxeboot.tree.publish import clean_leftovers
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.text import one_line
 
 
 class pxeboot(TargetBase):
@@ -47,7 +48,8 @@ class pxeboot(TargetBase):
             spec = parse_settings(self.settings)
             if "purgeonly" in options or "purgetmponly" in options or "purge" in options:
                 log.notice(
-                    "Removing what an interrupted build may have left beside %s", spec.output
+                    "Removing what an interrupted build may have left beside %s",
+                    one_line(str(spec.output)),
                 )
                 clean_leftovers(spec.output)
             if "purgeonly" in options or "purgetmponly" in options:
@@ -55,14 +57,14 @@ class pxeboot(TargetBase):
             if "fetch" in options:
                 log.notice("pxeboot has nothing to fetch")
                 return True
-            built = build(spec, report=lambda line: log.notice("%s", line))
+            built = build(spec, report=lambda line: log.notice("%s", one_line(line)))
         except PxebootError as error:
             log.error("%s", _text(error))
             return False
         for line in describe.built_warnings(built):
-            log.warning("%s", line)
+            log.warning("%s", one_line(line))
         for line in describe.built_lines(built):
-            log.notice("%s", line)
+            log.notice("%s", one_line(line))
         return True
 
 

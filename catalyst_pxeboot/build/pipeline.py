@@ -51,7 +51,7 @@ from catalyst_pxeboot.tree.stage import (
 )
 from catalyst_pxeboot.util.checksum import Progress, digest_bytes
 from catalyst_pxeboot.util.errors import PxebootError, SourceError
-from catalyst_pxeboot.util.files import write_file
+from catalyst_pxeboot.util.files import read_regular, write_file
 from catalyst_pxeboot.util.sums import (
     MANIFEST_DIGEST,
     algorithms,
@@ -60,6 +60,7 @@ from catalyst_pxeboot.util.sums import (
 )
 
 Report = Callable[[str], None]
+_MAX_LOADER = 64 << 20  # bytes; the largest, GRUB with all modules, has some 4 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +255,7 @@ def _take_loaders(found: Iterable[FoundLoader], early: str, key: bytes | None) -
             content = loader.origin.make(early, key)
             origin = f"grub-mkimage, {loader.origin.modules_folder}"
         else:
-            content, origin = loader.origin.read_bytes(), str(loader.origin)
+            content, origin = read_regular(loader.origin, limit=_MAX_LOADER), str(loader.origin)
         made_by = f"{origin} ({loader.version})" if loader.version else origin
         files.append(MadeFile(loader.path, content, Role.LOADER, made_by))
     return files

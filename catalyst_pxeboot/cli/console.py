@@ -1,6 +1,8 @@
 """What a command says: result lines, steps, warnings and progress for people, or JSON for machines.
 
 The text is the same with and without colour; colour and the progress bar are only for terminals.
+Whatever an image, a tree or a client may have written is printed with its control characters shown
+as escapes, here and nowhere else; JSON escapes all but ASCII.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from enum import StrEnum
 from typing import Any, TextIO
 
 from catalyst_pxeboot.util.errors import PxebootError
-from catalyst_pxeboot.util.text import size
+from catalyst_pxeboot.util.text import one_line, printable, size
 
 #: Told how many bytes of all are done.
 Advance = Callable[[int], None]
@@ -34,7 +36,7 @@ class Color(StrEnum):
     """When to use colour."""
 
     AUTO = "auto"
-    MANIFEST_DIGEST = "always"
+    ALWAYS = "always"
     NEVER = "never"
 
 
@@ -67,12 +69,17 @@ class Console:
     def line(self, text: str) -> None:
         """Print a line of the command's result."""
         if not self.json:
-            _print(text)
+            _print(one_line(text))
+
+    def text(self, text: str) -> None:
+        """Print a text of many lines, a file, as the command's result."""
+        if not self.json:
+            _print(printable(text.removesuffix("\n")))
 
     def step(self, text: str) -> None:
         """Say what is being done."""
-        if not self.json and not self._quiet:
-            _print(text)
+        if not self._quiet:
+            self.line(text)
 
     def detail(self, text: str) -> None:
         """Say what only some want to know."""
@@ -81,7 +88,7 @@ class Console:
 
     def event(self, data: Mapping[str, Any], text: str) -> None:
         """Tell what has just happened, in a line, quiet or not."""
-        _print(json.dumps(dict(data), ensure_ascii=False) if self.json else text)
+        _print(json.dumps(dict(data)) if self.json else one_line(text))
 
     def result(self, data: Mapping[str, Any]) -> None:
         """Add to the JSON document that `finish` prints."""
@@ -110,7 +117,7 @@ class Console:
                 "warnings": self._warnings,
                 "problems": shown,
             }
-            _print(json.dumps(document, ensure_ascii=False))
+            _print(json.dumps(document))
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Advance]:
@@ -134,7 +141,7 @@ class Console:
         )
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
@@ -143,7 +150,7 @@ class Console:
         # Gone when it is done: the lines that stay are the same as in a log.
         terminal = Terminal(no_color=not self._colored(sys.stdout))
         with Progress(*columns, console=terminal, transient=True) as bar:
-            task = bar.add_task(what, total=total)
+            task = bar.add_task(one_line(what), total=total)
             yield lambda done: bar.update(task, completed=done)
 
     def _log(self, what: str, total: int) -> Advance:
@@ -162,11 +169,11 @@ class Console:
         word = f"{kind}:"
         if self._colored(sys.stderr):
             word = f"\033[1;{color}m{word}\033[0m"
-        print(f"{self.program}: {word} {text}", file=sys.stderr, flush=True)
+        print(f"{self.program}: {word} {one_line(text)}", file=sys.stderr, flush=True)
 
     def _colored(self, stream: TextIO) -> bool:
         if self._color is not Color.AUTO:
-            return self._color is Color.MANIFEST_DIGEST
+            return self._color is Color.ALWAYS
         # https://no-color.org: set and not empty
         return _is_terminal(stream) and not os.environ.get("NO_COLOR")
 

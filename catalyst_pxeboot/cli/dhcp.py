@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         server = server_for(arguments.server, arguments.range, arguments.interface)
     text = dhcp_for(tree, FORMATS[arguments.format], server)
     console.result({"format": arguments.format, "config": text})
-    console.line(text.removesuffix("\n"))
+    console.text(text)
 
 
 def _interface(text: str) -> IPv4Interface:

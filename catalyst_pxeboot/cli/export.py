@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.output is None:
         (file,) = export.files
         text = file.content.decode()
-        console.line(text.removesuffix("\n"))
+        console.text(text)
         printed = {"path": file.path, "bytes": len(file.content), "text": text}
         console.result({"format": str(form), "files": [printed]})
         return

@@ -139,6 +139,6 @@ def _print_setups(plan: Plan, tree: ServedTree, facts: Facts, console: Console) 
     for setup in setups:
         for name, text in setup.files.items():
             console.line(f"# ---- {name}")
-            console.line(text)
+            console.text(text)
         console.line(f"# {setup.name} would be started as")
-        console.line(shlex.join(setup.argv) + "\n")
+        console.text(shlex.join(setup.argv) + "\n\n")

@@ -22,8 +22,9 @@ import lz4.block
 import zstandard
 
 from catalyst_pxeboot.formats.cpio import MAGICS, Readable
-from catalyst_pxeboot.util.errors import FormatError, one_line
+from catalyst_pxeboot.util.errors import FormatError
 from catalyst_pxeboot.util.process import find_program
+from catalyst_pxeboot.util.text import one_line
 
 
 class Compression(StrEnum):

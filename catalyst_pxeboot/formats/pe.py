@@ -5,13 +5,15 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from catalyst_pxeboot.util.files import open_regular
+
 
 def is_signed(file: Path) -> bool:
     """Tell whether a UEFI program carries a signature, whoever made it.
 
     PE format, "The Attribute Certificate Table".
     """
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         data = stream.read(4096)
         size = stream.seek(0, 2)
     if data[:2] != b"MZ" or len(data) < 64:

@@ -30,6 +30,7 @@ from catalyst_pxeboot.lab.treemenu import add_arguments, view_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.tree.manifest import read_config
 
 #: What x86-64 firmware starts from a disk (UEFI specification, 3.5.1.1).
 EFI_PROGRAM = "EFI/BOOT/BOOTX64.EFI"
@@ -140,7 +141,7 @@ def user_link(
         url = f"http://{_HOST}:{port}/{entry}"
         return UserLink(tree, url if loader is Loader.IPXE else entry)
     name = LOADERS[loader].configs[0]
-    text = add_arguments(loader, (tree / name).read_text("utf-8"), arguments)
+    text = add_arguments(loader, read_config(tree, name), arguments)
     if loader is Loader.IPXE:
         # The script comes by TFTP then, and the files still by HTTP.
         text = f"#!ipxe\nset base-url http://{_HOST}:{port}\n{text}"

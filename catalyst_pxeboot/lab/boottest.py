@@ -42,6 +42,7 @@ from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, vi
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.tree.manifest import read_config
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
 
@@ -332,7 +333,7 @@ def _walk_network(task: _Task, config: str | None) -> _Walk:
         site = choose_loader(read_site(config), path) if config else path_site(tree, path)
         if task.arguments:
             name = LOADERS[path.loader].configs[0]
-            text = (tree / name).read_text("utf-8")
+            text = read_config(tree, name)
             changes = {name: add_arguments(path.loader, text, task.arguments)}
             # Our own web server leaves its folder by no link; nginx and dnsmasq do.
             linked = find_program("nginx") is not None

@@ -25,6 +25,7 @@ from catalyst_pxeboot.lab.machine import (
     Machine,
 )
 from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.tree.manifest import read_config
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest
 
@@ -79,9 +80,9 @@ class BootPath:
     def offered(self, tree: Path) -> bool:
         """Say whether the tree's own DHCP configuration names the boot file."""
         name = "dnsmasq-proxy.conf" if self.dhcp is DhcpMode.PROXY else "dnsmasq.conf"
-        config = tree / "dhcp" / name
+        config = f"dhcp/{name}"
         # As PXE's: the URL of HTTP Boot is in a comment, for those who can use it.
-        return config.is_file() and f",{self.boot_file}\n" in config.read_text()
+        return (tree / config).is_file() and f",{self.boot_file}\n" in read_config(tree, config)
 
     @property
     def boot_file(self) -> str:

@@ -21,7 +21,7 @@ from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.servers import ACCESS_LOG, dnsmasq_config, nginx_config
 from catalyst_pxeboot.services.children import read_text, running
 from catalyst_pxeboot.services.logs import TftpLine, parse_dnsmasq
-from catalyst_pxeboot.tree.manifest import read_manifest
+from catalyst_pxeboot.tree.manifest import read_config, read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
 
@@ -102,9 +102,8 @@ def path_site(tree: Path, path: BootPath) -> Site:
     the loader to any client.
     """
     name = "dhcp/dnsmasq-proxy.conf" if path.dhcp is DhcpMode.PROXY else "dhcp/dnsmasq.conf"
-    file = tree / name
-    if file.is_file():
-        config = file.read_text("utf-8")
+    if (tree / name).is_file():
+        config = read_config(tree, name)
     else:
         (arch,) = (arch for arch in all_arches() if arch.name == _arch_for(tree, path))
         files = {str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file()}

@@ -17,6 +17,7 @@ from catalyst_pxeboot.formats.pe import is_signed
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.grub_image import GrubImage, grub_mkimage
 from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.util.files import open_regular
 from catalyst_pxeboot.util.process import run
 from catalyst_pxeboot.util.resources import read_table
 
@@ -82,7 +83,7 @@ def find_loaders(
 
 def read_version(loader: Loader, file: Path) -> str | None:
     """Read a loader's version out of its binary, or return None where it is not to be seen."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         return LOADERS[loader].read_version(stream.read(VERSION_BYTES))
 
 

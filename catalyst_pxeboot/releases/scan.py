@@ -17,8 +17,9 @@ from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.manifest import MANIFEST, Manifest
 from catalyst_pxeboot.tree.manifest import MAX_MANIFEST, parse_manifest
-from catalyst_pxeboot.util.errors import PxebootError, VerifyError, one_line
+from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 from catalyst_pxeboot.util.files import read_regular
+from catalyst_pxeboot.util.text import one_line
 
 #: Roles in the manifest of the files without which no entry boots. What else is missing or changed
 #: is for `verify` to tell.

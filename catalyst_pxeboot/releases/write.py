@@ -30,10 +30,11 @@ from catalyst_pxeboot.releases.index import (
 from catalyst_pxeboot.releases.scan import Found, find_releases
 from catalyst_pxeboot.tree.publish import own_names
 from catalyst_pxeboot.util.errors import PublishError, from_os_error
-from catalyst_pxeboot.util.files import take_lock
+from catalyst_pxeboot.util.files import read_regular, take_lock
 from catalyst_pxeboot.util.resources import check_templates, templates_folder
 
 _LOCK = f".{INDEX}.lock"
+_MAX_FILE = 16 << 20  # bytes; a menu of 400 trees has some 100 KiB
 _JOURNAL = f".{INDEX}.journal"
 
 #: Below the shipped templates: those that menus and the page are rendered by.
@@ -200,7 +201,8 @@ def _digest_templates(templates: Path | None) -> str:
         for path in sorted(folder.rglob("*.j2")):
             if path.is_file():
                 name = os.fsencode(path.relative_to(top))
-                state.update(b"\0%b\0%b" % (name, _digest(path.read_bytes()).encode()))
+                content = read_regular(path, limit=_MAX_FILE)
+                state.update(b"\0%b\0%b" % (name, _digest(content).encode()))
     return state.hexdigest()
 
 
@@ -216,7 +218,7 @@ def _digest_on_disk(root: Path, name: str) -> str | None:
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise PublishError(f"{path}: is in the way and not a file", hint=_ELSEWHERE)
-        return _digest(path.read_bytes())
+        return _digest(read_regular(path, limit=_MAX_FILE))
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
@@ -233,7 +235,8 @@ def _own_digests(
     for name, digest in before.menus.items() if before else ():
         own.setdefault(name, set()).add(digest)
     try:
-        lines = (root / _JOURNAL).read_text("utf-8").splitlines()
+        journal = read_regular(root / _JOURNAL, limit=_MAX_FILE)
+        lines = journal.decode("utf-8", "replace").splitlines()
     except FileNotFoundError:
         lines = []
     for line in lines:

@@ -18,6 +18,7 @@ from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE, _render, dnsmasq_c
 from catalyst_pxeboot.serve.facts import Account, ServedTree
 from catalyst_pxeboot.serve.plan import Dhcp, Facts, Plan, Web, check_range, spare_range
 from catalyst_pxeboot.spec.values import parse_server
+from catalyst_pxeboot.tree.manifest import read_config
 from catalyst_pxeboot.util.errors import PxebootError
 
 _PLAIN = re.compile(r"/[A-Za-z0-9._+/-]+")
@@ -64,10 +65,9 @@ def dhcp_for(tree: ServedTree, file: str, server: Server | None) -> str:
     None is the tree's own file, as it is; a tree without one gets what it would have today.
     """
     if server is None:
-        try:
-            return (tree.path / file).read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
-            server = Server()
+        if (tree.path / file).exists():
+            return read_config(tree.path, file)
+        server = Server()
     made = render_dhcp(
         tree.arch,
         files=tree.files,

@@ -30,8 +30,7 @@ from typing import Any, TypeVar
 from catalyst_pxeboot.model.arch import Arch
 from catalyst_pxeboot.serve.facts import ServedTree
 from catalyst_pxeboot.services.logs import DhcpLine, HttpBegin, HttpEnd, Line, TftpLine
-from catalyst_pxeboot.util.errors import one_line
-from catalyst_pxeboot.util.text import size
+from catalyst_pxeboot.util.text import one_line, size
 
 #: A file whose progress is reported.
 LARGE = 32 << 20  # bytes

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.util.errors import CommandError, one_line
+from catalyst_pxeboot.util.errors import CommandError
+from catalyst_pxeboot.util.text import one_line
 
 START_SECONDS = 10.0  # for a server to come up
 _STOP_SECONDS = 5.0  # for a process to end when it is asked to

@@ -17,10 +17,10 @@ from catalyst_pxeboot.formats.iso import AGAIN
 from catalyst_pxeboot.source.iso import open_iso
 from catalyst_pxeboot.source.live import reading
 from catalyst_pxeboot.util.checksum import Meter, Progress, digest_file
-from catalyst_pxeboot.util.errors import SourceError, one_line
+from catalyst_pxeboot.util.errors import SourceError
 from catalyst_pxeboot.util.files import FileStamp, read_regular
 from catalyst_pxeboot.util.sums import Sum, parse_sums
-from catalyst_pxeboot.util.text import size
+from catalyst_pxeboot.util.text import one_line, size
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.formats.signing.openpgp import Keyring

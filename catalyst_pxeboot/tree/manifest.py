@@ -13,6 +13,7 @@ from catalyst_pxeboot.util.records import decode, encode
 from catalyst_pxeboot.util.sums import DIGESTS, MANIFEST_DIGEST, SHA256SUMS
 
 MAX_MANIFEST = 16 * 1024 * 1024  # bytes
+MAX_CONFIG = 512 * 1024  # bytes; real ones have some KiB
 REBUILD = "build the tree again"
 
 
@@ -80,3 +81,13 @@ def read_manifest(tree: Path) -> tuple[bytes, Manifest]:
             f"{path}: not a manifest of this program", hint="give the folder of a netboot tree"
         )
     return raw, manifest
+
+
+def read_config(tree: Path, name: str) -> str:
+    """Return the text of a configuration of `tree`; raises `VerifyError` that names it."""
+    try:
+        return read_regular(tree / name, limit=MAX_CONFIG).decode()
+    except OSError as error:
+        raise VerifyError(f"{name}: cannot be read: {error.strerror}", hint=REBUILD) from error
+    except UnicodeDecodeError as error:
+        raise VerifyError(f"{name}: cannot be read as text: {error}", hint=REBUILD) from error

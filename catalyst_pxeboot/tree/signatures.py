@@ -25,11 +25,9 @@ from catalyst_pxeboot.model.manifest import (
     OPENPGP_PROOFS,
 )
 from catalyst_pxeboot.plan.signers import Signers
+from catalyst_pxeboot.tree.manifest import read_config
 from catalyst_pxeboot.util.checksum import digest_bytes
-from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.sums import MANIFEST_DIGEST, SHA256SUMS, signed_sums
-
-MAX_CONFIG: Final = 512 * 1024  # bytes; real ones have some KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +64,12 @@ CMS: Final = Policy(
 def opened_files(loader: BootLoader, tree: Path) -> frozenset[str]:
     """Name every file that `loader` opens, by its configurations as they are in `tree`.
 
-    Raises `OSError` or `UnicodeError` for a configuration that cannot be read.
+    Raises `VerifyError` for a configuration that cannot be read.
     """
     configs = [name for name in loader.configs if (tree / name).is_file()]
     opened = set(configs)
     for name in configs:
-        opened.update(loader.check(read_regular(tree / name, limit=MAX_CONFIG).decode()).opened)
+        opened.update(loader.check(read_config(tree, name)).opened)
     return frozenset(name for name in opened if not name.endswith((GRUB_ENDING, IPXE_ENDING)))
 
 

@@ -12,8 +12,13 @@ from catalyst_pxeboot.formats.cpio import parse_member_header
 from catalyst_pxeboot.loader import LOADER_OF
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import MANIFEST, FileInfo, Manifest
-from catalyst_pxeboot.tree.manifest import MAX_MANIFEST, REBUILD, read_manifest
-from catalyst_pxeboot.tree.signatures import MAX_CONFIG
+from catalyst_pxeboot.tree.manifest import (
+    MAX_CONFIG,
+    MAX_MANIFEST,
+    REBUILD,
+    read_config,
+    read_manifest,
+)
 from catalyst_pxeboot.tree.verify_signatures import find_signature_faults
 from catalyst_pxeboot.util.checksum import digest_bytes, digest_file
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, VerifyError
@@ -166,14 +171,10 @@ def _check_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
 
 
 def _config_faults(tree: Path, name: str, there: set[str]) -> Iterator[VerifyError]:
-    path = tree / name
     try:
-        text = read_regular(path, limit=MAX_CONFIG).decode()
-    except OSError as error:
-        yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint=REBUILD)
-        return
-    except UnicodeDecodeError as error:
-        yield VerifyError(f"{name}: cannot be read as text: {error}", hint=REBUILD)
+        text = read_config(tree, name)
+    except VerifyError as error:
+        yield error
         return
     config = LOADER_OF[name].check(text)
     for problem in config.problems:

@@ -98,7 +98,7 @@ def _faults(policy: Policy, tree: Path, manifest: Manifest, check: _Check) -> It
             )
     try:
         opened = opened_files(policy.loader, tree) & manifest.by_path.keys()
-    except (OSError, UnicodeError):
+    except VerifyError:
         opened = frozenset()  # reported with the configurations
     needed = {f"{path}{policy.ending}": path for path in sorted(opened)}
     for name, signed in (proofs | needed).items():

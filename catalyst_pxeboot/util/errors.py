@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from catalyst_pxeboot.util.text import one_line
+
 
 class PxebootError(Exception):
     """A fault of the input or the machine, in one line.
@@ -72,11 +74,6 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
             f"{what}: the Python package {error.name} is missing",
             hint=f"install it, or all of catalyst-pxeboot[{extra}]",
         ) from error
-
-
-def one_line(text: str) -> str:
-    """Return `text` with control characters and line breaks shown as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def from_os_error(error: OSError, doing: str, *, hint: str = "") -> PublishError:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from catalyst_pxeboot.util.errors import CommandError, one_line
+from catalyst_pxeboot.util.errors import CommandError
+from catalyst_pxeboot.util.text import one_line
 
 
 def find_program(name: str) -> Path | None:

@@ -1,9 +1,24 @@
-"""Words for messages: the nearest known name, sizes, lists."""
+"""Words for messages: what is safe to print, the nearest known name, sizes."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+def one_line(text: str) -> str:
+    """Return `text` with control characters and line breaks shown as escapes.
+
+    Also those of Unicode: C1, marks of direction, lone surrogates.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable(text: str) -> str:
+    """Return a text of many lines in the same way, with its line breaks and tabs."""
+    return "\n".join("\t".join(map(one_line, line.split("\t"))) for line in text.split("\n"))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

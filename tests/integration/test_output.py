@@ -140,7 +140,7 @@ def test_quiet_and_verbose(tree: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (Color.AUTO, "p: error: a: b; c\n"),
         (Color.NEVER, "p: error: a: b; c\n"),
-        (Color.MANIFEST_DIGEST, "p: \033[1;31merror:\033[0m a: b; c\n"),
+        (Color.ALWAYS, "p: \033[1;31merror:\033[0m a: b; c\n"),
     ],
 )
 def test_colour(color: Color, expected: str, capsys: pytest.CaptureFixture[str]) -> None:

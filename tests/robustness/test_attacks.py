@@ -9,8 +9,12 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import random
+import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -33,6 +37,8 @@ from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.util.sums import render_sums
 from tests.conftest import hide_loaders
 from tests.golden.test_golden import MEMTEST
+from tests.support.iso import plain_iso
+from tests.support.paths import ROOT
 from tests.support.stage2 import release_settings, storedir_stage2, write_stage2
 from tests.unit.formats.signing.test_cms import CODE, issue, key_pem, pem
 from tests.unit.formats.signing.test_openpgp import Keyring
@@ -474,3 +480,201 @@ MANIFEST_ATTACKS: dict[str, Callable[[dict[str, Any]], object] | None] = {
     "no loaders": lambda manifest: manifest.update(loaders={}),
     "no entries": lambda manifest: manifest["menu"].update(entries=[]),
 }
+
+
+# --- files that are not files, or are huge ---
+
+
+def command(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does; it ends by itself, or the test fails."""
+    return subprocess.run(
+        [sys.executable, "-m", "catalyst_pxeboot", *map(str, words)],
+        cwd=options.pop("cwd", ROOT), timeout=30, capture_output=True, text=True, check=False,
+        **options,
+    )  # fmt: skip
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the one line that a refusal has."""
+    assert done.returncode in (1, 2), done
+    line = done.stderr.removesuffix("\n")
+    assert line.startswith("catalyst-pxeboot: error: ")
+    assert "\n" not in line
+    return line.removeprefix("catalyst-pxeboot: error: ")
+
+
+def replace_by_pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+class TestFilesThatAreNone:
+    """A pipe, a device or a file of gigabytes where a small file is expected."""
+
+    def test_a_signature(self, trees: Trees, copy: Copy) -> None:
+        tree = copy(trees.new)
+        replace_by_pipe(tree / "boot/gentoo.sig")
+        found = command("verify", "-q", "--keyring", trees.keyring, tree)
+        assert (found.returncode, found.stderr.splitlines()) == (
+            1,
+            [
+                "catalyst-pxeboot: error: boot/gentoo.sig: not a regular file;"
+                " build the tree again",
+                "catalyst-pxeboot: error: boot/gentoo.sig: cannot be read: Not a regular file;"
+                " build the tree again",
+            ],
+        )
+
+    def test_a_proof(self, trees: Trees, copy: Copy) -> None:
+        tree = copy(trees.new)
+        replace_by_pipe(tree / "DIGESTS.asc")
+        found = command("verify", "-q", "--keyring", trees.keyring, tree)
+        assert found.returncode == 1
+        assert "error: DIGESTS.asc: not a regular file; build the tree again" in found.stderr
+
+    @pytest.mark.parametrize("option", ["--keyring", "--certificates"])
+    def test_a_keyring(self, trees: Trees, tmp_path: Path, option: str) -> None:
+        os.mkfifo(tmp_path / "keys")
+        line = complaint(command("verify", "-q", option, tmp_path / "keys", trees.new))
+        assert f"{tmp_path}/keys" in line
+        assert "cannot be read: Not a regular file" in line
+
+    @pytest.mark.parametrize("ending", [".asc", ".DIGESTS", ".DIGESTS.asc", ".sha256"])
+    def test_what_is_beside_an_iso(self, trees: Trees, tmp_path: Path, ending: str) -> None:
+        iso = tmp_path / "install-amd64-minimal-20261122T170000Z.iso"
+        stage2 = tmp_path / "stage2"
+        write_stage2(stage2)
+        plain_iso(stage2, iso)
+        os.mkfifo(f"{iso}{ending}")
+        line = complaint(
+            command("build", "-q", "--keyring", trees.keyring, "--source", iso,
+                    "--output", tmp_path / "tree")
+        )  # fmt: skip
+        assert f"{iso}{ending}: " in line
+        assert "cannot be read: Not a regular file; correct or remove it" in line
+        assert not (tmp_path / "tree").exists()
+
+    @pytest.mark.parametrize("words", [("dhcp",), ("serve", "--dry-run", "--interface", "lo")])
+    @pytest.mark.parametrize("oddity", ["pipe", "huge"])
+    def test_a_servers_configuration(
+        self, trees: Trees, copy: Copy, words: tuple[str, ...], oddity: str
+    ) -> None:
+        tree = copy(trees.unsigned)
+        path = tree / "dhcp/dnsmasq.conf"
+        size = path.stat().st_size
+        replace_by_pipe(path)
+        if oddity == "huge":
+            path.unlink()
+            with path.open("wb") as file:
+                file.truncate(2_500_000_000)
+        done = command(*words, tree, preexec_fn=lambda: limit_memory(1 << 30))
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        if words == ("dhcp",):
+            reason = "Not a regular file" if oddity == "pipe" else "More than 524288 bytes"
+            reason = f"cannot be read: {reason}"
+        elif oddity == "pipe":
+            reason = "not a regular file"
+        else:
+            reason = f"2500000000 bytes, but {size} in the manifest"
+        assert last == f"catalyst-pxeboot: error: dhcp/dnsmasq.conf: {reason}; build the tree again"
+
+    def test_a_menus_journal(self, trees: Trees, tmp_path: Path) -> None:
+        shutil.copytree(trees.unsigned, tmp_path / "root/tree")
+        os.mkfifo(tmp_path / "root/.releases.json.journal")
+        line = complaint(command("menu", "-q", tmp_path / "root"))
+        assert ".releases.json.journal" in line
+        (tmp_path / "root/.releases.json.journal").unlink()
+        (tmp_path / "root/.releases.json.journal").write_bytes(b"\xff\x00\n" * 1000)
+        assert command("menu", "-q", tmp_path / "root").returncode == 0
+
+
+def limit_memory(count: int) -> None:
+    """Bound the address space of the process that calls it."""
+    resource.setrlimit(resource.RLIMIT_AS, (count, count))
+
+
+# --- texts that reach the terminal ---
+
+#: What a terminal obeys: C0, DEL, C1, and Unicode's marks of direction and line breaks.
+EVIL = "\x1b]0;evil\x07\x1b[2J\x08\x7f\x9b2J\u202e\u2066\u2028\x85"
+#: What a file name may hold of them.
+EVIL_NAME = EVIL.replace("\x85", "")
+
+
+def is_safe(text: str) -> bool:
+    return all(c.isprintable() or c in "\n\t" for c in text)
+
+
+class TestTerminal:
+    """Whatever an image, a tree or a name holds: no control character is printed."""
+
+    @pytest.fixture
+    def stage2(self, tmp_path: Path) -> Path:
+        folder = tmp_path / f"livecd-stage2-amd64-20261122T170000Z{EVIL_NAME}"
+        menu = (ROOT / "tests/data/grub-cfg/amd64-dracut.cfg").read_text()
+        write_stage2(folder, grub_cfg=menu.replace("Boot LiveCD", f"Boot {EVIL} LiveCD"))
+        return folder
+
+    @pytest.mark.parametrize("options", [(), ("--json",), ("-v",)])
+    def test_an_image(self, stage2: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+        output = tmp_path / "out"
+        commands: tuple[tuple[str | Path, ...], ...] = (
+            ("inspect", *options, stage2),
+            ("build", *options, "--dry-run", "--source", stage2, "--output", output),
+            ("build", *options, "--source", stage2, "--output", output,
+             "--set", "pxeboot/loaders=ipxe pxelinux grub"),
+        )  # fmt: skip
+        for words in commands:
+            done = command(*words)
+            assert is_safe(done.stdout + done.stderr), done
+            assert "Traceback" not in done.stderr
+            assert "1b]0;evil" in done.stdout + done.stderr
+
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_a_tree(self, trees: Trees, copy: Copy, options: tuple[str, ...]) -> None:
+        tree = copy(trees.unsigned)
+        manifest = json.loads((tree / "manifest.json").read_bytes())
+        manifest["release"]["title"] += EVIL
+        manifest["notes"] = [EVIL]
+        manifest["left_out"] = [EVIL]
+        for entry in manifest["menu"]["entries"]:
+            entry["title"] += EVIL
+        replace_file(tree / "manifest.json", json.dumps(manifest).encode())
+        replace_file(tree / "dhcp/dnsmasq.conf", f"a\tb\n{EVIL}\n".encode())
+        evil = tree.rename(tree.with_name(f"tree{EVIL_NAME}"))
+        (evil / EVIL_NAME).touch()
+        commands: tuple[tuple[str | Path, ...], ...] = (
+            ("inspect", *options, evil),
+            ("verify", *options, evil),
+            ("dhcp", *options, evil),
+            ("menu", *options, evil.parent),
+            ("serve", *options, "--dry-run", "--interface", "lo", evil),
+            ("export", *options, "--format", "ipxe-vars", "--base-url", "http://a.example/", evil),
+            ("qemu", *options, "--dry-run", evil),
+            ("boot-test", *options, "--firmware", "bios", "--loader", "uboot", evil),
+        )
+        for words in commands:
+            done = command(*words)
+            assert is_safe(done.stdout + done.stderr), done
+            assert "Traceback" not in done.stderr
+        shown = command("dhcp", evil).stdout
+        assert shown.startswith(
+            "a\tb\n\\x1b]0;evil\\x07\\x1b[2J\\x08\\x7f\\x9b2J\\u202e\\u2066\\u2028"
+        )
+
+    def test_on_a_terminal(self, stage2: Path) -> None:
+        """The same on a pseudo-terminal, where there is colour, but no other control."""
+        parent, child = os.openpty()
+        with subprocess.Popen(
+            [sys.executable, "-m", "catalyst_pxeboot", "inspect", stage2],
+            cwd=ROOT, stdout=child, stderr=child, env={**os.environ, "TERM": "xterm"},
+        ) as process:  # fmt: skip
+            os.close(child)
+            output = b""
+            with contextlib.suppress(OSError):  # EIO is a terminal's end
+                while data := os.read(parent, 65536):
+                    output += data
+            process.wait()
+        os.close(parent)
+        assert is_safe(output.decode().replace("\r\n", "\n"))

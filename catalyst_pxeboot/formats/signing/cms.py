@@ -39,6 +39,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
 
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
+from catalyst_pxeboot.util.files import open_regular
 
 CERTIFICATE = "pxeboot/sign_cert"
 KEY = "pxeboot/sign_key"
@@ -374,7 +375,7 @@ def _load_key(path: Path, passphrase_file: Path | None) -> rsa.RSAPrivateKey:
 
 def _read(path: Path, where: str) -> bytes:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             content = stream.read(_LARGEST + 1)
     except OSError as error:
         raise PxebootError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.util.files import open_regular, read_regular
+from tests.support.paths import ROOT
 
 
 def test_reads_a_file_and_what_a_link_leads_to(tmp_path: Path) -> None:
@@ -40,3 +42,47 @@ def test_nothing_else_is_opened(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         open_regular(tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+#: Modules that open files without `util/files.py`, and why that is right.
+OPENERS = {
+    "cli/main.py": "/dev/null",
+    "lab/network.py": "a device of the kernel",
+    "lab/serve.py": "a web server, behind services/files.py",
+    "lab/servers.py": "logs in a scratch folder",
+    "lab/watch.py": "a log that it writes",
+    "render/pages.py": "a configuration that this build has just written",
+    "serve/events.py": "the kernel's table of addresses",
+    "serve/run.py": "a scratch folder's",
+    "serve/ports.py": "the kernel's tables of sockets",
+    "services/children.py": "logs in a scratch folder",
+    "services/logs.py": "logs in a scratch folder",
+    "services/web.py": "its own log and settings",
+    "spec/file.py": "the user's own spec, which may be a pipe",
+    "tree/link.py": "a file that it writes",
+    "tree/stage.py": "files of the staging folder, and the source with O_NONBLOCK",
+    "util/files.py": "the functions themselves",
+    "util/resources.py": "files of this package",
+    "util/tempdir.py": "folders",
+    "formats/signing/openpgp.py": "status lines in a scratch folder",
+    "releases/write.py": "files that it writes",
+}
+_OPENING = {"open", "read_bytes", "read_text"}
+
+
+def test_nothing_else_opens_files() -> None:
+    """What somebody else wrote may be a pipe or have no end: `open_regular` and `read_regular`."""
+    found = set()
+    for path in (ROOT / "catalyst_pxeboot").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            # A live image's own `open` goes through open_regular.
+            image = isinstance(called, ast.Attribute) and ast.unparse(called.value).endswith(
+                "image"
+            )
+            if name in _OPENING and not image:
+                found.add(str(path.relative_to(ROOT / "catalyst_pxeboot")))
+    assert found == OPENERS.keys()
