@@ -66,6 +66,10 @@ _ZSTD_INPUT = 256
 _LZ4_BLOCK = 8 << 20  # what a block of legacy lz4 holds, unpacked
 _LZ4_PACKED = _LZ4_BLOCK + _LZ4_BLOCK // 255 + 16  # what it can take at worst, packed
 
+#: Streams, frames or blocks that follow each other in one file. Tools that pack in parallel make
+#: one of each 64 KiB at least.
+_MAX_FRAMES = 16_384
+
 _Chunks = Generator[bytes, None, None]
 
 
@@ -243,7 +247,7 @@ _MAKE: Final[dict[Compression, Callable[[], _Decompressor]]] = {
 def _unpack(stream: Readable, compression: Compression, where: str) -> _Chunks:
     magic = _MAGIC[compression]
     data = stream.read(_INPUT)
-    while True:
+    for _frame in range(_MAX_FRAMES):
         decompressor = _MAKE[compression]()
         while not decompressor.eof:
             if not data:
@@ -263,6 +267,7 @@ def _unpack(stream: Readable, compression: Compression, where: str) -> _Chunks:
             data += more
         if not data.startswith(magic):
             return
+    raise _too_many(where, compression)
 
 
 def _read_plain(stream: Readable) -> _Chunks:
@@ -275,7 +280,7 @@ def _unpack_lz4(stream: Readable, where: str) -> _Chunks:
     magic = _MAGIC[Compression.LZ4]
     if _read_up_to(stream, 4) != magic:
         raise _damaged(where, Compression.LZ4, "its magic number is missing")
-    while True:
+    for _block in range(_MAX_FRAMES):
         head = _read_up_to(stream, 4)
         if head == magic:  # another such stream right behind the first
             continue
@@ -296,6 +301,7 @@ def _unpack_lz4(stream: Readable, where: str) -> _Chunks:
             raise _damaged(where, Compression.LZ4, str(error)) from error
         if block:
             yield block
+    raise _too_many(where, Compression.LZ4)
 
 
 def _unpack_lzo(stream: Readable, where: str, max_bytes: int) -> _Chunks:
@@ -359,6 +365,13 @@ def _read_up_to(stream: Readable, size: int) -> bytes:
     while out.tell() < size and (data := stream.read(size - out.tell())):
         out.write(data)
     return out.getvalue()
+
+
+def _too_many(where: str, compression: Compression) -> FormatError:
+    return FormatError(
+        f"{where}: has more than {_MAX_FRAMES} parts of {compression} data",
+        hint="the file is damaged or made to exhaust time; build it again",
+    )
 
 
 def _truncated(where: str, compression: Compression) -> FormatError:

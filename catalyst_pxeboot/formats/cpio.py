@@ -33,6 +33,24 @@ class Readable(Protocol):
         """Return at most `size` bytes, none only at the end."""
 
 
+class Budget:
+    """What all archives of one file may hold; real images have a tenth of it at most."""
+
+    def __init__(self, where: str, *, members: int = 200_000, archives: int = 64) -> None:
+        self._where = where  # the file, in errors
+        self._most = {"members": members, "archives": archives}
+        self._left = dict(self._most)
+
+    def spend(self, what: str) -> None:
+        """Count one of `what`; raises `FormatError` if it is one too many."""
+        self._left[what] -= 1
+        if self._left[what] < 0:
+            raise FormatError(
+                f"{self._where}: has more than {self._most[what]} {what}",
+                hint="check that the file is an initramfs",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """A member of an archive: `size` in bytes; `content` only where it was asked for.
@@ -129,17 +147,19 @@ def read_members(
     where: str,
     wanted: Callable[[str], bool] = _every,
     limit: int = 1 << 20,
-    max_members: int = 250_000,
+    budget: Budget | None = None,
 ) -> Iterator[Member]:
     """Yield the members of the archive at the position of `stream`, up to its trailer.
 
     The content of regular files and symbolic links is kept where `wanted(name)` says so and it
     has at most `limit` bytes; all else is read past in blocks. The stream is left behind the
     trailer and its padding. `where` names the archive in errors. Raises `FormatError` for
-    anything but a complete newc archive and for more than `max_members` members.
+    anything but a complete newc archive and for more than `budget` allows.
     """
+    budget = budget or Budget(where)
+    budget.spend("archives")
     position = 0
-    for _count in range(max_members + 1):
+    while True:
         mode, size, name_size = _parse_fields(_read(stream, _HEADER, where), position, where)
         head = _HEADER + name_size
         raw = _read(stream, name_size + -head % 4, where)
@@ -154,10 +174,8 @@ def read_members(
         else:
             _skip(stream, size + -size % 4, where)
         position += head + -head % 4 + size + -size % 4
+        budget.spend("members")
         yield Member(_plain(name), mode, size, content)
-    raise FormatError(
-        f"{where}: has more than {max_members} members", hint="check that the file is an initramfs"
-    )
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ generators apart, dracut's dracut.sh and genkernel's gen_initramfs.sh.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ from catalyst_pxeboot.formats.compression import (
     detect_compression,
     open_decompressed,
 )
-from catalyst_pxeboot.formats.cpio import Member, Readable, read_members
+from catalyst_pxeboot.formats.cpio import Budget, Readable, read_members
 from catalyst_pxeboot.util.errors import FormatError
 from catalyst_pxeboot.util.files import InputFile
 
@@ -29,7 +29,7 @@ MAX_UNPACKED: Final = 4 << 30
 
 #: How many times its own size it may unpack to, beyond what any may. Real ones unpack to 2 to 6
 #: times; what unpacks to much more is made to cost time.
-_MAX_RATIO: Final = 32
+_MAX_RATIO: Final = 12
 _ANY_UNPACKED: Final = 256 << 20
 
 _BUILD_ID = "etc/build_id"
@@ -47,6 +47,7 @@ _SHA256SUM = frozenset({"usr/bin/sha256sum", "bin/sha256sum", "usr/sbin/sha256su
 _BUSYBOX = frozenset({"usr/bin/busybox", "bin/busybox", "usr/sbin/busybox", "sbin/busybox"})
 _BUSYBOX_SHA256SUM = "busybox sha256sum"
 _MAX_READ = 4 << 20  # bytes of a member that is looked into; busybox has one to two MiB
+_MAX_TEXT = 64 << 10  # bytes of a text that says what made the image; dracut's have 1 KiB
 _NAMED = _CURL | _SHA256SUM | {_SPLASH, "etc/initrd.scripts", "linuxrc"}
 #: Where dracut looks for hooks, the first first. Which of them it was is known by their folder.
 _HOOKS = ("var/lib/dracut/hooks", "usr/lib/dracut/hooks", "lib/dracut/hooks")
@@ -100,8 +101,8 @@ def read_initramfs(source: InputFile) -> Initramfs:
     `MAX_UNPACKED` bytes or by more than real ones do, or comes from neither dracut nor
     genkernel; `OSError` where it cannot be read.
     """
-    found = _Found()
     path, size = source.path, source.bytes
+    found = _Found(Budget(str(path)))
     if size > MAX_UNPACKED:  # a hole, perhaps: it takes no disk, but time to read
         raise _too_much(path)
     reader = _Rewindable(source.stream)
@@ -121,7 +122,7 @@ def read_initramfs(source: InputFile) -> Initramfs:
         archives += 1
         last = compression
         if compression is Compression.NONE:
-            found.add(read_members(reader, where=str(path), wanted=_wanted, limit=_MAX_READ), path)
+            found.add(reader, path)
         else:
             # What follows a compressed archive is not read: no generator puts anything there,
             # and padding does not matter.
@@ -201,7 +202,8 @@ def _wanted(name: str) -> bool:
 class _Found:
     """What was seen of the members so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self.content: dict[str, bytes] = {}
         self.names: set[str] = set()
         self.drivers: set[str] = set()
@@ -209,9 +211,11 @@ class _Found:
         self.dracut_version = ""
         self.unpacked = 0
 
-    def add(self, members: Iterator[Member], path: Path) -> None:
-        """Take note of `members`."""
-        for member in members:
+    def add(self, archive: Readable, path: Path) -> None:
+        """Take note of the members of `archive`."""
+        for member in read_members(
+            archive, where=str(path), wanted=_wanted, limit=_MAX_READ, budget=self._budget
+        ):
             name = member.name
             self.unpacked += member.size
             if self.unpacked > MAX_UNPACKED:
@@ -219,7 +223,8 @@ class _Found:
             if name in _KEPT:
                 self.names.add(name)
                 # A link's target is not looked into.
-                self.content[name] = (member.content or b"") if member.is_file else b""
+                most = _MAX_READ if name == "init" else _MAX_TEXT
+                self.content[name] = (member.content or b"")[:most] if member.is_file else b""
             elif "lib/modules/" in name:
                 self._add_driver(name)
             elif "lib/dracut/" in name:
@@ -269,7 +274,7 @@ def _add_archives(found: _Found, unpacked: Decompressed, path: Path) -> None:
                 f"found {head.hex(' ')}",
                 hint="give the initramfs that belongs to the kernel",
             )
-        found.add(read_members(reader, where=str(path), wanted=_wanted, limit=_MAX_READ), path)
+        found.add(reader, path)
         head = reader.next_archive()
 
 

@@ -5,10 +5,13 @@ Each class is a kind. `make fuzz` prints how many attacks each kind has.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import random
 import resource
@@ -23,7 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lz4.block
 import pytest
+import zstandard
 
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.cli import main as cli
@@ -37,6 +42,9 @@ from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.util.sums import render_sums
 from tests.conftest import hide_loaders
 from tests.golden.test_golden import MEMTEST
+from tests.robustness.test_hostile import BUILD_ANEW, MIB
+from tests.robustness.test_hostile import command as measured
+from tests.support import builders
 from tests.support.iso import plain_iso
 from tests.support.paths import ROOT
 from tests.support.stage2 import release_settings, storedir_stage2, write_stage2
@@ -678,3 +686,126 @@ class TestTerminal:
             process.wait()
         os.close(parent)
         assert is_safe(output.decode().replace("\r\n", "\n"))
+
+
+# --- initramfs images: cost in time and memory ---
+
+
+def _zstd(*parts: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=1).compress(b"".join(parts))
+
+
+def _names(count: int, archives: int) -> bytes:
+    """Return archives of empty members with names that are all different."""
+    numbers = iter(range(count))
+    return b"".join(
+        b"".join(
+            builders.newc_member(f"lib/modules/{next(numbers):07}.ko")
+            for _ in range(count // archives)
+        )
+        + builders.newc({}, block=4)
+        for _ in range(archives)
+    )
+
+
+def _repeated(part: bytes, size: int) -> bytes:
+    return part * (size // len(part))
+
+
+def _bzip2_blocks() -> bytes:
+    """Return a member of 4 GiB, and for it one stream of millions of blocks of a letter each."""
+    member = bytearray(builders.newc_member("init"))
+    member[54:62] = b"FFFFFFFF"
+    bits = "".join(f"{byte:08b}" for byte in bz2.compress(b"a"))
+    end = bits.index(f"{0x177245385090:048b}")
+    block = bits[32:end] * 8
+    return (
+        bz2.compress(member)
+        + bz2.compress(b"a")[:4]
+        + _repeated(int(block, 2).to_bytes(len(block) // 8, "big"), INPUT_SIZE)
+    )
+
+
+INPUT_SIZE = 64 * MIB
+_TRAILER = builders.newc({}, block=4)
+_EMPTY_FRAME = zstandard.ZstdCompressor().compress(b"")
+_LZ4 = b"\x02\x21\x4c\x18"
+_LZ4_BLOCK = lz4.block.compress(b"a", store_size=False)
+_CHECK = "check that the file is an initramfs"
+_PARTS = (
+    "has more than 16384 parts of {} data; the file is damaged or made to exhaust time;"
+    " build it again"
+)
+_LARGE = f"unpacks to more than {12 * 64 * MIB} bytes; {BUILD_ANEW}"
+
+#: Each image, and why it is refused.
+INITRAMFS_ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "2.1 million archives in 24 KB": (
+        lambda: _zstd(_repeated(_TRAILER, 256 * MIB)), f"has more than 64 archives; {_CHECK}",
+    ),
+    "archives without compression": (
+        lambda: _repeated(_TRAILER, INPUT_SIZE), f"has more than 64 archives; {_CHECK}",
+    ),
+    "names in one archive": (
+        lambda: _zstd(_names(300_000, 1)), f"has more than 200000 members; {_CHECK}",
+    ),
+    "names in many archives": (
+        lambda: _zstd(_names(300_000, 60)), f"has more than 200000 members; {_CHECK}",
+    ),
+    "names without compression": (
+        lambda: _names(450_000, 50), f"has more than 200000 members; {_CHECK}",
+    ),
+    "empty zstd frames": (
+        lambda: _repeated(_EMPTY_FRAME, 27_000_000), _PARTS.format("zstd"),
+    ),
+    "empty gzip members": (
+        lambda: _repeated(gzip.compress(b"", mtime=0), INPUT_SIZE), _PARTS.format("gzip"),
+    ),
+    "empty bzip2 streams": (
+        lambda: _repeated(bz2.compress(b""), INPUT_SIZE), _PARTS.format("bzip2"),
+    ),
+    "empty xz streams": (
+        lambda: _repeated(lzma.compress(b""), INPUT_SIZE), _PARTS.format("xz"),
+    ),
+    "lz4 blocks of a byte": (
+        lambda: _LZ4
+        + _repeated(len(_LZ4_BLOCK).to_bytes(4, "little") + _LZ4_BLOCK, INPUT_SIZE),
+        _PARTS.format("lz4"),
+    ),
+    "lz4 magic numbers": (lambda: _repeated(_LZ4, INPUT_SIZE), _PARTS.format("lz4")),
+    "bzip2 blocks of a byte": (_bzip2_blocks, "ends early, in the middle of its bzip2 data"),
+    "a bzip2 bomb": (
+        lambda: (bz2.compress(bytes(40 * MIB)) * 22).ljust(INPUT_SIZE, b"\1"), _LARGE,
+    ),
+    "an xz bomb": (
+        lambda: (lzma.compress(bytes(40 * MIB)) * 22).ljust(INPUT_SIZE, b"\1"), _LARGE,
+    ),
+    "a gzip bomb": (
+        lambda: (gzip.compress(bytes(40 * MIB), mtime=0) * 22).ljust(INPUT_SIZE, b"\1"), _LARGE,
+    ),
+    "zeros only": (lambda: bytes(INPUT_SIZE), "is empty, expected an initramfs"),
+    "a long list of modules": (
+        lambda: _zstd(builders.newc({
+            **builders.dracut_members(),
+            "usr/lib/dracut/modules.txt": b"".join(b"%06x\n" % n for n in range(580_000)),
+        })),
+        "",
+    ),
+}  # fmt: skip
+
+
+class TestInitramfs:
+    """Whatever 64 MB hold: an answer within 10 s of a processor and 300 MiB."""
+
+    @pytest.mark.parametrize("name", INITRAMFS_ATTACKS)
+    def test_bounds(self, tmp_path: Path, name: str) -> None:
+        make, message = INITRAMFS_ATTACKS[name]
+        source = write_stage2(tmp_path / "stage2", initramfs=make())
+        ran = measured("inspect", source)
+        path = source / "boot/gentoo.igz"
+        if message:
+            assert ran.error.startswith(f"catalyst-pxeboot: error: {path}: {message}")
+            assert ran.error.count("\n") == 1
+        assert ran.code == (1 if message else 0)
+        assert ran.seconds < 10
+        assert ran.memory < 300 * MIB

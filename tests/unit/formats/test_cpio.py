@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from catalyst_pxeboot.formats.cpio import (
     MAX_MEMBER,
+    Budget,
     Member,
     member_header,
     parse_member_header,
@@ -26,7 +27,8 @@ ARCHIVE = newc({"./etc/a": b"hello", "/b": (LINK | 0o777, b"etc/a"), ".": (0o040
 
 
 def read(data: bytes, max_members: int = 1000) -> list[Member]:
-    return list(read_members(io.BytesIO(data), where="x.img", max_members=max_members))
+    budget = Budget("x.img", members=max_members)
+    return list(read_members(io.BytesIO(data), where="x.img", budget=budget))
 
 
 def test_header_of_the_root_member() -> None:
