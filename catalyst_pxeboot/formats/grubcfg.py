@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from catalyst_pxeboot.util.errors import FormatError
@@ -225,7 +225,6 @@ class _Frame:
     title: str = ""
     commands: list[_Command] = field(default_factory=list)
     untested: frozenset[str] = frozenset()  # of an if: where no branch is certain so far
-    outside: frozenset[str] = frozenset()  # of an if: where the if itself is read
     open: bool = False  # of an if or loop: its then or do has come
     branches: int = 0  # of an if: 1 after else
 
@@ -307,15 +306,8 @@ class _Parser:
         word = token.keyword()
         match word:
             case "if":
-                self._push(
-                    _Frame(
-                        "if",
-                        token.line,
-                        frame.platforms,
-                        untested=frame.platforms,
-                        outside=frame.platforms,
-                    )
-                )
+                shown = frame.platforms
+                self._push(_Frame("if", token.line, shown, untested=shown))
             case "while" | "until":
                 self._push(_Frame("loop", token.line, frame.platforms))
             case "then" | "do":
@@ -497,19 +489,7 @@ class _Parser:
         for entry, platforms in sorted(
             (useful or made).items(), key=lambda item: ("pc" not in item[1], min(item[1]))
         ):
-            name = _platform_name(platforms)
-            self._entries.append(
-                GrubEntry(
-                    entry.title,
-                    entry.submenus,
-                    name,
-                    entry.kernel,
-                    entry.arguments,
-                    entry.initrds,
-                    entry.chainloader,
-                    entry.line,
-                )
-            )
+            self._entries.append(replace(entry, platform=_platform_name(platforms)))
 
     def _entry(self, frame: _Frame, submenus: tuple[str, ...], platform: str) -> GrubEntry:
         """Make the entry as it is on `platform`. The last of commands of a kind counts."""
