@@ -43,6 +43,10 @@ def run() -> NoReturn:
     """Run the command and exit with its code."""
     _open_closed_streams()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _terminate)
+    # What we make, we must be able to read and remove, whatever the umask.
+    os.umask(os.umask(0o077) & ~0o700)
     sys.exit(main(sys.argv[1:]))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,8 +59,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
     from catalyst_pxeboot.serve.events import stopped_event
     from catalyst_pxeboot.serve.facts import read_facts, read_tree
+    from catalyst_pxeboot.serve.pinned import Binding
     from catalyst_pxeboot.serve.plan import ServeOptions, plan_serving
-    from catalyst_pxeboot.serve.run import serve
+    from catalyst_pxeboot.serve.run import pinned_tree, serve
 
     tree = read_tree(arguments.tree)
     facts = read_facts()
@@ -66,13 +69,11 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         arguments.interface, arguments.proxy_dhcp, arguments.dhcp_range, arguments.http_port
     )
     plan = plan_serving(options, facts)
-    if not arguments.no_verify:
-        _verify(arguments.tree, console)
-    for note in plan.notes:
-        console.warning(note)
-    for note in tree_notes(tree, plan):
+    for note in (*plan.notes, *tree_notes(tree, plan)):
         console.warning(note)
     if arguments.dry_run:
+        if not arguments.no_verify:
+            _verify(arguments.tree, console)
         _print_setups(plan, tree, facts, console)
         return
 
@@ -85,10 +86,18 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             )
 
     try:
-        serve(
-            plan, tree, facts,
-            tell=lambda event: console.event(event.data, event.text), started=started,
-        )  # fmt: skip
+        with pinned_tree(tree, facts) as pinned:
+            if not arguments.no_verify:
+                pinned.require(_verify(arguments.tree, console))
+            if pinned.binding is Binding.NAMES:
+                console.warning(
+                    "this machine lets us mount nothing: a file that is replaced while it is served"
+                    " may be sent for a second before that is noticed"
+                )
+            serve(
+                plan, tree, facts, pinned,
+                tell=lambda event: console.event(event.data, event.text), started=started,
+            )  # fmt: skip
     except KeyboardInterrupt:
         event = stopped_event()
         console.event(event.data, event.text)
@@ -114,13 +123,15 @@ def port(text: str) -> int:
     return int(text)
 
 
-def _verify(tree: Path, console: Console) -> None:
+def _verify(tree: Path, console: Console) -> Mapping[str, os.stat_result]:
+    """Check the tree; returns the state of each file that was read. Raises `SpecError`."""
     from catalyst_pxeboot.tree.verify import verify_tree
 
     console.step(f"checking {tree} against its manifest")
-    faults = verify_tree(tree).faults
-    if faults:
-        raise SpecError(faults)
+    verified = verify_tree(tree)
+    if verified.faults:
+        raise SpecError(verified.faults)
+    return verified.read
 
 
 def _print_setups(plan: Plan, tree: ServedTree, facts: Facts, console: Console) -> None:

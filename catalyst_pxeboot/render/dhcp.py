@@ -38,7 +38,9 @@ BOOT_FILE_BYTES = 127
 # What ends or changes a value in any of the servers' grammars (comma, quote, white space, `#`) is
 # left out, and so is what a URL would need to escape.
 _PATH = re.compile(r"[A-Za-z0-9._+-]+(?:/[A-Za-z0-9._+-]+)*")
-_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
+
+#: A network interface's name that each of the servers reads as just that.
+INTERFACE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}")
 
 #: Loaders that, like iPXE, go on from a proxy's answer. GRUB (a signed one behind shim too) and
 #: U-Boot read that of the server which gave the address, and look for their menu there; our own
@@ -206,7 +208,7 @@ def _server_problems(server: Server) -> Iterator[PxebootError]:
         )
     elif network is not None and len(addresses) == 3:
         yield from _range_problems(addresses, network)
-    if server.interface is not None and not _INTERFACE.fullmatch(server.interface):
+    if server.interface is not None and not INTERFACE_NAME.fullmatch(server.interface):
         yield _problem(
             f"interface {server.interface!r} is not the name of a network card",
             "name one of those that `ip link` lists",

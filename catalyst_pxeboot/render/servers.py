@@ -36,16 +36,17 @@ def nginx_config(
     account: tuple[str, str] | None,
     closed: bool,
     begin: bool,
+    limit: bool = False,
 ) -> str:
     """Write nginx's configuration: the folder `root` at one address, and a log line a request.
 
     `account` are the user and group of its workers. `closed` follows no symbolic link below
-    `root`; `begin` logs a request also when it comes.
+    `root`; `begin` logs a request also when it comes; `limit` refuses more than a client needs.
     """
     user, group = account or ("", "")
     values = {
         "user": user, "group": group, "scratch": scratch, "address": address, "port": port,
-        "root": root, "closed": closed, "begin": begin,
+        "root": root, "closed": closed, "begin": begin, "limit": limit,
     }  # fmt: skip
     return _render("server/nginx.conf", values)
 

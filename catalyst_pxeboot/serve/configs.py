@@ -42,18 +42,25 @@ class ServerSetup:
 
 
 def plan_servers(
-    plan: Plan, tree: ServedTree, facts: Facts, scratch: Path, account: Account | None
+    plan: Plan,
+    tree: ServedTree,
+    facts: Facts,
+    scratch: Path,
+    account: Account | None,
+    *,
+    links: bool = False,
 ) -> tuple[ServerSetup, ...]:
     """Return the servers to run, in the order in which they start: HTTP is there before DHCP.
 
-    `account` is who they run as, None for who we are. Raises `PxebootError`.
+    `account` is who they run as, None for who we are. `links` is whether the folder that they
+    serve is of symbolic links. Raises `PxebootError`.
     """
     if not _PLAIN.fullmatch(str(scratch)):
         raise PxebootError(
             f"the folder for temporary files, {scratch}, has a name that servers cannot read",
             hint="set TMPDIR to one of letters, digits and . _ + -",
         )
-    setups = [_web_setup(plan, facts, scratch, account)]
+    setups = [_web_setup(plan, facts, scratch, account, links=links)]
     if plan.tftp and facts.dnsmasq:
         setups.append(_dnsmasq_setup(plan, tree, facts.dnsmasq, scratch, account))
     return tuple(setups)
@@ -79,14 +86,16 @@ def dhcp_for(tree: ServedTree, file: str, server: Server | None) -> str:
     return text
 
 
-def _web_setup(plan: Plan, facts: Facts, scratch: Path, account: Account | None) -> ServerSetup:
+def _web_setup(
+    plan: Plan, facts: Facts, scratch: Path, account: Account | None, *, links: bool
+) -> ServerSetup:
     address = str(plan.address.ip)
     root = scratch / TREE
     if plan.web is Web.NGINX:
         text = nginx_config(
             scratch, root, address, plan.http_port,
             account=(account.user, account.group) if account else None,
-            closed=True, begin=facts.nginx_tells_begin,
+            closed=not links, begin=facts.nginx_tells_begin, limit=facts.nginx_limits,
         )  # fmt: skip
         argv: tuple[str, ...] = (
             str(facts.nginx), "-p", str(scratch), "-e", str(scratch / "nginx-error.log"),
@@ -94,9 +103,8 @@ def _web_setup(plan: Plan, facts: Facts, scratch: Path, account: Account | None)
         )  # fmt: skip
         return ServerSetup("nginx", {"nginx.conf": text}, argv, "nginx-error.log", "nginx.pid", "")
     settings = {
-        "root": str(root), "address": address, "port": plan.http_port,
-        "log": str(scratch / ACCESS_LOG), "ready": str(scratch / "web.pid"),
-        "probe": MANIFEST,
+        "root": str(root), "follow": links, "address": address, "port": plan.http_port,
+        "log": str(scratch / ACCESS_LOG), "ready": str(scratch / "web.pid"), "probe": MANIFEST,
         "uid": account.uid if account else None, "gid": account.gid if account else None,
     }  # fmt: skip
     # It imports what we import, and nothing from the current folder (-P).

@@ -11,6 +11,8 @@ An event is a mapping for machines and a line for people. Each has `event` (its 
     root      ip mac arch scheme file bytes seconds          the live root, all of it
     broken    ip mac arch scheme file bytes                  a transfer ended early
     refused   ip mac arch scheme file status                 status: of HTTP; TFTP has no such file
+    changed   file served                      a file of the tree is no longer what was checked;
+              served: the one that was checked still is
     stopped                                     all servers were stopped, after Ctrl-C
 
 `arch` is the client's firmware as the DHCP configurations call it (`BIOS`, `UEFI x64`), `scheme`
@@ -92,6 +94,16 @@ class Tracker:
     def event(self, kind: str, text: str, **more: object) -> Event:
         """Make an event of this moment."""
         return _event(self.now(), kind, text, **more)
+
+    def changed(self, file: str, *, served: bool) -> Event:
+        """Say that a file of the tree has changed."""
+        text = (
+            "was replaced in the tree: the file that was checked is served on, until serve is"
+            " started again"
+            if served
+            else "has changed since it was checked: it is served no more"
+        )
+        return self.event("changed", f"{file}: {text}", file=file, served=served)
 
     def take(self, line: Line) -> Iterator[Event]:
         """Yield what a line of a log tells."""

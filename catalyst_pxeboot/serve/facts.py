@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.model.arch import Arch, all_arches
+from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.serve.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
 from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.util.process import find_program
+from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
 
 #: Who owns nothing, so that a server's fault has least to reach.
 _NOBODY = "nobody"
@@ -28,13 +30,15 @@ _MIRROR = ("--without-http_mirror_module", "--without-http_rewrite_module")
 class ServedTree:
     """A tree to be served: its files with their bytes, and those that hold the live root.
 
-    `grub_server` is the address that GRUB's images fetch from, where they have one inside.
+    `digests` are the sha256 of those that the manifest has one of. `grub_server` is the address
+    that GRUB's images fetch from, where they have one inside.
     """
 
     path: Path
     arch: Arch
     title: str
     files: Mapping[str, int]
+    digests: Mapping[str, str]
     roots: frozenset[str]
     grub_server: str
 
@@ -52,12 +56,14 @@ class Account:
 def read_facts() -> Facts:
     """Look at this machine. Raises `CommandError` where that fails."""
     nginx = find_program("nginx")
+    built = "" if nginx is None else _nginx_options(nginx)
     return Facts(
         interfaces=read_interfaces(),
         root=os.geteuid() == 0,
         dnsmasq=find_program("dnsmasq"),
         nginx=nginx,
-        nginx_tells_begin=nginx is not None and logs_request_start(_nginx_options(nginx)),
+        nginx_tells_begin=nginx is not None and logs_request_start(built),
+        nginx_limits=nginx is not None and "--without-http_limit_conn_module" not in built,
         embedded=importlib.util.find_spec("aiohttp") is not None,
     )
 
@@ -78,17 +84,18 @@ def _nginx_options(nginx: Path) -> str:
 def read_tree(tree: Path) -> ServedTree:
     """Read what serving needs of a netboot tree. Raises `PxebootError` if it is none.
 
-    A tree holds regular files only. A symbolic link is refused here, because dnsmasq's TFTP
-    server follows it wherever it leads.
+    A tree holds regular files only; a symbolic link is refused. What the manifest does not name
+    is no file of the tree.
     """
     _, manifest = read_manifest(tree)
-    names = list_files(tree)
-    for name in names:
+    there = list_files(tree)
+    for name in there:
         if (tree / name).is_symlink():
             raise VerifyError(
-                f"{tree / name}: a symbolic link, which a TFTP server would follow",
+                f"{tree / name}: a symbolic link, which leads anywhere",
                 hint="remove it, or build the tree again",
             )
+    names = [name for name in there if name == MANIFEST or name in manifest.own_files]
     arch = next((arch for arch in all_arches() if arch.name == manifest.release.arch), None)
     if arch is None:
         raise PxebootError(
@@ -102,6 +109,7 @@ def read_tree(tree: Path) -> ServedTree:
         arch=arch,
         title=manifest.release.title,
         files={name: (tree / name).stat().st_size for name in names},
+        digests={file.path: file.digests[MANIFEST_DIGEST] for file in manifest.files},
         roots=frozenset(roots),
         grub_server=manifest.grub_server or "",
     )

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from catalyst_pxeboot.model.settings import Server
+from catalyst_pxeboot.render.dhcp import INTERFACE_NAME
 from catalyst_pxeboot.services.interfaces import Interface
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest
@@ -57,6 +58,7 @@ class Facts:
     dnsmasq: Path | None
     nginx: Path | None
     nginx_tells_begin: bool  # it has the modules that log a request when it comes
+    nginx_limits: bool  # it has the module that limits connections by address
     embedded: bool  # the library of our own web server is there
 
 
@@ -176,7 +178,7 @@ def _choose_interface(options: ServeOptions, facts: Facts) -> Interface:
     if options.interface is not None:
         for interface in facts.interfaces:
             if interface.name == options.interface:
-                return interface
+                return _usable(interface)
         known = [interface.name for interface in facts.interfaces]
         raise PxebootError(
             f"no network interface {options.interface!r}{nearest(options.interface, known)}",
@@ -186,9 +188,19 @@ def _choose_interface(options: ServeOptions, facts: Facts) -> Interface:
     if options.dhcp_range:
         able = [found for found in able if _holding(found, options.dhcp_range[0])]
     if len(able) == 1:
-        return able[0]
+        return _usable(able[0])
     why = "no network interface fits" if not able else "more than one network interface fits"
     raise PxebootError(why, hint=f"name one with --interface; those there are: {listed}")
+
+
+def _usable(interface: Interface) -> Interface:
+    """Return the interface, if dnsmasq reads its name as this one interface's."""
+    if not INTERFACE_NAME.fullmatch(interface.name):
+        raise PxebootError(
+            f"--interface: {interface.name!r} has a name that dnsmasq would read otherwise",
+            hint="give it one of letters, digits and . _ - : ip link set NAME name lan0",
+        )
+    return interface
 
 
 def _choose_address(interface: Interface, options: ServeOptions) -> IPv4Interface:

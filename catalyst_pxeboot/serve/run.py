@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +13,19 @@ from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE
 from catalyst_pxeboot.serve.configs import ServerSetup, plan_servers
 from catalyst_pxeboot.serve.events import Event, Tracker, read_mac
 from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account
+from catalyst_pxeboot.serve.pinned import Binding, PinnedTree, pin_tree
 from catalyst_pxeboot.serve.plan import UNPRIVILEGED_PORT, Dhcp, Facts, Plan
 from catalyst_pxeboot.serve.ports import Protocol, why_taken
 from catalyst_pxeboot.services.children import Child, guarding, read_text, running
 from catalyst_pxeboot.services.logs import Tail, parse_dnsmasq, parse_web
-from catalyst_pxeboot.services.sockets import read_arrived
+from catalyst_pxeboot.services.mounts import enter_private_mounts
+from catalyst_pxeboot.services.sockets import raise_file_limit, read_arrived
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
 _LOOK_SECONDS = 0.2  # between looks at the logs
+_TREE_SECONDS = 1.0  # between looks at the tree's files
+_FILES = 20_000  # two for each of dnsmasq's transfers, and what nginx has
 _DHCP_PORT, _TFTP_PORT, _PXE_PORT = 67, 69, 4011
 
 #: What `--dry-run` shows in place of the scratch folder.
@@ -55,10 +60,22 @@ def dry_run(plan: Plan, tree: ServedTree, facts: Facts) -> tuple[ServerSetup, ..
     return plan_servers(plan, tree, facts, DRY_SCRATCH, choose_account(tree.path))
 
 
+@contextmanager
+def pinned_tree(tree: ServedTree, facts: Facts) -> Iterator[PinnedTree]:
+    """Hold the files of `tree` open while the context lasts. Raises `VerifyError`."""
+    if not facts.root:
+        binding = Binding.DESCRIPTORS
+    else:
+        binding = Binding.MOUNTS if enter_private_mounts() else Binding.NAMES
+    with pin_tree(tree, binding) as pinned:
+        yield pinned
+
+
 def serve(
     plan: Plan,
     tree: ServedTree,
     facts: Facts,
+    pinned: PinnedTree,
     *,
     tell: Callable[[Event], None],
     started: Callable[[Account | None], None] = lambda _account: None,
@@ -69,21 +86,21 @@ def serve(
     if a port is taken, or a server does not start or ends.
     """
     check_ports(plan)
+    raise_file_limit(_FILES)
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
         tracker = Tracker(tree, scratch / TREE, read_mac)
         scratch.chmod(0o711)  # the servers' account goes through it
-        account = choose_account(tree.path, scratch)
+        _make_folder(scratch / TREE)
+        stack.enter_context(pinned.shown(scratch / TREE))
+        account = choose_account(*pinned.folders, scratch)
         guard = stack.enter_context(guarding())
-        (scratch / TREE).symlink_to(tree.path, target_is_directory=True)
         children = []
-        for setup in plan_servers(plan, tree, facts, scratch, account):
+        for setup in plan_servers(plan, tree, facts, scratch, account, links=pinned.has_links):
             for name, text in setup.files.items():
-                file = scratch / name
-                file.parent.mkdir(exist_ok=True)
-                # The folder stays ours. A server opens its files before it becomes another
-                # account, which must not put something else in the place of what we read as root.
-                file.write_text(text, "utf-8")
+                if (scratch / name).parent != scratch:
+                    _make_folder((scratch / name).parent)
+                _write(scratch / name, text)
             child = stack.enter_context(
                 running(
                     setup.name, setup.argv,
@@ -95,7 +112,24 @@ def serve(
             children.append(child)
         started(account)
         tell(_serving(plan, tree, tracker))
-        _watch(plan, children, tracker, scratch, tell)
+        _watch(plan, children, tracker, pinned, scratch, tell)
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)  # whatever the umask
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a new file into a folder that only we can write.
+
+    A server opens its files before it becomes another account, which must not put something else
+    in the place of what we read as root.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(file, flags, 0o644), "w", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), 0o644)
+        stream.write(text)
 
 
 def _is_ready(setup: ServerSetup, scratch: Path) -> bool:
@@ -107,12 +141,18 @@ def _watch(
     plan: Plan,
     children: list[Child],
     tracker: Tracker,
+    pinned: PinnedTree,
     scratch: Path,
     tell: Callable[[Event], None],
 ) -> None:
     requests, dnsmasq = Tail(scratch / ACCESS_LOG), Tail(scratch / "dnsmasq/log")
+    looked = time.monotonic()
     try:
         while True:
+            if time.monotonic() - looked > _TREE_SECONDS:
+                looked = time.monotonic()
+                for change in pinned.changes():
+                    tell(tracker.changed(change.path, served=change.served))
             for event in _news(plan, tracker, requests, dnsmasq):
                 tell(event)
             for child in children:

@@ -93,7 +93,8 @@ def running(
     Raises `CommandError` if it does not start.
     """
     said = (messages, log)
-    with messages.open("wb") as sink:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(messages, flags, 0o600), "wb") as sink:
         try:
             process = subprocess.Popen(
                 [str(word) for word in argv],
@@ -101,6 +102,7 @@ def running(
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us: we stop them in order
+                umask=0o022,  # what a server makes is for itself to write, whatever ours is
                 env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **(env or {})},
             )
         except OSError as error:

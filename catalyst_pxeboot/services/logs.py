@@ -63,27 +63,31 @@ class HttpEnd:
 Line = DhcpLine | TftpLine | HttpBegin | HttpEnd
 _MAC = r"[0-9a-f]{2}(?::[0-9a-f]{2}){5,}"
 
+# The time and the program's name are dnsmasq's own; all behind them may be a client's text, which
+# can look like another line but cannot begin one.
+_BEGIN = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d "
+
 _DHCP = re.compile(
-    r"dnsmasq-dhcp(?:\[\d+\])?: (?P<transaction>\d+) (?:"
+    rf"{_BEGIN}dnsmasq-dhcp\[\d+\]: (?P<transaction>\d+) (?:"
     r"(?P<kind>DHCP[A-Z]+|PXE)\([^)]*\) (?:(?P<ip>\d+(?:\.\d+){3}) )?"
     rf"(?P<mac>{_MAC})(?: (?P<rest>.*))?|"
     r"vendor class: (?P<vendor>.*)|"
     r"tags: (?P<tags>.*)|"
-    r"(?:bootfile name: |sent size: *\d+ option: 67 bootfile-name +)(?P<file>.*))$"
+    r"(?:bootfile name: |sent size: *\d+ option: 67 bootfile-name +)(?P<file>.*))"
 )
 
 _TFTP = re.compile(
-    r"dnsmasq-tftp(?:\[\d+\])?: (?:"
+    rf"{_BEGIN}dnsmasq-tftp\[\d+\]: (?:"
     r"(?P<outcome>sent|failed sending) (?P<file>/.*) to |"
     r"file (?P<missing>/.*) not found for |"
     r"error \d+ .* received from "
-    r")(?P<client>[0-9a-f.:]+)$"
+    r")(?P<client>[0-9a-f.:]+)"
 )
 
 
 def parse_dnsmasq(line: str) -> DhcpLine | TftpLine | None:
     """Read a line of dnsmasq's log; None for one that tells nothing of a client."""
-    found = _DHCP.search(line)
+    found = _DHCP.fullmatch(line)
     if found:
         for kind in ("vendor", "tags", "file"):
             if found[kind] is not None:
@@ -92,7 +96,7 @@ def parse_dnsmasq(line: str) -> DhcpLine | TftpLine | None:
             found["transaction"], found["kind"], found["ip"] or "", found["mac"],
             found["rest"] or "",
         )  # fmt: skip
-    found = _TFTP.search(line)
+    found = _TFTP.fullmatch(line)
     if found is None:
         return None
     if found["missing"]:
@@ -129,16 +133,17 @@ class Tail:
     def lines(self) -> Iterator[str]:
         """Yield the whole lines that have come since the last call."""
         try:
-            with self._file.open("rb") as stream:
-                stream.seek(self._position)
-                data = stream.read()
+            fd = os.open(self._file, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return
-        self._position += len(data)
-        if self._position > _MOST_LOG:
-            # Servers append, so they go on at its new end.
-            os.truncate(self._file, 0)
-            self._position = 0
+        with os.fdopen(fd, "r+b") as stream:
+            stream.seek(self._position)
+            data = stream.read()
+            self._position += len(data)
+            if self._position > _MOST_LOG:
+                # Servers append, so they go on at its new end.
+                stream.truncate(0)
+                self._position = 0
         *whole, self._rest = (self._rest + data).split(b"\n")
         for line in whole:
             yield line.decode("utf-8", "replace")

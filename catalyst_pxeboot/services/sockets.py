@@ -7,6 +7,7 @@ NETLINK_SOCK_DIAG tells (man 7 sock_diag).
 
 from __future__ import annotations
 
+import resource
 import socket
 import struct
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,13 @@ _MESSAGE = struct.Struct("=BBBB2s2s16s16sIQIIIII")  # inet_diag_msg
 
 #: Where `tcpi_bytes_acked` is in `struct tcp_info`.
 BYTES_ACKED = 120
+
+
+def raise_file_limit(wanted: int) -> None:
+    """Let this process and its children open `wanted` files and sockets, or as many as they may."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    able = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, able), most))
 
 
 def read_arrived(address: str, port: int) -> Mapping[tuple[str, int], int]:

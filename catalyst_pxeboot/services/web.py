@@ -3,8 +3,9 @@
     python -m catalyst_pxeboot.services.web SETTINGS
 
 A process of its own, as nginx is, with the same log: a line when a request comes and one when it
-has ended. SETTINGS is a JSON file: `root` `address` `port` `log` `ready` (a file written when it
-listens) `uid` `gid` (who it becomes; null: no other). aiohttp brings HTTP, byte ranges,
+has ended. SETTINGS is a JSON file: `root` `follow` (whether the links of that folder are followed)
+`address` `port` `log` `ready` (a file written when it listens) `probe` (a file of `root`) `uid`
+`gid` (who it becomes; null: no other). aiohttp brings HTTP, byte ranges,
 keep-alive and sendfile; what it leaves open, clients that are slow on purpose, is closed here.
 """
 
@@ -14,12 +15,12 @@ import asyncio
 import json
 import logging
 import os
-import resource
 import signal
 import socket
 import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -32,9 +33,10 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 
 from catalyst_pxeboot.services.files import find_file
-from catalyst_pxeboot.services.sockets import BYTES_ACKED
+from catalyst_pxeboot.services.sockets import BYTES_ACKED, raise_file_limit
 
 _MOST_CONNECTIONS = 4096
+_MOST_OF_ONE = 256  # connections of one address, so that no client takes the place of all others
 _ASK_SECONDS = 10.0  # for a connection's first request
 _IDLE_SECONDS = 60.0  # between requests
 _STALL_SECONDS = 60.0  # in which a client takes nothing of an answer
@@ -55,11 +57,13 @@ _TYPES = {
 class TreeFileServer:
     """Answers GET and HEAD for the files below `root`, and writes `log`."""
 
-    def __init__(self, root: Path, log: Path) -> None:
+    def __init__(self, root: Path, log: Path, *, follow: bool) -> None:
         self.root = root.resolve(strict=True)
-        self.connections = 0
+        self.connections: Counter[str] = Counter()  # by address
         self.silent = False
-        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._follow = follow
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._log = os.open(log, flags, 0o644)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request; the answer itself logs its end."""
@@ -71,7 +75,7 @@ class TreeFileServer:
             return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, refused, {"Allow": "GET, HEAD"})
         if path == "/":
             path = "/index.html"
-        found = find_file(self.root, path)
+        found = find_file(self.root, path, follow=self._follow)
         if isinstance(found, HTTPStatus):
             return self._refuse(found, refused, {})
         answer = _FileAnswer(found, self)
@@ -134,19 +138,25 @@ class _Connection(web.RequestHandler):
     def __init__(self, files: TreeFileServer, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._files = files
+        self._address = ""
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._files.connections += 1
+        count = self._files.connections
+        self._address = str((transport.get_extra_info("peername") or ("",))[0])
+        count[self._address] += 1
         if isinstance(transport, asyncio.Transport):
             loop = asyncio.get_running_loop()
             self._patience = loop.call_later(_ASK_SECONDS, transport.abort)
-            if self._files.connections > _MOST_CONNECTIONS:
+            if count[self._address] > _MOST_OF_ONE or count.total() > _MOST_CONNECTIONS:
                 transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._files.connections -= 1
+        count = self._files.connections
+        count[self._address] -= 1
+        if not count[self._address]:
+            del count[self._address]
         self.asked()
         super().connection_lost(exc)
 
@@ -160,11 +170,11 @@ class _Connection(web.RequestHandler):
 def main(argv: list[str]) -> int:
     """Serve until SIGTERM, as the settings file says."""
     settings = json.loads(Path(argv[0]).read_text("utf-8"))
-    _raise_limit()
+    raise_file_limit(3 * _MOST_CONNECTIONS)  # two for each client, and our own
     # What is no HTTP is a client's affair, and must not fill the log.
     logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
     listener = socket.create_server((settings["address"], settings["port"]), backlog=1024)
-    files = TreeFileServer(Path(settings["root"]), Path(settings["log"]))
+    files = TreeFileServer(Path(settings["root"]), Path(settings["log"]), follow=settings["follow"])
     ready = Path(settings["ready"])
     become = None if settings["uid"] is None else (settings["uid"], settings["gid"])
     asyncio.run(_serve(files, listener, ready, become, settings["probe"]))
@@ -266,14 +276,6 @@ def _client(request: web.BaseRequest) -> tuple[str, int]:
 
 def _is_our_fault(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-def _raise_limit() -> None:
-    """Allow as many open files as we may have: two for each client."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 3 * _MOST_CONNECTIONS
-    able = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (able, most))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +28,14 @@ from catalyst_pxeboot.util.sums import MANIFEST_DIGEST, render_sums
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """How many files were looked at, and what is wrong; no faults means the tree is whole."""
+    """How many files were looked at, and what is wrong; no faults means the tree is whole.
+
+    `read` is the state of each file while its digests were made, by path.
+    """
 
     files: int
     faults: tuple[VerifyError, ...]
+    read: Mapping[str, os.stat_result]
 
 
 def verify_tree(
@@ -43,14 +47,17 @@ def verify_tree(
     signatures must be good ones. Raises `VerifyError` if there is no valid manifest.
     """
     raw, manifest = read_manifest(tree)
+    read: dict[str, os.stat_result] = {}
     faults = (
-        *_faults(tree, raw, manifest),
+        *_faults(tree, raw, manifest, read),
         *find_signature_faults(tree, manifest, keyring=keyring, certificates=certificates),
     )
-    return Verified(len(manifest.files), faults)
+    return Verified(len(manifest.files), faults, read)
 
 
-def _faults(tree: Path, raw: bytes, manifest: Manifest) -> Iterator[VerifyError]:
+def _faults(
+    tree: Path, raw: bytes, manifest: Manifest, read: dict[str, os.stat_result]
+) -> Iterator[VerifyError]:
     files = manifest.by_path
     there = set(list_files(tree))
     for name in sorted(there - manifest.own_files - {MANIFEST}):
@@ -66,7 +73,7 @@ def _faults(tree: Path, raw: bytes, manifest: Manifest) -> Iterator[VerifyError]
         elif faults := tuple(_mode_faults(tree / name, name, files[name].bytes)):
             yield from faults
         else:
-            yield from _digest_faults(tree / name, files[name])
+            yield from _digest_faults(tree / name, files[name], read)
     yield from _sum_faults(tree, raw, manifest, sorted(algorithms))
     yield from _header_faults(tree, manifest)
     yield from _check_faults(tree, manifest)
@@ -102,10 +109,13 @@ def _mode_faults(path: Path, name: str, size: int | None = None) -> Iterator[Ver
         yield VerifyError(f"{name}: {info.st_size} bytes, but {size} in the manifest", hint=REBUILD)
 
 
-def _digest_faults(path: Path, entry: FileInfo) -> Iterator[VerifyError]:
+def _digest_faults(
+    path: Path, entry: FileInfo, read: dict[str, os.stat_result]
+) -> Iterator[VerifyError]:
     name = entry.path
     try:
         with open_regular(path) as file:
+            read[name] = os.fstat(file.fileno())
             digests = digest_file(file.fileno(), sorted(entry.digests), where=str(path))
     except OSError as error:
         yield VerifyError(f"{name}: cannot be read: {error.strerror}", hint="check its permissions")

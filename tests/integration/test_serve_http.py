@@ -18,7 +18,6 @@ from catalyst_pxeboot.util.process import find_program
 from tests.support.serve_trees import Served, make_tree, serving
 
 SECRET = b"not for clients"
-LARGE = 3 << 20
 SLOW = 100
 
 
@@ -77,7 +76,6 @@ def serving_site(kind: str, folder: Path) -> Iterator[Site]:
         (tree / "private").write_bytes(SECRET)
         (tree / "private").chmod(0o600)
         os.mkfifo(tree / "pipe")
-        (tree / "large").write_bytes(bytes(LARGE))
         with ThreadPoolExecutor(SLOW) as pool:
             slow = tuple(pool.submit(ask_slowly, port) for _ in range(SLOW))
             yield Site(kind, tree, port, served, slow)
@@ -240,7 +238,7 @@ def test_what_is_no_request(site: Site, data: bytes) -> None:
 
 
 def test_events_tell_of_it(site: Site) -> None:
-    assert site.get("/large")[0] == 200
+    assert site.get("/image.squashfs")[0] == 200
     assert site.get("/none")[0] == 404
     refused = site.served.wait_for(lambda event: event.get("file") == "none")
     assert {**refused, "time": ""} == {

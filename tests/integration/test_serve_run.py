@@ -148,7 +148,7 @@ def test_a_damaged_tree_is_not_served(tree: Path, tmp_path: Path) -> None:
         assert done.returncode == 1
         return [found["message"] for found in json.loads(done.stdout)["problems"]]
 
-    assert problems() == [f"{copy}/link: a symbolic link, which a TFTP server would follow"]
+    assert problems() == [f"{copy}/link: a symbolic link, which leads anywhere"]
     (copy / "link").unlink()
     assert problems()[0].startswith("boot/gentoo: 1 bytes, but ")
 

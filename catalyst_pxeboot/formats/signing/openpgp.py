@@ -125,26 +125,29 @@ class Signer:
         """Let gpg sign `file` and return what it made, having checked that it is as asked."""
         # A key that is younger than the tree can only sign as of its own first second.
         moment = max(time, self.created)
-        answer = _gpg(
-            *("--faked-system-time", f"{moment}!"),
-            *("--local-user", f"{self.signing_fingerprint}!"),
-            *("--digest-algo", "SHA512"),
-            # What the user's gpg.conf may say otherwise.
-            *("--no-armor", "--no-textmode", "--no-emit-version", "--no-comments"),
-            *("--output", "-", how, "--", file),
-            patience=_PATIENCE + file.stat().st_size / _SLOWEST,
-        )
-        if not answer.done:
-            reason, hint = _why_unsigned(answer)
-            raise CommandError(f"{KEY}: gpg did not sign with {self.key}: {reason}", hint=hint)
         kind, form = ("C", _TEXT) if how == "--clearsign" else ("D", _BINARY)
         asked = (kind, str(self.algorithm), "10", form, str(moment), self.signing_fingerprint)
-        if answer.all("SIG_CREATED") != [asked]:
-            raise CommandError(
-                f"{KEY}: gpg made another signature than it was asked for",
-                hint="look in gpg.conf for local-user, digest-algo and the like",
+        # gpg does not stop its clock at a moment that is the current second: a signature that it
+        # began there and dated in the next one is made again.
+        for _ in range(2):
+            answer = _gpg(
+                *("--faked-system-time", f"{moment}!"),
+                *("--local-user", f"{self.signing_fingerprint}!"),
+                *("--digest-algo", "SHA512"),
+                # What the user's gpg.conf may say otherwise.
+                *("--no-armor", "--no-textmode", "--no-emit-version", "--no-comments"),
+                *("--output", "-", how, "--", file),
+                patience=_PATIENCE + file.stat().st_size / _SLOWEST,
             )
-        return answer.output
+            if not answer.done:
+                reason, hint = _why_unsigned(answer)
+                raise CommandError(f"{KEY}: gpg did not sign with {self.key}: {reason}", hint=hint)
+            if answer.all("SIG_CREATED") == [asked]:
+                return answer.output
+        raise CommandError(
+            f"{KEY}: gpg made another signature than it was asked for",
+            hint="look in gpg.conf for local-user, digest-algo and the like",
+        )
 
 
 def find_signer(key: str) -> Signer:

@@ -38,7 +38,9 @@ ETH1 = Interface("eth1", True, False, (IPv4Interface("10.0.0.1/24"),))
 WLAN = Interface("wlan0", True, False, (IPv4Interface("192.168.7.20/24"),))
 BARE = Interface("eth2", False, False, ())
 LO = Interface("lo", True, True, (IPv4Interface("127.0.0.1/8"),))
-FACTS = Facts((LO, ETH1, WLAN, BARE), True, Path("/sbin/dnsmasq"), Path("/sbin/nginx"), True, True)
+FACTS = Facts(
+    (LO, ETH1, WLAN, BARE), True, Path("/sbin/dnsmasq"), Path("/sbin/nginx"), True, True, True
+)
 RANGE = (IPv4Address("10.0.0.50"), IPv4Address("10.0.0.99"))
 NOBODY = Account("nobody", "nogroup", 65534, 65534)
 
@@ -50,6 +52,7 @@ TREE = ServedTree(
     arch=find_arch("amd64"),
     title="Gentoo",
     files={**dict.fromkeys(FILES, 1000), "image.squashfs": 700 << 20, "boot/gentoo": 15 << 20},
+    digests={},
     roots=frozenset({"image.squashfs"}),
     grub_server="",
 )
@@ -277,7 +280,8 @@ group=nogroup
 except-interface=lo
 no-hosts
 no-resolv
-tftp-max=500
+# One client that asks and takes nothing holds each of its transfers for half a minute.
+tftp-max=8000
 log-dhcp
 log-facility=/run/x/dnsmasq/log
 dhcp-leasefile=/run/x/dnsmasq/leases
@@ -367,8 +371,9 @@ error_log /run/lab/nginx-error.log alert;
 
 def test_our_own_servers_settings() -> None:
     assert json.loads(setups(ServeOptions("eth1"), replace(FACTS, nginx=None))["web.json"]) == {
-        "root": "/run/x/tree", "address": "10.0.0.1", "port": 80, "log": "/run/x/access.log",
-        "ready": "/run/x/web.pid", "probe": "manifest.json", "uid": 65534, "gid": 65534,
+        "root": "/run/x/tree", "follow": False, "address": "10.0.0.1", "port": 80,
+        "log": "/run/x/access.log", "ready": "/run/x/web.pid", "probe": "manifest.json",
+        "uid": 65534, "gid": 65534,
     }  # fmt: skip
 
 
@@ -511,12 +516,12 @@ Nov 22 17:00:02 dnsmasq-tftp[7]: file /run/x/tree/autoexec.ipxe not found for 10
 Nov 22 17:00:03 dnsmasq-tftp[7]: failed sending /run/x/tree/boot/gentoo to 10.0.0.52
 """
 PROXY_LOG = f"""\
-dnsmasq-dhcp[7]: 20 vendor class: PXEClient:Arch:00000:UNDI:003016
-dnsmasq-dhcp[7]: 20 PXE(eth1) {MAC} proxy
-dnsmasq-dhcp[7]: 20 tags: bios, eth1
-dnsmasq-dhcp[7]: 20 bootfile name: undionly.kpxe
-dnsmasq-dhcp[7]: 20 PXE(eth1) 10.0.0.52 {MAC} undionly.kpxe
-dnsmasq-dhcp[7]: 20 bootfile name: undionly.kpxe
+Nov  2 17:00:00 dnsmasq-dhcp[7]: 20 vendor class: PXEClient:Arch:00000:UNDI:003016
+Nov  2 17:00:00 dnsmasq-dhcp[7]: 20 PXE(eth1) {MAC} proxy
+Nov  2 17:00:00 dnsmasq-dhcp[7]: 20 tags: bios, eth1
+Nov  2 17:00:00 dnsmasq-dhcp[7]: 20 bootfile name: undionly.kpxe
+Nov  2 17:00:00 dnsmasq-dhcp[7]: 20 PXE(eth1) 10.0.0.52 {MAC} undionly.kpxe
+Nov  2 17:00:00 dnsmasq-dhcp[7]: 20 bootfile name: undionly.kpxe
 """
 NOW = datetime(2026, 11, 22, 17, 0, tzinfo=UTC)
 TIME = "2026-11-22T17:00:00Z"
