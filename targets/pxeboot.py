@@ -17,7 +17,7 @@ from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.spec.keys import known_keys, required_keys
 from catalyst_pxeboot.spec.parse import check_keys, parse_settings
 from catalyst_pxeboot.tree.publish import clean_leftovers
-from catalyst_pxeboot.util.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.errors import SYSTEM_ERRORS, PxebootError, SpecError, from_system
 from catalyst_pxeboot.util.text import one_line
 
 
@@ -60,6 +60,9 @@ class pxeboot(TargetBase):
             built = build(spec, report=lambda line: log.notice("%s", one_line(line)))
         except PxebootError as error:
             log.error("%s", _text(error))
+            return False
+        except SYSTEM_ERRORS as error:
+            log.error("%s", from_system(error))
             return False
         for line in describe.built_warnings(built):
             log.warning("%s", one_line(line))

@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.cli import boot_test, build, dhcp, export, inspect, menu, qemu, serve, verify
 from catalyst_pxeboot.cli.console import Color, Console, OutputError
-from catalyst_pxeboot.util.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.errors import SYSTEM_ERRORS, PxebootError, SpecError, from_system
 
 PROGRAM = "catalyst-pxeboot"
 EXIT_DONE = 0
@@ -104,6 +104,16 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return EXIT_FAILED
     except PxebootError as error:
         console.finish([error])
+        return EXIT_FAILED
+    except BrokenPipeError:
+        raise
+    except SYSTEM_ERRORS as error:
+        problem = from_system(error)
+        if arguments.verbose:
+            import traceback
+
+            traceback.print_exc()
+        console.finish([problem])
         return EXIT_FAILED
     return EXIT_DONE
 

@@ -2,11 +2,14 @@
 
 Everything the package raises on purpose is a `PxebootError`. It is raised where the fault is
 seen, never logged there, and turned into text once, at a door (the command line or catalyst).
-Any other exception is a bug and keeps its traceback.
+What the machine refuses where nobody expected it becomes a line there too (`from_system`). Any
+other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -74,6 +77,37 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
             f"{what}: the Python package {error.name} is missing",
             hint=f"install it, or all of catalyst-pxeboot[{extra}]",
         ) from error
+
+
+#: What the machine may refuse at any time, wherever the code is.
+SYSTEM_ERRORS = (OSError, MemoryError, RuntimeError)
+
+
+def from_system(error: Exception) -> PxebootError:
+    """Make a `PxebootError` of one of `SYSTEM_ERRORS` that nobody expected where it was met.
+
+    A `RuntimeError` that is not the machine's is a bug, and raised again.
+    """
+    if isinstance(error, MemoryError):
+        return PxebootError("not enough memory", hint="free some, or raise the limit (ulimit -v)")
+    if isinstance(error, RuntimeError):
+        if "start new thread" not in str(error):
+            raise error
+        return PxebootError(
+            "no thread can be started", hint="raise the limits (ulimit -v and ulimit -u)"
+        )
+    if not isinstance(error, OSError):
+        raise TypeError(f"{error!r} is no error of the system")
+    what = f"{error.filename or 'the system'}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return PxebootError(what, hint="free space there; TMPDIR says where temporary files go")
+    try:
+        os.getcwd()  # noqa: PTH109 - light
+    except OSError:
+        return PxebootError(
+            what, hint="the current folder has been removed: cd to one that is there"
+        )
+    return PxebootError(what, hint="correct that and try again; --verbose shows where it was")
 
 
 def from_os_error(error: OSError, doing: str, *, hint: str = "") -> PublishError:
