@@ -15,7 +15,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.build.manifest import make_manifest
 from catalyst_pxeboot.formats.iso import is_iso
-from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.loader import LOADER_OF, LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
@@ -49,8 +49,9 @@ from catalyst_pxeboot.tree.stage import (
     stage_source_files,
     stage_unpacked_files,
 )
+from catalyst_pxeboot.tree.verify import find_config_faults
 from catalyst_pxeboot.util.checksum import Progress, digest_bytes
-from catalyst_pxeboot.util.errors import PxebootError, SourceError
+from catalyst_pxeboot.util.errors import PxebootError, SourceError, SpecError
 from catalyst_pxeboot.util.files import read_regular, write_file
 from catalyst_pxeboot.util.sums import (
     MANIFEST_DIGEST,
@@ -177,6 +178,7 @@ def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) 
         )
         page = render_page(plan, files, signers, tree=staging, time=time)
         files += stage_made_files([page], staging, algorithms=digests, time=time)
+        _check_configs(plan, files, staging)
         manifest = render_manifest(make_manifest(plan, files, time=time, flat=flat))
         write_file(staging / MANIFEST, manifest, time=time)
         by_path = {file.path: file.digests for file in files}
@@ -276,6 +278,19 @@ def _stage_check(
     origin = f"sha256 of {check.root}"
     made = MadeFile(check.path, content, Role.ROOT_CHECK, origin)
     return stage_made_files([made], staging, algorithms=digests, time=time)
+
+
+def _check_configs(plan: Plan, files: Iterable[TreeFile], tree: Path) -> None:
+    """Raise `SpecError` if a configuration would make `verify` refuse the tree."""
+    missing = {file.path for file in plan.loaders.missing}
+    there = missing | {MANIFEST, *sum_files(plan.spec.digests), *(file.path for file in files)}
+    faults = [
+        fault
+        for name in sorted(there & LOADER_OF.keys() - missing)
+        for fault in find_config_faults(tree, name, there)
+    ]
+    if faults:
+        raise SpecError(faults)
 
 
 def _missing_lines(missing: Iterable[MissingLoader]) -> Iterator[str]:

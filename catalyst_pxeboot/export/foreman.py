@@ -19,7 +19,6 @@ from catalyst_pxeboot.export.tree import Entry, File, Tree, with_root_arguments
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render.templates import render_file
-from catalyst_pxeboot.util.errors import TemplateError
 
 #: Foreman's template kinds, each with the loader that reads it.
 KINDS = {"iPXE": Loader.IPXE, "PXELinux": Loader.PXELINUX, "PXEGrub2": Loader.GRUB}
@@ -47,13 +46,13 @@ def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Ex
 
 def _render(tree: Tree, kind: str, base_url: str, templates: Path | None) -> Exported:
     loader = KINDS[kind]
-    name = _plain(f"{tree.title} {kind}")
-    # A title is text to ERB and to YAML, but neither may have a second line.
-    LOADERS[loader].quote_title(name)
+    name = f"{tree.title} {kind}"
+    LOADERS[loader].quote_title(name)  # what is not printable is refused
     values = {
         "kind": kind,
-        "name": json.dumps(name, ensure_ascii=False),
-        "title": _plain(LOADERS[loader].quote_title(tree.title)),
+        # In YAML, inside a comment of ERB, which the mark would end.
+        "name": json.dumps(name, ensure_ascii=False).replace("%>", r"%\u003e"),
+        "title": _escape(LOADERS[loader].quote_title(tree.title)),
         "base_url": base_url,
         "folder": tree.name,
         "entries": [_view(tree, loader, entry, base_url) for entry in tree.entries_for(loader)],
@@ -70,19 +69,14 @@ def _view(tree: Tree, loader: Loader, entry: Entry, base_url: str) -> EntryView:
     words = with_root_arguments(entry, tree, base_url)
     return EntryView(
         name=entry.name,
-        title=_plain(LOADERS[loader].quote_title(entry.full_title)),
+        title=_escape(LOADERS[loader].quote_title(entry.full_title)),
         kernel=entry.kernel.path,
-        arguments=_plain(LOADERS[loader].quote_arguments(words)),
+        arguments=_escape(LOADERS[loader].quote_arguments(words)),
         embedded=any(file.member for file in entry.initrds),
         initrds=entry.initrds,
     )
 
 
-def _plain(text: str) -> str:
-    for mark in ("<%", "%>"):
-        if mark in text:
-            raise TemplateError(
-                f'Foreman: "{text}" holds "{mark}", which its templates read as code',
-                hint="build the tree without it in pxeboot/title or pxeboot/bootargs",
-            )
-    return text
+def _escape(text: str) -> str:
+    # Outside code ERB reads no other mark.
+    return text.replace("<%", "<%%")

@@ -44,7 +44,7 @@ def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Ex
     """Return `custom.ipxe`."""
     script = IPXE.configs[0]
     values = {
-        "title": _plain(IPXE.quote_title(tree.title)),
+        "title": _escape(IPXE.quote_title(tree.title)),
         "base_url": base_url,
         "machine": tree.machine,
         "buildarch": _buildarch(tree),
@@ -58,9 +58,9 @@ def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Ex
 def _view(tree: Tree, entry: Entry, base_url: str) -> EntryView:
     return EntryView(
         name=entry.name,
-        title=_plain(IPXE.quote_title(entry.full_title)),
+        title=_escape(IPXE.quote_title(entry.full_title)),
         kernel=entry.kernel.path,
-        arguments=_plain(IPXE.quote_arguments(with_root_arguments(entry, tree, base_url))),
+        arguments=_escape(IPXE.quote_arguments(with_root_arguments(entry, tree, base_url))),
         initrds=tuple(InitrdView(file.path, file.member) for file in entry.initrds),
     )
 
@@ -75,11 +75,6 @@ def _buildarch(tree: Tree) -> str:
     )
 
 
-def _plain(text: str) -> str:
-    for mark in _JINJA:
-        if mark in text:
-            raise TemplateError(
-                f'netboot.xyz: "{text}" holds "{mark}", which its generator reads as a template',
-                hint="build the tree without it in pxeboot/title or pxeboot/bootargs",
-            )
-    return text
+def _escape(text: str) -> str:
+    """Write braces that Jinja2 would read as iPXE's setting `brace`: either reader gets a brace."""
+    return text.replace("{", "${brace:string}") if any(mark in text for mark in _JINJA) else text

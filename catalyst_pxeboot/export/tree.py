@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from catalyst_pxeboot.tree.manifest import REBUILD, read_manifest
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
 from catalyst_pxeboot.util.text import mebibytes
+
+_MAX_STAMP = 80  # characters of a file's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ def _find_tree(manifest: Manifest) -> Tree:
     return Tree(
         arch=_word(release.arch),
         subarch=_word(release.subarch),
-        version_stamp=_word(release.version_stamp),
+        version_stamp=_stamp(release.version_stamp) or _stamp(release.time),
         title=release.title,
         time=release.time,
         machine=_word(machines.get(live[0].kernel, "")) if live else "",
@@ -177,6 +180,16 @@ def _entries(live: Iterable[EntryInfo], kind: Loader, files: Mapping[str, File])
             arguments=tuple(entry.arguments.split()),
             memory=mebibytes(min(memory, default=0)),
         )
+
+
+def _stamp(value: str) -> str:
+    """Return a version stamp, which a spec may leave out and write with any character, as a word.
+
+    The time of the release, which stands for one that was left out, gets the usual form.
+    """
+    if re.fullmatch(r"[\d-]{10}T[\d:]{8}Z", value, re.ASCII):
+        return re.sub("[-:]", "", value)
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", value).strip("-._+")[:_MAX_STAMP]
 
 
 def _word(value: str) -> str:

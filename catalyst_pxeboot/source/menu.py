@@ -13,6 +13,8 @@ from pathlib import PurePosixPath
 from catalyst_pxeboot.formats.grubcfg import GrubConfig, GrubEntry
 from catalyst_pxeboot.model.loader import Firmware
 
+_MAX_TITLE = 200  # characters
+
 #: Words that say where the live root lies. A network boot says that itself. `cdroot` is among
 #: them as every entry of either generator needs it and it is added again.
 _ROOT_WORDS = frozenset(
@@ -104,7 +106,7 @@ def _kernel(path: str, entries: Sequence[GrubEntry]) -> IsoKernel:
     kept: dict[tuple[str, ...], IsoEntry] = {}
     for entry in entries:
         extra = tuple(word for word in without_root(entry.arguments) if word not in known)
-        kept.setdefault(extra, IsoEntry(title=entry.title, extra=extra))
+        kept.setdefault(extra, IsoEntry(title=_shorten(entry.title), extra=extra))
     return IsoKernel(
         name=PurePosixPath(path).name,
         path=path,
@@ -125,7 +127,11 @@ def _memtest(entry: GrubEntry, path: str) -> IsoMemtest:
     # on x86, though it starts on a BIOS only.
     firmware = Firmware.EFI if entry.chainloader else Firmware.BIOS
     bits = 32 if "32" in PurePosixPath(path).name else 64
-    return IsoMemtest(title=entry.title, path=path, firmware=firmware, bits=bits)
+    return IsoMemtest(title=_shorten(entry.title), path=path, firmware=firmware, bits=bits)
+
+
+def _shorten(title: str) -> str:
+    return title if len(title) <= _MAX_TITLE else title[: _MAX_TITLE - 3] + "..."
 
 
 def _default(config: GrubConfig, kernels: Sequence[IsoKernel]) -> str | None:

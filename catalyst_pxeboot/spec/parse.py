@@ -38,6 +38,7 @@ from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
+MAX_TITLE = 200  # characters; a loader's screen has 80 columns
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 T = TypeVar("T")
 Value = str | list[str] | None
@@ -161,6 +162,10 @@ def _parse(
     if len(link) > 1:
         reader.fault("pxeboot/link", "takes one word", "choose one")
     title = " ".join(reader.words("pxeboot/title"))
+    if len(title) > MAX_TITLE:
+        reader.fault(
+            "pxeboot/title", f"has {len(title)} characters, {MAX_TITLE} at most", "shorten it"
+        )
     serial_word = reader.word("pxeboot/serial")
     serial = reader.take("pxeboot/serial", lambda: parse_serial(serial_word))
     timeout = reader.number("pxeboot/timeout", lowest=-1, highest=MAX_TIMEOUT)

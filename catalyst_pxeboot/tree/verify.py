@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def _faults(
     absent = {name for loader in manifest.loaders.values() for name in loader.missing}
     for name in sorted(files.keys() & there):
         if files[name].role is Role.CONFIG and name in LOADER_OF:
-            yield from _config_faults(tree, name, there | absent)
+            yield from find_config_faults(tree, name, there | absent)
 
 
 def _folder_faults(tree: Path) -> Iterator[VerifyError]:
@@ -180,7 +180,8 @@ def _check_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
             )
 
 
-def _config_faults(tree: Path, name: str, there: set[str]) -> Iterator[VerifyError]:
+def find_config_faults(tree: Path, name: str, there: Set[str]) -> Iterator[VerifyError]:
+    """Yield what is wrong with the configuration `name` of a tree that has the files `there`."""
     try:
         text = read_config(tree, name)
     except VerifyError as error:

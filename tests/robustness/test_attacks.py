@@ -602,6 +602,93 @@ def limit_memory(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (count, count))
 
 
+# --- what the machine refuses ---
+
+
+class TestMachine:
+    """A machine that lacks something gets one line, and nothing is left."""
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("build", "--source", "image"),
+            ("export", "--format", "treeinfo", "--output", "out", "tree"),
+            ("menu", "trees"),
+            ("verify", "tree"),
+            ("qemu", "."),
+        ],
+    )
+    def test_the_current_folder_was_removed(self, words: tuple[str, ...]) -> None:
+        script = (
+            'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$0" -P -c'
+            " 'from catalyst_pxeboot.__main__ import run; run()' \"$@\""
+        )
+        done = subprocess.run(
+            ["sh", "-c", script, sys.executable, *words],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert complaint(done)
+
+    @pytest.mark.parametrize("mebibytes", [40, 60, 80, 120])
+    def test_little_address_space(self, tmp_path: Path, mebibytes: int) -> None:
+        """From too little for the interpreter to what suffices."""
+        stage2 = write_stage2(tmp_path / "stage2")
+        (tmp_path / "http").mkdir()
+        script = f'ulimit -v {mebibytes << 10}; exec "$0" "$@"'
+        done = subprocess.run(
+            ["sh", "-c", script, sys.executable, "-m", "catalyst_pxeboot", "build",
+             "--subarch", "amd64", "--source", stage2, "--output", tmp_path / "http/tree"],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert complaint(done)
+        assert list((tmp_path / "http").iterdir()) == []
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+    def test_no_space_for_temporary_files(self, trees: Trees, tmp_path: Path) -> None:
+        small = tmp_path / "small"
+        small.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", small], check=True)
+        try:
+            done = command(
+                "verify", "--keyring", trees.keyring, trees.new,
+                env=os.environ | {"TMPDIR": str(small)},
+            )  # fmt: skip
+            assert "No space left on device" in complaint(done)
+            assert list(small.iterdir()) == []
+        finally:
+            subprocess.run(["umount", small], check=True)
+
+    @pytest.mark.skipif(
+        os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv"
+    )
+    def test_a_umask_of_0777(self, trees: Trees) -> None:
+        """The user who asks for it gets a tree that servers can read, and no folder is left."""
+        with tempfile.TemporaryDirectory() as outer:
+            Path(outer).chmod(0o755)
+            stage2 = write_stage2(Path(outer, "stage2"))
+            (stage2 / "boot/gentoo.igz").chmod(0o644)
+            tree = shutil.copytree(trees.new, Path(outer, "signed"))
+            keyring = shutil.copy(trees.keyring, outer)
+            scratch = Path(outer, "scratch")
+            scratch.mkdir()
+            scratch.chmod(0o777)
+            for words in (
+                ("build", "--subarch", "amd64", "--source", stage2, "--output", f"{scratch}/tree"),
+                ("verify", f"{scratch}/tree"),
+                ("verify", "--keyring", keyring, tree),
+                ("inspect", stage2),
+            ):
+                done = subprocess.run(
+                    ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "sh", "-c",  # modes hold
+                     'umask 0777; exec "$0" -m catalyst_pxeboot "$@"', sys.executable, *words],
+                    cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+                    env=os.environ | {"TMPDIR": scratch},
+                )  # fmt: skip
+                assert done.returncode == 0, done
+            assert [path.name for path in scratch.iterdir()] == ["tree"]
+
+
 # --- texts that reach the terminal ---
 
 #: What a terminal obeys: C0, DEL, C1, and Unicode's marks of direction and line breaks.

@@ -10,6 +10,7 @@ time.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from catalyst_pxeboot.util.tempdir import scratch_folder
 KEY = "pxeboot/gpg_key"
 _OLDEST = (2, 2)  # the first GnuPG whose agent alone holds the secret keys
 _PATIENCE = 60  # seconds; a smart card takes some
+_LEAST_ROOM = 64 << 10  # bytes
 _SLOWEST = 20_000_000  # bytes that the slowest disk and processor read and hash in a second
 
 #: Public-key algorithms (RFC 4880, 9.1, and RFC 9580, 9.1).
@@ -311,7 +313,8 @@ class _KeyRecord:
 def _gpg(*words: str | Path, patience: float = _PATIENCE, stdin: BinaryIO | None = None) -> _Answer:
     """Run gpg, which asks nothing of anyone; `patience` is in seconds.
 
-    Raises `CommandError` only if gpg could not be started or did not end.
+    Raises `CommandError` only if gpg could not be started or did not end, `PxebootError` if it
+    failed where there is no room for its files.
     """
     with scratch_folder() as folder:
         status = Path(folder, "status")
@@ -330,9 +333,19 @@ def _gpg(*words: str | Path, patience: float = _PATIENCE, stdin: BinaryIO | None
                 raise
             # The status lines tell why; the message is for people and may name their files.
             output, done = b"", False
+            _require_room(folder)
         text = status.read_text(errors="replace") if status.exists() else ""
     lines = (line.removeprefix("[GNUPG:] ").split(" ") for line in text.splitlines())
     return _Answer(done, output, tuple(tuple(line) for line in lines))
+
+
+def _require_room(folder: str | Path) -> None:
+    room = os.statvfs(folder)
+    if room.f_bavail * room.f_frsize < _LEAST_ROOM:
+        raise PxebootError(
+            f"{folder}: {os.strerror(errno.ENOSPC)} for gpg's files",
+            hint="free space there; TMPDIR says where temporary files go",
+        )
 
 
 def _require_gpg(what: str) -> None:
