@@ -37,11 +37,13 @@ def render_text(path: str, values: Mapping[str, Any], templates: Path | None) ->
     """Return the rendered text and what it was made from."""
     from jinja2.exceptions import TemplateNotFound, TemplateSyntaxError
 
+    from catalyst_pxeboot.render.sandbox import LimitError, render_limited
+
     name = f"{path}.j2"
     environment = _shipped() if templates is None else _environment(templates)
     try:
         template = environment.get_template(name)
-        text = template.render(values)
+        text = render_limited(template, values)
     except TemplateSyntaxError as error:
         where = error.filename or error.name or name
         raise TemplateError(
@@ -64,6 +66,11 @@ def render_text(path: str, values: Mapping[str, Any], templates: Path | None) ->
         ) from error
     except TemplateError:
         raise
+    except LimitError as error:
+        raise TemplateError(
+            f"template {_place(error, name)}: {error}",
+            hint="correct the template, which repeats something without an end",
+        ) from error
     except Exception as error:  # whatever a template's expression can raise
         known = " ".join(sorted(values)) or "none"
         raise TemplateError(
@@ -80,7 +87,8 @@ def _shipped() -> jinja2.Environment:
 
 def _environment(templates: Path | None) -> jinja2.Environment:
     import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from catalyst_pxeboot.render.sandbox import LimitedEnvironment
 
     if templates is not None and not templates.is_dir():
         raise TemplateError(
@@ -88,7 +96,7 @@ def _environment(templates: Path | None) -> jinja2.Environment:
             hint="name a folder, or leave the key out to use the shipped templates",
         )
     folders = [templates_folder()] if templates is None else [templates, templates_folder()]
-    return ImmutableSandboxedEnvironment(
+    return LimitedEnvironment(
         loader=jinja2.ChoiceLoader([_folder_loader(folder) for folder in folders]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
