@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 SECTOR: Final = 2048  # bytes
 _DESCRIPTORS: Final = 16 * SECTOR  # what lies before them is for boot loaders
-_MAX_READ: Final = 32 * 1024 * 1024  # bytes of directories; those of a real image have some 500 KiB
-_MAX_FILES: Final = 200_000
+_MAX_READ: Final = 4 * 1024 * 1024  # bytes of directories; those of a real image have some 500 KiB
+_SMALL: Final = 16 * 1024  # bytes of a directory, or a path table, that may be in any order
+_MAX_DISORDER: Final = 100  # records of a directory that do not rise; files over 4 GiB have some
 _MAX_DEPTH: Final = 64
 _MAX_LINKS: Final = 8  # symlinks in a row
 _FAR: Final = 1 << 44  # bytes; farther than any 32-bit sector number
@@ -189,8 +190,30 @@ class _Window:
         else:
             self._file.seek(self._at)
             content = self._file.read(count)
+            if count > _SMALL and _disorder(content) > _MAX_DISORDER:
+                raise _damaged(self._path, f"the directory at byte {self._at} is not sorted")
         self._at += len(content)
         return content
+
+
+def _disorder(directory: bytes) -> int:
+    """Count the records whose names do not rise (ECMA-119, 9.3).
+
+    Each costs pycdlib a walk over all others of the directory. Whether they are records is for
+    pycdlib to check: other bytes give any number here.
+    """
+    names, at = [], 0
+    while at + 33 < len(directory):
+        if length := directory[at]:
+            names.append(directory[at + 33 : at + 33 + directory[at + 32]])
+            at += length
+        else:
+            at += SECTOR - at % SECTOR
+    highest, count = b"", 0
+    for name in names[2:]:  # the folder itself and the one above it are first
+        count += name <= highest
+        highest = max(name, highest)
+    return count
 
 
 class _Fault(Exception):
@@ -206,15 +229,13 @@ class _Entry:
 
 def _walk(root: DirectoryRecord, name_of: Any) -> Iterator[_Entry]:
     folders = [(root, "", 0)]
-    count = 0
     while folders:
         folder, path, depth = folders.pop()
         for record in folder.children:
             if record.is_dot() or record.is_dotdot():
                 continue
-            count += 1
-            if count > _MAX_FILES or depth > _MAX_DEPTH:
-                raise _Fault(f"more than {_MAX_FILES} files or {_MAX_DEPTH} folders deep")
+            if depth > _MAX_DEPTH:
+                raise _Fault(f"folders that are more than {_MAX_DEPTH} deep")
             name = name_of(record)
             if name in ("", ".", "..") or "/" in name or "\0" in name:
                 raise _Fault(f"a file of {path or '/'} is named {name!r}")

@@ -47,6 +47,7 @@ from tests.robustness.test_hostile import command as measured
 from tests.support import builders
 from tests.support.iso import plain_iso
 from tests.support.paths import ROOT
+from tests.support.raw_iso import record, rock_ridge_name, write_raw_iso
 from tests.support.stage2 import release_settings, storedir_stage2, write_stage2
 from tests.unit.formats.signing.test_cms import CODE, issue, key_pem, pem
 from tests.unit.formats.signing.test_openpgp import Keyring
@@ -894,5 +895,63 @@ class TestInitramfs:
             assert ran.error.startswith(f"catalyst-pxeboot: error: {path}: {message}")
             assert ran.error.count("\n") == 1
         assert ran.code == (1 if message else 0)
+        assert ran.seconds < 10
+        assert ran.memory < 300 * MIB
+
+
+# --- the directories of an ISO ---
+
+NO_IMAGE = "not a catalyst live image: "
+ISO_ATTACKS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "many files": (
+        lambda path: write_raw_iso(path, [[record(b"%05X" % n) for n in range(100_000)]]),
+        NO_IMAGE,
+    ),
+    "too many files": (
+        lambda path: write_raw_iso(path, [[record(b"%05X" % n) for n in range(150_000)]]),
+        "damaged: its directories take more than 4194304 bytes",
+    ),
+    "backwards": (
+        lambda path: write_raw_iso(path, [[record(b"%05X" % -n) for n in range(-60_000, 0)]]),
+        "damaged: the directory at byte 43008 is not sorted",
+    ),
+    "one name": (
+        lambda path: write_raw_iso(path, [[record(b"A")] * 60_000]),
+        "damaged: the directory at byte 43008 is not sorted",
+    ),
+    "one name in each of many folders": (
+        lambda path: write_raw_iso(path, [[record(b"A")] * 470] * 140),
+        NO_IMAGE,
+    ),
+    "one folder many times": (
+        lambda path: write_raw_iso(path, [[record(b"%05X" % n) for n in range(400)]] * 140, at=30),
+        "damaged: ",
+    ),
+    "real names backwards": (
+        lambda path: write_raw_iso(
+            path,
+            [
+                [
+                    record(b"%05X" % n, use=rock_ridge_name(b"%05x" % (60_000 - n)))
+                    for n in range(60_000)
+                ]
+            ],
+            ridge=True,
+        ),
+        "",
+    ),
+}
+
+
+class TestIso:
+    """Whatever directories say: an answer within 10 s of a processor and 300 MiB."""
+
+    @pytest.mark.parametrize("name", ISO_ATTACKS)
+    def test_bounds(self, tmp_path: Path, name: str) -> None:
+        make, message = ISO_ATTACKS[name]
+        ran = measured("inspect", make(tmp_path / "x.iso"))
+        assert ran.code == 1
+        assert ran.error.startswith(f"catalyst-pxeboot: error: {tmp_path}/x.iso: {message}")
+        assert ran.error.count("\n") == 1
         assert ran.seconds < 10
         assert ran.memory < 300 * MIB

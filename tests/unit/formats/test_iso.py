@@ -232,7 +232,7 @@ def test_a_folder_of_four_gigabytes(spoil: Spoil) -> None:
     path = spoil(change)
     with path.open("r+b") as stream:
         stream.truncate(5 << 30)  # takes no room on the disk
-    assert "damaged: its directories take more than 33554432 bytes" in refused(path)
+    assert "damaged: its directories take more than 4194304 bytes" in refused(path)
 
 
 def test_a_file_in_pieces(spoil: Spoil) -> None:
