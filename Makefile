@@ -43,10 +43,11 @@ bench: setup
 	$(BIN)/python -m tests.tools.bench.menu
 	$(BIN)/python -m tests.tools.bench.memory
 
-# 100,000 inputs to each parser, and the whole fault-injection suite.
+# 100,000 inputs to each parser, the whole fault-injection suite, and the attacks by kind.
 fuzz: setup
 	$(BIN)/python -m tests.robustness.fuzz --runs 100000
 	$(BIN)/python -m tests.robustness.faults
+	$(BIN)/python -m tests.robustness.attacks
 
 .PHONY: setup
 setup: $(VENV)/.complete

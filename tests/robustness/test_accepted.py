@@ -6,7 +6,7 @@ import contextlib
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from string import ascii_letters, digits
 from typing import Any
@@ -115,8 +115,9 @@ def check_one(
                 assert any(reason in told for reason in LACKING), (form, told)
 
 
-def test_what_build_accepts() -> None:
+def test_what_build_accepts(record_property: Callable[[str, object], None]) -> None:
     outcomes: Counter[str] = Counter()
     check_one(outcomes)
     assert outcomes["accepted"] > BUILDS / 4
     assert outcomes["refused"] > BUILDS / 20
+    record_property("attacks", outcomes.total())

@@ -1,6 +1,6 @@
 """Attacks by kind: what an attacker may write, and the outcome that it must have.
 
-Each class is a kind. `make fuzz` prints how many attacks each kind has.
+Each class is a kind; `make fuzz` prints how many attacks each has (attacks.py).
 """
 
 from __future__ import annotations
@@ -273,10 +273,13 @@ class TestSignedTrees:
         assert not passes(tree, trees, how)
 
     @pytest.mark.parametrize("how", HOW)
-    def test_generated_attacks(self, trees: Trees, copy: Copy, how: str) -> None:
+    def test_generated_attacks(
+        self, trees: Trees, copy: Copy, how: str, record_property: Callable[[str, object], None]
+    ) -> None:
         """Each does one to three things to a genuine or an evil tree, then makes it consistent."""
         choose = random.Random(f"2026 {how}")
         kinds: Counter[str] = Counter()
+        attacks = 0
         for number in range(ATTACKS):
             base = choose.choice([trees.new, trees.new, trees.unsigned, trees.weak])
             tree = copy(base)
@@ -290,9 +293,11 @@ class TestSignedTrees:
             if _same(tree, base) and base != trees.unsigned:
                 continue  # they undid one another
             kinds.update(names)
+            attacks += 1
             assert not passes(tree, trees, how), (number, base.parent.parent.parent.name, names)
         assert kinds.keys() == TREE_ATTACKS.keys()
-        print(f"{how}: {kinds.total()} steps in {ATTACKS} attacks")
+        assert attacks > 150
+        record_property("attacks", attacks)
 
 
 def _same(tree: Path, base: Path) -> bool:
