@@ -6,71 +6,21 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.lab.machine import BIOS, UEFI_ARM64, find_qemu, kvm_runs
-from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.loader import check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render.pages import PLACEHOLDER
-from catalyst_pxeboot.spec.parse import parse_folders, parse_settings
+from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree
-from catalyst_pxeboot.util.errors import CommandError, TemplateError
-from tests.boot.test_loaders import make_tree
+from catalyst_pxeboot.util.errors import TemplateError
 from tests.golden.test_golden import CASES
-from tests.support import foreign_image as foreignimage
-from tests.support import live_image as liveimage
-from tests.support.paths import CACHE, GOLDEN, ROOT
-from tests.support.stage2 import STAMP, TIME, release_settings, storedir_stage2, write_stage2
-
-
-class Page(HTMLParser):
-    """What the tests ask of a page: texts, links, commands, and whether each tag is closed."""
-
-    VOID = frozenset({"meta", "link", "br", "hr", "img", "input"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.links: list[str] = []
-        self.ids: list[str] = []
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.commands: dict[str, str] = {}
-        self.text = ""
-        self._label = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        self.tags.append(tag)
-        self.attributes += found.items()
-        if tag == "a":
-            self.links.append(found["href"])
-        if "id" in found:
-            self.ids.append(found["id"])
-        self._label = found.get("data-label", self._label)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self.open or "script" in self.open:
-            return
-        self.text += data
-        if "pre" in self.open:
-            self.commands[self._label] = self.commands.get(self._label, "") + data
-
-
-def page(tree: Path) -> Page:
-    return Page((tree / "index.html").read_text())
+from tests.support.page import Page, read_page
+from tests.support.paths import GOLDEN, ROOT
+from tests.support.stage2 import TIME, release_settings, storedir_stage2, write_stage2
 
 
 def make(folder: Path, **settings: object) -> Path:
@@ -173,7 +123,7 @@ HOSTILE = "<script>alert(1)</script> & \"x\" 'y' {{ 7 * 7 }} </title> <img src=x
 @pytest.mark.parametrize("loaders", [["ipxe"], ["pxelinux"], ["grub"]])
 def test_a_title_stays_text(tmp_path: Path, no_loaders: None, loaders: list[str]) -> None:
     tree = make(tmp_path, pxeboot__title=HOSTILE.split(), pxeboot__loaders=loaders)
-    found = page(tree)
+    found = read_page(tree)
     assert found.open == []
     assert (found.tags.count("script"), found.tags.count("img")) == (1, 0)
     assert found.text.count(HOSTILE) == 2  # in the head's title and the heading
@@ -184,7 +134,7 @@ def test_a_title_stays_text(tmp_path: Path, no_loaders: None, loaders: list[str]
 
 def test_the_address_where_it_is_known(tmp_path: Path, no_loaders: None) -> None:
     tree = make(tmp_path / "a", pxeboot__base_url="http://192.168.7.1:8080/gentoo")
-    found = page(tree)
+    found = read_page(tree)
     url = "http://192.168.7.1:8080/gentoo"
     assert found.commands["the iPXE command"] == f"dhcp && chain {url}/boot.ipxe"
     assert found.commands["the kexec command"] == f"curl -fsSL {url}/kexec.sh | sh -s {url}"
@@ -197,7 +147,7 @@ def test_the_address_where_it_is_known(tmp_path: Path, no_loaders: None) -> None
 
 def test_the_address_where_it_is_not_known(tmp_path: Path, no_loaders: None) -> None:
     tree = make(tmp_path)
-    found = page(tree)
+    found = read_page(tree)
     assert "address-note" in found.ids
     for label in ("the iPXE command", "the kexec command", "the QEMU command"):
         assert PLACEHOLDER in found.commands[label]
@@ -209,7 +159,7 @@ def test_the_same_bytes_each_time(tmp_path: Path, no_loaders: None) -> None:
     first, second = make(tmp_path / "a"), make(tmp_path / "elsewhere/b")
     for name in ("index.html", "README.txt", "kexec.sh"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
-    assert "2026-11-22 17:00 UTC" in page(first).text
+    assert "2026-11-22 17:00 UTC" in read_page(first).text
     assert int((first / "index.html").stat().st_mtime) == TIME
 
 
@@ -243,7 +193,7 @@ def test_own_templates(tmp_path: Path, no_loaders: None) -> None:
 
 
 def test_missing_loaders_are_named(tmp_path: Path, no_loaders: None) -> None:
-    text = page(make(tmp_path, pxeboot__loaders=["pxelinux"])).text
+    text = read_page(make(tmp_path, pxeboot__loaders=["pxelinux"])).text
     missing = re.findall(r"had no (.*); put them here", text)
     assert sorted(missing[0].split(", ")) == [
         "ldlinux.c32", "libcom32.c32", "libutil.c32", "menu.c32", "poweroff.c32", "pxelinux.0",
@@ -261,7 +211,7 @@ def test_dnsmasq_takes_the_lines(
     if shutil.which("dnsmasq") is None:
         pytest.skip("dnsmasq is missing")
     tree = make(tmp_path, **({"pxeboot__server": server} if server else {}))
-    text = page(tree).commands["the dnsmasq configuration"]
+    text = read_page(tree).commands["the dnsmasq configuration"]
     lines = text.replace(PLACEHOLDER, "http://192.168.7.1/gentoo")
     assert "dhcp-boot=tag:ipxe,http://192.168.7.1/gentoo/boot.ipxe\n" in lines + "\n"
     assert not any(line.startswith("#") for line in lines.splitlines())
@@ -273,66 +223,15 @@ def test_dnsmasq_takes_the_lines(
 
 
 def test_ipxe_takes_the_command() -> None:
-    command = page(GOLDEN / "amd64-dracut").commands["the iPXE command"]
+    command = read_page(GOLDEN / "amd64-dracut").commands["the iPXE command"]
     config = check_config(Loader.IPXE, f"#!ipxe\n{command}\n")
     assert config.problems == ()
 
 
 def test_the_digests_command(tmp_path: Path, no_loaders: None) -> None:
     tree = make(tmp_path)
-    command = page(tree).commands["the command that checks every file"]
+    command = read_page(tree).commands["the command that checks every file"]
     subprocess.run(command, shell=True, cwd=tree, check=True, capture_output=True)
     (tree / "kexec.sh").write_text("x")
     done = subprocess.run(command, shell=True, cwd=tree, check=False, capture_output=True)
     assert done.returncode == 1
-
-
-def boot(command: str, folder: Path) -> str:
-    """Run a QEMU command as printed, without its window; return its console."""
-    argv = command.split()
-    try:
-        qemu = find_qemu(BIOS if "x86_64" in argv[0] else UEFI_ARM64)
-    except CommandError as error:
-        pytest.skip(str(error))
-    more = ["-no-reboot"]
-    if "-nographic" not in argv:
-        more += ["-display", "none", "-serial", "stdio"]
-    if "kvm" in argv and not kvm_runs(qemu):  # it may open and run no guest
-        place = argv.index("kvm") - 1
-        del argv[place : place + 2]
-    done = subprocess.run(
-        [*argv, *more], cwd=folder, stdin=subprocess.DEVNULL, timeout=400,
-        capture_output=True, text=True, errors="replace", check=False,
-    )  # fmt: skip
-    return done.stdout + done.stderr
-
-
-@pytest.mark.boot
-@pytest.mark.timeout(600)
-def test_the_qemu_command_boots(tmp_path: Path) -> None:
-    """As printed, the page's address put in as its script does."""
-    tree = make_tree(tmp_path, "dracut")
-    command = page(tree).commands["the QEMU command"]
-    with serve_tree(tree) as server:
-        shown = boot(command.replace(PLACEHOLDER, f"http://10.0.2.2:{server.port}"), tmp_path)
-    assert re.search(rf"^{liveimage.TOKEN} ", shown, re.M), shown[-4000:]
-
-
-@pytest.mark.boot
-@pytest.mark.more
-@pytest.mark.timeout(600)
-def test_the_qemu_command_for_arm64_boots(tmp_path: Path) -> None:
-    """As printed, in a copy of the folder: its firmware gets GRUB by TFTP."""
-    if not Path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd").is_file():
-        pytest.skip("qemu-efi-aarch64 is missing")
-    stage2 = foreignimage.build_live_image(tmp_path / "stage2", cache=CACHE, arch="arm64")
-    settings = {
-        "subarch": "arm64",
-        "version_stamp": STAMP,
-        "pxeboot/timeout": "1",
-        "pxeboot/loader_path": str(foreignimage.loaders("arm64", CACHE)),
-    }
-    spec = parse_folders(stage2, tmp_path / "tree", settings)
-    tree = build(spec, report=lambda _line: None).output
-    shown = boot(page(tree).commands["the QEMU command"], tree)
-    assert re.search(rf"^{liveimage.TOKEN} ", shown, re.M), shown[-4000:]
