@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--loader", metavar="LIST", help="only by these: ipxe, pxelinux, grub, uboot"
     )
     parser.add_argument(
-        "--memory", type=mebibytes, metavar="MIB",
+        "--memory", type=memory_size, metavar="MIB",
         help="the client's memory (1024, or more if the tree asks for it)",
     )  # fmt: skip
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for each boot (300)")
@@ -58,7 +58,7 @@ def _pattern(text: str) -> re.Pattern[str]:
         ) from error
 
 
-def mebibytes(text: str) -> int:
+def memory_size(text: str) -> int:
     """Read an amount of memory. Raises `ArgumentTypeError`."""
     return int(_number(text, int))
 

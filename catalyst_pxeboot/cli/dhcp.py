@@ -46,13 +46,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Print the configuration."""
     from catalyst_pxeboot.serve.configs import dhcp_for, server_for
-    from catalyst_pxeboot.serve.facts import read_tree
+    from catalyst_pxeboot.serve.facts import read_served_tree
 
     if arguments.server is None and (arguments.range or arguments.interface):
         raise PxebootError(
             "--range and --interface belong to a server", hint="add --server ADDRESS/PREFIX"
         )
-    tree = read_tree(arguments.tree)
+    tree = read_served_tree(arguments.tree)
     server = None
     if arguments.server:
         server = server_for(arguments.server, arguments.range, arguments.interface)

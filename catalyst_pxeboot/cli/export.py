@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         FOLDERS,
         Format,
         export_tree,
-        is_inside,
+        lies_in_tree,
         write_export,
     )
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         printed = {"path": file.path, "bytes": len(file.content), "text": text}
         console.result({"format": str(form), "files": [printed]})
         return
-    if is_inside(arguments.tree, arguments.output):
+    if lies_in_tree(arguments.tree, arguments.output):
         console.warning(
             f"{arguments.output}: lies in the tree, whose manifest does not list it, so that"
             " `verify` will name it"

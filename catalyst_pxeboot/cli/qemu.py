@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from catalyst_pxeboot.cli.boot_test import mebibytes
+from catalyst_pxeboot.cli.boot_test import memory_size
 from catalyst_pxeboot.cli.console import Console
 
 _DISPLAYS = ("auto", "gtk", "sdl", "curses", "serial")
@@ -31,7 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--loader", metavar="WORD", help="ipxe, pxelinux or grub (the first that the tree has)"
     )
     parser.add_argument(
-        "--memory", type=mebibytes, metavar="MIB",
+        "--memory", type=memory_size, metavar="MIB",
         help="the client's memory (1024, or more if the tree asks for it)",
     )  # fmt: skip
     parser.add_argument(

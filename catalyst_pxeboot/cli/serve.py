@@ -15,7 +15,7 @@ from catalyst_pxeboot.util.errors import SpecError
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.serve.facts import Account, ServedTree
-    from catalyst_pxeboot.serve.plan import Facts, Plan
+    from catalyst_pxeboot.serve.plan import Facts, ServePlan
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,12 +58,12 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     """Serve until Ctrl-C."""
     from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
     from catalyst_pxeboot.serve.events import stopped_event
-    from catalyst_pxeboot.serve.facts import read_facts, read_tree
+    from catalyst_pxeboot.serve.facts import read_facts, read_served_tree
     from catalyst_pxeboot.serve.pinned import Binding
     from catalyst_pxeboot.serve.plan import ServeOptions, plan_serving
     from catalyst_pxeboot.serve.run import pinned_tree, serve
 
-    tree = read_tree(arguments.tree)
+    tree = read_served_tree(arguments.tree)
     facts = read_facts()
     options = ServeOptions(
         arguments.interface, arguments.proxy_dhcp, arguments.dhcp_range, arguments.http_port
@@ -134,7 +134,7 @@ def _verify(tree: Path, console: Console) -> Mapping[str, os.stat_result]:
     return verified.read
 
 
-def _print_setups(plan: Plan, tree: ServedTree, facts: Facts, console: Console) -> None:
+def _print_setups(plan: ServePlan, tree: ServedTree, facts: Facts, console: Console) -> None:
     from catalyst_pxeboot.serve.run import dry_run
 
     setups = dry_run(plan, tree, facts)

@@ -25,7 +25,7 @@ KINDS = {"iPXE": Loader.IPXE, "PXELinux": Loader.PXELINUX, "PXEGrub2": Loader.GR
 
 
 @dataclass(frozen=True, slots=True)
-class EntryView:
+class ForemanEntry:
     """An entry as a template sees it: checked and quoted for its loader and for ERB."""
 
     name: str
@@ -65,9 +65,9 @@ def _render(tree: Tree, kind: str, base_url: str, templates: Path | None) -> Exp
     )
 
 
-def _view(tree: Tree, loader: Loader, entry: Entry, base_url: str) -> EntryView:
+def _view(tree: Tree, loader: Loader, entry: Entry, base_url: str) -> ForemanEntry:
     words = with_root_arguments(entry, tree, base_url)
-    return EntryView(
+    return ForemanEntry(
         name=entry.name,
         title=_escape(LOADERS[loader].quote_title(entry.full_title)),
         kernel=entry.kernel.path,

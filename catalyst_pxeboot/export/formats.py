@@ -9,7 +9,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.export import foreman, ipxevars, matchbox, netbootxyz, treeinfo
 from catalyst_pxeboot.export.output import Exported
-from catalyst_pxeboot.export.tree import Tree, read_tree
+from catalyst_pxeboot.export.tree import Tree, read_export_tree
 from catalyst_pxeboot.spec.values import parse_base_url
 from catalyst_pxeboot.util.errors import PublishError, PxebootError, from_os_error
 from catalyst_pxeboot.util.files import write_files
@@ -48,7 +48,7 @@ def export_tree(
     """
     if templates is not None:
         check_templates(templates)
-    tree = read_tree(folder)
+    tree = read_export_tree(folder)
     url = _check_url(base_url)
     if url is None and form is not Format.TREEINFO:
         raise PxebootError(
@@ -82,7 +82,7 @@ def write_export(export: Export, form: Format, output: Path, *, force: bool = Fa
     return paths
 
 
-def is_inside(folder: Path, output: Path) -> bool:
+def lies_in_tree(folder: Path, output: Path) -> bool:
     """Say whether `output` lies in the netboot tree `folder`."""
     return output.resolve().is_relative_to(folder.resolve())
 

@@ -30,7 +30,7 @@ class InitrdView:
 
 
 @dataclass(frozen=True, slots=True)
-class EntryView:
+class NetbootXyzEntry:
     """An entry as the template sees it: checked and quoted."""
 
     name: str
@@ -55,8 +55,8 @@ def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Ex
     return (Exported(NAME, text),)
 
 
-def _view(tree: Tree, entry: Entry, base_url: str) -> EntryView:
-    return EntryView(
+def _view(tree: Tree, entry: Entry, base_url: str) -> NetbootXyzEntry:
+    return NetbootXyzEntry(
         name=entry.name,
         title=_escape(IPXE.quote_title(entry.full_title)),
         kernel=entry.kernel.path,

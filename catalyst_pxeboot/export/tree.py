@@ -99,7 +99,7 @@ class Tree:
         )
 
 
-def read_tree(folder: Path) -> Tree:
+def read_export_tree(folder: Path) -> Tree:
     """Read the netboot tree `folder`, or raise `VerifyError`."""
     _, manifest = read_manifest(folder)
     try:

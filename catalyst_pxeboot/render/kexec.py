@@ -49,7 +49,7 @@ class PartView:
 
 
 @dataclass(frozen=True, slots=True)
-class EntryView:
+class KexecEntry:
     """A live entry as the script's template sees it: quoted for the shell."""
 
     name: str
@@ -103,11 +103,11 @@ def _view(
     menu: Menu,
     files: Mapping[str, TreeFile],
     images: Mapping[str, KernelImage],
-) -> EntryView:
+) -> KexecEntry:
     # kexec on arm64 and riscv64 takes the plain Image, as U-Boot does.
     kernel = files[entry.unpacked or entry.kernel]
     parts = tuple(_part(files[path]) for path in entry.parts)
-    return EntryView(
+    return KexecEntry(
         name=quote_shell(entry.name),
         title=quote_shell(entry.title),
         root=str(entry.root),

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from catalyst_pxeboot.render.dhcp import IPXE_SCRIPT
 from catalyst_pxeboot.serve.facts import ServedTree
-from catalyst_pxeboot.serve.plan import Dhcp, Plan
+from catalyst_pxeboot.serve.plan import Dhcp, ServePlan
 
 
-def advice_lines(plan: Plan, tree: ServedTree) -> Iterator[str]:
+def advice_lines(plan: ServePlan, tree: ServedTree) -> Iterator[str]:
     """Say how to configure an existing DHCP server, where none was asked for."""
     if plan.dhcp is not Dhcp.NONE:
         return
@@ -30,7 +30,7 @@ def advice_lines(plan: Plan, tree: ServedTree) -> Iterator[str]:
         yield f"boot a client by iPXE: dhcp && chain {plan.url}{IPXE_SCRIPT}"
 
 
-def tree_notes(tree: ServedTree, plan: Plan) -> Iterator[str]:
+def tree_notes(tree: ServedTree, plan: ServePlan) -> Iterator[str]:
     """Say what of the tree does not fit the address that it is served from."""
     if tree.grub_server and tree.grub_server != str(plan.address.ip):
         yield (

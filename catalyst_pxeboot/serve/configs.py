@@ -16,7 +16,7 @@ from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE, _render, dnsmasq_config, nginx_config
 from catalyst_pxeboot.serve.facts import Account, ServedTree
-from catalyst_pxeboot.serve.plan import Dhcp, Facts, Plan, Web, check_range, spare_range
+from catalyst_pxeboot.serve.plan import Dhcp, Facts, ServePlan, Web, check_range, spare_range
 from catalyst_pxeboot.spec.values import parse_server
 from catalyst_pxeboot.tree.manifest import read_config
 from catalyst_pxeboot.util.errors import PxebootError
@@ -42,7 +42,7 @@ class ServerSetup:
 
 
 def plan_servers(
-    plan: Plan,
+    plan: ServePlan,
     tree: ServedTree,
     facts: Facts,
     scratch: Path,
@@ -87,7 +87,7 @@ def dhcp_for(tree: ServedTree, file: str, server: Server | None) -> str:
 
 
 def _web_setup(
-    plan: Plan, facts: Facts, scratch: Path, account: Account | None, *, links: bool
+    plan: ServePlan, facts: Facts, scratch: Path, account: Account | None, *, links: bool
 ) -> ServerSetup:
     address = str(plan.address.ip)
     root = scratch / TREE
@@ -117,7 +117,7 @@ def _web_setup(
 
 
 def _dnsmasq_setup(
-    plan: Plan, tree: ServedTree, program: Path, scratch: Path, account: Account | None
+    plan: ServePlan, tree: ServedTree, program: Path, scratch: Path, account: Account | None
 ) -> ServerSetup:
     root = str(scratch / TREE)
     if plan.dhcp is Dhcp.NONE:

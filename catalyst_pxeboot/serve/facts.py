@@ -81,7 +81,7 @@ def _nginx_options(nginx: Path) -> str:
     return done.stderr.decode(errors="replace")
 
 
-def read_tree(tree: Path) -> ServedTree:
+def read_served_tree(tree: Path) -> ServedTree:
     """Read what serving needs of a netboot tree. Raises `PxebootError` if it is none.
 
     A tree holds regular files only; a symbolic link is refused. What the manifest does not name

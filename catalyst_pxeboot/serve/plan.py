@@ -63,7 +63,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ServePlan:
     """What will run. `notes` say, a line each, what does not and why."""
 
     interface: Interface
@@ -95,7 +95,7 @@ class Plan:
         )
 
 
-def plan_serving(options: ServeOptions, facts: Facts) -> Plan:
+def plan_serving(options: ServeOptions, facts: Facts) -> ServePlan:
     """Decide what runs. Raises `PxebootError` for what is not possible.
 
     Without an option for DHCP there is none: a DHCP server that no one asked for would take a
@@ -118,7 +118,7 @@ def plan_serving(options: ServeOptions, facts: Facts) -> Plan:
             " catalyst-pxeboot[serve]",
         )
     web = Web.NGINX if facts.nginx else Web.EMBEDDED
-    return Plan(
+    return ServePlan(
         interface=interface,
         address=address,
         dhcp=dhcp,

@@ -14,7 +14,7 @@ from catalyst_pxeboot.serve.configs import ServerSetup, plan_servers
 from catalyst_pxeboot.serve.events import Event, Tracker, read_mac
 from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account
 from catalyst_pxeboot.serve.pinned import Binding, PinnedTree, pin_tree
-from catalyst_pxeboot.serve.plan import UNPRIVILEGED_PORT, Dhcp, Facts, Plan
+from catalyst_pxeboot.serve.plan import UNPRIVILEGED_PORT, Dhcp, Facts, ServePlan
 from catalyst_pxeboot.serve.ports import Protocol, why_taken
 from catalyst_pxeboot.services.children import Child, guarding, read_text, running
 from catalyst_pxeboot.services.logs import Tail, parse_dnsmasq, parse_web
@@ -32,7 +32,7 @@ _DHCP_PORT, _TFTP_PORT, _PXE_PORT = 67, 69, 4011
 DRY_SCRATCH = Path("/run/catalyst-pxeboot")
 
 
-def check_ports(plan: Plan) -> None:
+def check_ports(plan: ServePlan) -> None:
     """Raise `PxebootError` for a port that another program has."""
     address = str(plan.address.ip)
     why = why_taken(Protocol.TCP, address, plan.http_port)
@@ -55,7 +55,7 @@ def check_ports(plan: Plan) -> None:
             )
 
 
-def dry_run(plan: Plan, tree: ServedTree, facts: Facts) -> tuple[ServerSetup, ...]:
+def dry_run(plan: ServePlan, tree: ServedTree, facts: Facts) -> tuple[ServerSetup, ...]:
     """Return what `serve` would write and start, with a stand-in for its scratch folder."""
     return plan_servers(plan, tree, facts, DRY_SCRATCH, choose_account(tree.path))
 
@@ -72,7 +72,7 @@ def pinned_tree(tree: ServedTree, facts: Facts) -> Iterator[PinnedTree]:
 
 
 def serve(
-    plan: Plan,
+    plan: ServePlan,
     tree: ServedTree,
     facts: Facts,
     pinned: PinnedTree,
@@ -138,7 +138,7 @@ def _is_ready(setup: ServerSetup, scratch: Path) -> bool:
 
 
 def _watch(
-    plan: Plan,
+    plan: ServePlan,
     children: list[Child],
     tracker: Tracker,
     pinned: PinnedTree,
@@ -163,7 +163,7 @@ def _watch(
             tell(event)
 
 
-def _news(plan: Plan, tracker: Tracker, requests: Tail, dnsmasq: Tail) -> Iterator[Event]:
+def _news(plan: ServePlan, tracker: Tracker, requests: Tail, dnsmasq: Tail) -> Iterator[Event]:
     for parse, tail in ((parse_dnsmasq, dnsmasq), (parse_web, requests)):
         for text in tail.lines():
             line = parse(text)
@@ -173,7 +173,7 @@ def _news(plan: Plan, tracker: Tracker, requests: Tail, dnsmasq: Tail) -> Iterat
         yield from tracker.progress(read_arrived(str(plan.address.ip), plan.http_port))
 
 
-def _serving(plan: Plan, tree: ServedTree, tracker: Tracker) -> Event:
+def _serving(plan: ServePlan, tree: ServedTree, tracker: Tracker) -> Event:
     what = ["HTTP"]
     if plan.tftp:
         what.append("TFTP")

@@ -84,7 +84,7 @@ def parse_settings(settings: Mapping[str, object]) -> Spec:
     Keys that are not this target's are not looked at here; `check_keys` does that, on the
     spec's own keys alone. Raises `SpecError` with every fault found.
     """
-    reader = _Reader(settings)
+    reader = _KeyReader(settings)
     for key in sorted(required_keys(settings) - {"target"}):
         reader.require(key)
     subarch = reader.word("subarch")
@@ -111,7 +111,7 @@ def parse_folders(
     """
     source, output = source.absolute(), output.absolute()
     guess, notes = _guess(source, str(settings.get("subarch") or ""), machine_of)
-    reader = _Reader({**guess, **settings})
+    reader = _KeyReader({**guess, **settings})
     reader.require("subarch")
     if ISO_KEY in reader:
         reader.fault(ISO_KEY, f"the source is {source}", "name one of them")
@@ -144,7 +144,7 @@ def _guess(
 
 
 def _parse(
-    reader: _Reader,
+    reader: _KeyReader,
     subarch: str,
     rel_type: str,
     stamp: str,
@@ -239,7 +239,7 @@ def check_keys(keys: Collection[str], *, required: Collection[str] | None = None
         raise SpecError(problems)
 
 
-def _check_loaders(reader: _Reader, loaders: Sequence[Loader], arch: Arch | None) -> None:
+def _check_loaders(reader: _KeyReader, loaders: Sequence[Loader], arch: Arch | None) -> None:
     able = (*arch.loaders, *arch.more_loaders) if arch else tuple(Loader)
     for loader in loaders:
         if arch and loader not in able:
@@ -250,7 +250,7 @@ def _check_loaders(reader: _Reader, loaders: Sequence[Loader], arch: Arch | None
             )
 
 
-def _roots(reader: _Reader) -> tuple[RootMode, ...]:
+def _roots(reader: _KeyReader) -> tuple[RootMode, ...]:
     """Return the ways to the root that the spec names; none of them means: all that there are."""
     key, automatic = "pxeboot/root", "auto"
     words = reader.words(key)
@@ -261,7 +261,7 @@ def _roots(reader: _Reader) -> tuple[RootMode, ...]:
     return reader.enums(key, RootMode, more=(automatic,))
 
 
-def _signing(reader: _Reader) -> Signing:
+def _signing(reader: _KeyReader) -> Signing:
     certificate, key = reader.file("pxeboot/sign_cert"), reader.file("pxeboot/sign_key")
     passphrase_file = reader.file("pxeboot/sign_passphrase_file")
     if bool(certificate) != bool(key):
@@ -281,7 +281,7 @@ def _signing(reader: _Reader) -> Signing:
     )
 
 
-def _consoles(reader: _Reader, kernels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+def _consoles(reader: _KeyReader, kernels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
     consoles = {}
     for kernel in kernels:
         key = f"boot/kernel/{kernel}/console"
@@ -290,7 +290,7 @@ def _consoles(reader: _Reader, kernels: Sequence[str]) -> Mapping[str, tuple[str
     return consoles
 
 
-class _Reader:
+class _KeyReader:
     """Takes typed values out of loose settings and collects what is wrong with them."""
 
     def __init__(self, settings: Mapping[str, object]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.serve.facts import read_tree
+from catalyst_pxeboot.serve.facts import read_served_tree
 from catalyst_pxeboot.serve.pinned import Binding, pin_tree
 from catalyst_pxeboot.serve.plan import ServeOptions, plan_serving
 from catalyst_pxeboot.services.interfaces import Interface
@@ -239,7 +239,7 @@ class TestWritersOfTheTree:
         os.utime(evil, ns=(genuine.stat().st_atime_ns, genuine.stat().st_mtime_ns))
         genuine.rename(tmp_path / "kept")
         evil.rename(genuine)
-        with pin_tree(read_tree(tree), Binding.DESCRIPTORS) as pinned:
+        with pin_tree(read_served_tree(tree), Binding.DESCRIPTORS) as pinned:
             genuine.rename(evil)
             (tmp_path / "kept").rename(genuine)
             verified = verify_tree(tree)

@@ -22,8 +22,8 @@ from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account, lo
 from catalyst_pxeboot.serve.plan import (
     Dhcp,
     Facts,
-    Plan,
     ServeOptions,
+    ServePlan,
     Web,
     plan_serving,
     spare_range,
@@ -63,7 +63,7 @@ TREE = ServedTree(
 
 def test_a_laptop_and_one_client() -> None:
     plan = plan_serving(ServeOptions("eth1", dhcp_range=RANGE), FACTS)
-    assert plan == Plan(
+    assert plan == ServePlan(
         interface=ETH1, address=IPv4Interface("10.0.0.1/24"), dhcp=Dhcp.RANGE, dhcp_range=RANGE,
         tftp=True, web=Web.NGINX, http_port=80, notes=(),
     )  # fmt: skip
