@@ -447,7 +447,7 @@ MENUS = {
     "words": ("a " * 262_000, None),
     "white space": (" " * 524_288, None),
     "deep nesting": (
-        "{" * 500_000, "line 1: is nested deeper than 64; flatten the menu"
+        "submenu a {" * 40_000, "line 1: is nested deeper than 64; flatten the menu"
     ),
     "variables in variables": (
         "set a=aaaaaaaaaaaaaaaa\n" + "set a=$a$a\n" * 100,
