@@ -26,8 +26,8 @@ from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import PxebootError, VerifyError
 from tests.integration.test_serve_http import free_port
 from tests.integration.test_serve_run import left_over
+from tests.support.serve_facts import FACTS
 from tests.support.serve_trees import Served, make_tree, serving
-from tests.unit.serve.test_serve import FACTS
 
 KINDS = {"nginx": ("dnsmasq",), "embedded": ("dnsmasq", "nginx")}
 SECRET = b"root's own"

@@ -1,7 +1,7 @@
 """Small netboot trees as a menu over many of them sees them: a manifest, and files of its sizes.
 
-The manifests are as the schema wants them; test_releases.py holds them against it, and builds real
-trees besides.
+The manifests are as the schema wants them; the tests of `releases` compare them with it, and build
+real trees besides.
 """
 
 from __future__ import annotations

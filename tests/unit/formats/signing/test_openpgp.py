@@ -21,10 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 
 from catalyst_pxeboot.formats.signing import openpgp
-from catalyst_pxeboot.formats.signing.openpgp import (
-    find_signer,
-    open_keyring,
-)
+from catalyst_pxeboot.formats.signing.openpgp import find_signer, open_keyring
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 
 pytestmark = pytest.mark.skipif(

@@ -1,0 +1,172 @@
+"""How a path is judged, and what is skipped."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from catalyst_pxeboot.lab import boot, boottest, machine
+from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path
+from catalyst_pxeboot.lab.machine import Accel
+from catalyst_pxeboot.lab.paths import find_paths
+from catalyst_pxeboot.lab.report import junit_text
+from catalyst_pxeboot.lab.result import Outcome
+from catalyst_pxeboot.lab.watch import Verdict, watch_machine
+from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.util.errors import PxebootError
+from tests.support.lab import FETCHED, LPXELINUX, ROW_1, write_script
+from tests.support.release_trees import make_manifest
+
+REACHED = Verdict(True, 12.34, "reached quiet", ("reached quiet",))
+
+
+def test_a_path_passes_by_console_and_servers() -> None:
+    assert judge(ROW_1, REACHED, FETCHED) == (Outcome.PASSED, "reached quiet")
+    assert judge(ROW_1, REACHED, None) == (Outcome.PASSED, "reached quiet")
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ("tftp:undionly.kpxe", "booted by another way: tftp:undionly.kpxe was never fetched"),
+        ("http:image.squashfs", "booted by another way: no squashfs was fetched by HTTP"),
+    ],
+)
+def test_a_boot_by_another_way_fails(missing: str, reason: str) -> None:
+    assert judge(ROW_1, REACHED, {**FETCHED, missing: 0}) == (Outcome.FAILED, reason)
+
+
+def test_u_boot_fetches_one_initrd_for_all() -> None:
+    (path,) = find_paths(["arm64-uboot"])
+    fetched = {"tftp:pxelinux.cfg/default-arm": 100, "tftp:boot/gentoo.initrd": 2000}
+    assert judge(path, REACHED, fetched) == (Outcome.PASSED, "reached quiet")
+    fetched = {"tftp:pxelinux.cfg/default-arm": 100, "tftp:image.squashfs": 2000}
+    assert judge(path, REACHED, fetched) == (
+        Outcome.FAILED,
+        "booted by another way: no initrd was fetched by TFTP",
+    )
+
+
+def test_a_path_fails_with_the_console() -> None:
+    stopped = Verdict(False, 3.0, "the machine stopped", ("x",))
+    assert judge(ROW_1, stopped, FETCHED) == (Outcome.FAILED, "the machine stopped")
+
+
+def test_a_broken_tree_must_complain() -> None:
+    complaint = re.compile("^This did not work")
+    for verdict, expected in (
+        (replace(REACHED, reason="This did not work: gentoo"), Outcome.PASSED),
+        (REACHED, Outcome.FAILED),
+        (Verdict(False, 3.0, "This did not work", ()), Outcome.FAILED),
+    ):
+        assert judge_complaint(verdict, complaint)[0] is expected
+    assert judge_complaint(REACHED, complaint)[1] == "booted in spite of the fault: reached quiet"
+
+
+def test_a_tree_without_the_loader_is_skipped(tmp_path: Path) -> None:
+    result = run_path(tmp_path, ROW_1)
+    assert (result.outcome, result.reason) == (
+        Outcome.SKIPPED,
+        "the tree has no undionly.kpxe and no boot.ipxe",
+    )
+
+
+def test_a_closed_path_is_skipped(row_tree: Path) -> None:
+    result = run_path(row_tree, replace(ROW_1, closed="nobody gets through"))
+    assert (result.outcome, result.reason) == (Outcome.SKIPPED, "nobody gets through")
+
+
+def test_a_missing_program_is_skipped(row_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "find_program", lambda name: None)
+    result = run_path(row_tree, ROW_1)
+    assert result.outcome is Outcome.SKIPPED
+    assert result.reason.startswith("qemu-system-x86_64 is missing; install qemu-system-x86 ")
+
+
+def test_without_root_the_user_network_stands_in(
+    row_tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    qemu = write_script(tmp_path / "qemu", "echo reached quiet; exec sleep 60")
+    for module in (boot, boottest):
+        monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
+    monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+    until = re.compile("^reached")
+    result = run_path(row_tree, ROW_1, until=until, obstacle="network namespaces need root")
+    assert (result.outcome, result.note) == (
+        Outcome.PASSED,
+        "only by QEMU's user network: network namespaces need root",
+    )
+    result = run_path(row_tree, LPXELINUX, until=until, obstacle="network namespaces need root")
+    assert (result.outcome, result.reason) == (
+        Outcome.SKIPPED,
+        "network namespaces need root, and QEMU's user network cannot stand in",
+    )
+
+
+def test_boot_test_wants_a_tree(tmp_path: Path) -> None:
+    with pytest.raises(PxebootError) as caught:
+        boot_test(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path}/manifest.json: cannot be read: No such file or directory;"
+        " give the folder of a netboot tree"
+    )
+
+
+def test_boot_test_runs_what_fits(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(make_manifest()))
+    seen: list[str] = []
+    results = boot_test(
+        tmp_path, loaders=(Loader.PXELINUX,), junit=tmp_path / "junit.xml",
+        report=lambda result: seen.append(result.path.name),
+    )  # fmt: skip
+    assert seen == ["bios-pxelinux", "bios-lpxelinux", "proxy-bios-pxelinux"]
+    assert {result.outcome for result in results} == {Outcome.SKIPPED}
+    assert (tmp_path / "junit.xml").read_text() == junit_text(results)
+    with pytest.raises(PxebootError) as caught:
+        boot_test(tmp_path, loaders=(Loader.PXELINUX,), firmware=("uefi",))
+    assert str(caught.value) == (
+        f"{tmp_path}: no client for amd64 is of this --firmware and --loader; there are "
+        "ipxe on bios, pxelinux on bios, grub on bios, ipxe on uefi-x64, grub on uefi-x64, "
+        "grub on uefi-x64-secure, grub on uefi-ia32"
+    )
+
+
+def test_the_default_prompt() -> None:
+    assert boottest.UNTIL.search("livecd login: ")
+    assert boottest.UNTIL.search("livecd login: root (automatic login)")
+    assert boottest.UNTIL.search("Welcome to the Gentoo Linux Minimal Installation CD!")
+    assert boottest.UNTIL.search("Welcome to the Gentoo Linux LiveCD!")
+    assert boottest.UNTIL.search("livecd ~ # ")
+    assert boottest.UNTIL.search("root@livecd.gentoo ~ #")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "init: login:x",
+        "Welcome to Gentoo Linux!",  # systemd, also in an initramfs
+        "Welcome to dracut-059 (Initramfs)!",
+        "dracut:/# ",
+        "rescueshell /newroot # ",
+        "Command line: BOOT_IMAGE=x Welcome to the Gentoo Linux LiveCD!",
+        "  livecd ~ # ",
+        "livecd ~ # ls",
+    ],
+)
+def test_what_is_no_prompt_of_a_live_system(line: str) -> None:
+    assert not boottest.UNTIL.search(line)
+
+
+def test_a_coloured_prompt_ends_the_boot(tree: Path) -> None:
+    """As Gentoo's shell draws it, with the window's title before it."""
+    script = (
+        r"printf '\033]0;root@livecd:~\007\033[?2004h\033[01;31mlivecd\033[01;34m ~ #"
+        r"\033[00m '; exec sleep 60"
+    )
+    argv = [str(write_script(tree.parent / "qemu", script))]
+    verdict = watch_machine(argv, until=boottest.UNTIL, timeout=10)
+    assert (verdict.passed, verdict.reason) == (True, "livecd ~ # ")
