@@ -96,7 +96,7 @@ def read_iso(path: Path, *, wanted: str) -> Iso:
         _check_volume(path, file, stamp.bytes)
         try:
             volume, listings = _read_listings(path, file)
-        except (PxebootError, OSError):
+        except (PxebootError, OSError, ImportError):
             raise
         except Exception as error:
             # pycdlib has its own errors, and meets what is damaged with any other as well.
