@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     try:
         arguments.run(arguments, console)
         console.finish()
-    except OutputError:
+    except (OutputError, BrokenPipeError):
         raise
     except SpecError as error:
         console.finish(error.problems)
@@ -105,8 +105,6 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     except PxebootError as error:
         console.finish([error])
         return EXIT_FAILED
-    except BrokenPipeError:
-        raise
     except SYSTEM_ERRORS as error:
         problem = from_system(error)
         if arguments.verbose:

@@ -144,7 +144,7 @@ def _find_tree(manifest: Manifest) -> Tree:
     return Tree(
         arch=_word(release.arch),
         subarch=_word(release.subarch),
-        version_stamp=_stamp(release.version_stamp) or _stamp(release.time),
+        version_stamp=_word(_stamp(release.version_stamp) or _stamp(release.time)),
         title=release.title,
         time=release.time,
         machine=_word(machines.get(live[0].kernel, "")) if live else "",
@@ -185,7 +185,7 @@ def _entries(live: Iterable[EntryInfo], kind: Loader, files: Mapping[str, File])
 def _stamp(value: str) -> str:
     """Return a version stamp, which a spec may leave out and write with any character, as a word.
 
-    The time of the release, which stands for one that was left out, gets the usual form.
+    The time of the release, which replaces a missing stamp, gets the usual form.
     """
     if re.fullmatch(r"[\d-]{10}T[\d:]{8}Z", value, re.ASCII):
         return re.sub("[-:]", "", value)

@@ -24,7 +24,7 @@ MAX_NESTING: Final = 64
 _MAX_VALUE: Final = 64 << 10  # characters of one word once its variables are replaced
 _MAX_EXPANDED: Final = 16 << 20  # characters that all variables are replaced by
 
-#: A word stands here as it is written, with its quotes. GRUB splits at ASCII's white space only.
+#: A word keeps its quotes. GRUB splits at ASCII's white space only.
 _TOKEN: Final = re.compile(
     r"""
       (?P<space> (?: [ \t\r\f\v] | \\\n )+ | \#[^\n]* )
@@ -158,7 +158,7 @@ class _MenuReader:
     # --- structure ---
 
     def _keyword(self, word: str) -> bool:
-        """Take the word if it is a keyword, which stands where a command could."""
+        """Take the word if it is a keyword; only the first word of a command can be."""
         if word == "if":
             self._push(_Block("if", self._line))
         elif word in ("then", "elif", "else"):

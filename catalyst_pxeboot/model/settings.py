@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+#: Characters of a title; a loader's screen has 80 columns.
+MAX_TITLE = 200
+
 
 class RootMode(StrEnum):
     """How the live root, a squashfs, gets to the running system."""

@@ -1,8 +1,8 @@
 """Jinja2's sandbox with limits: a template that would not end, or not fit in memory, is an error.
 
 Each round of a loop, call of a macro and include counts, and no text or list that a template makes
-may grow beyond a size. What is counted stands in the compiled template, so every way to repeat
-something is.
+may grow beyond a size. The counting is compiled into the template, so that it covers every way to
+repeat something.
 """
 
 from __future__ import annotations
@@ -80,17 +80,16 @@ class _Limiter(NodeTransformer):
     def __init__(self, environment: LimitedEnvironment) -> None:
         self.environment = environment
 
-    def visit_Template(self, node: nodes.Template) -> nodes.Node:
-        return self._counted(node)
+    def visit_Template(
+        self, node: nodes.Template | nodes.For | nodes.Macro | nodes.Block
+    ) -> nodes.Node:
+        self.generic_visit(node)
+        first = node.body[0].lineno if node.body else node.lineno
+        value = self._filter(_COUNT, nodes.Const(None), first)
+        node.body.insert(0, nodes.ExprStmt(value, lineno=first, environment=self.environment))
+        return node
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        return self._counted(node)
-
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
-        return self._counted(node)
-
-    def visit_Block(self, node: nodes.Block) -> nodes.Node:
-        return self._counted(node)
+    visit_For = visit_Macro = visit_Block = visit_Template
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
         node.call = self.generic_visit(node.call)  # type: ignore[assignment]
@@ -102,20 +101,11 @@ class _Limiter(NodeTransformer):
         node.filter = self._filter(_BOUND, node.filter, node.lineno)
         return node
 
-    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+    def visit_Call(self, node: nodes.Call | nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return self._filter(_BOUND, node, node.lineno)
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        self.generic_visit(node)
-        return self._filter(_BOUND, node, node.lineno)
-
-    def _counted(self, node: nodes.Template | nodes.For | nodes.Macro | nodes.Block) -> nodes.Node:
-        self.generic_visit(node)
-        first = node.body[0].lineno if node.body else node.lineno
-        value = self._filter(_COUNT, nodes.Const(None), first)
-        node.body.insert(0, nodes.ExprStmt(value, lineno=first, environment=self.environment))
-        return node
+    visit_Concat = visit_Call
 
     def _filter(self, name: str, value: nodes.Expr | None, line: int) -> nodes.Filter:
         made = nodes.Filter(value, name, [], [], None, None)

@@ -12,8 +12,7 @@ from pathlib import PurePosixPath
 
 from catalyst_pxeboot.formats.grubcfg import GrubConfig, GrubEntry
 from catalyst_pxeboot.model.loader import Firmware
-
-_MAX_TITLE = 200  # characters
+from catalyst_pxeboot.model.settings import MAX_TITLE
 
 #: Words that say where the live root lies. A network boot says that itself. `cdroot` is among
 #: them as every entry of either generator needs it and it is added again.
@@ -131,7 +130,7 @@ def _memtest(entry: GrubEntry, path: str) -> IsoMemtest:
 
 
 def _shorten(title: str) -> str:
-    return title if len(title) <= _MAX_TITLE else title[: _MAX_TITLE - 3] + "..."
+    return title if len(title) <= MAX_TITLE else title[: MAX_TITLE - 3] + "..."
 
 
 def _default(config: GrubConfig, kernels: Sequence[IsoKernel]) -> str | None:

@@ -16,6 +16,7 @@ from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.model.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import (
+    MAX_TITLE,
     LinkMode,
     NfsRoot,
     Release,
@@ -38,7 +39,6 @@ from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
-MAX_TITLE = 200  # characters; a loader's screen has 80 columns
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 T = TypeVar("T")
 Value = str | list[str] | None

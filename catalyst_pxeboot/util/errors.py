@@ -2,8 +2,8 @@
 
 Everything the package raises on purpose is a `PxebootError`. It is raised where the fault is
 seen, never logged there, and turned into text once, at a door (the command line or catalyst).
-What the machine refuses where nobody expected it becomes a line there too (`from_system`). Any
-other exception is a bug and keeps its traceback.
+An error of the system that no code expected becomes a line there too (`from_system`). Any other
+exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ SYSTEM_ERRORS = (OSError, MemoryError, RuntimeError)
 
 
 def from_system(error: Exception) -> PxebootError:
-    """Make a `PxebootError` of one of `SYSTEM_ERRORS` that nobody expected where it was met.
+    """Make a `PxebootError` of one of `SYSTEM_ERRORS` that no code expected.
 
     A `RuntimeError` that is not the machine's is a bug, and raised again.
     """
@@ -97,7 +97,7 @@ def from_system(error: Exception) -> PxebootError:
             "no thread can be started", hint="raise the limits (ulimit -v and ulimit -u)"
         )
     if not isinstance(error, OSError):
-        raise TypeError(f"{error!r} is no error of the system")
+        raise TypeError(f"{error!r} is not an error of the system")
     what = f"{error.filename or 'the system'}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return PxebootError(what, hint="free space there; TMPDIR says where temporary files go")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 import os
 import resource
@@ -35,6 +34,7 @@ from catalyst_pxeboot.util.process import find_program
 from tests.robustness.faults import digest_folder
 from tests.robustness.syscalls import End, Outcome, run_apart
 from tests.support import builders
+from tests.support.mirror import edit
 from tests.support.paths import DATA, ROOT
 from tests.support.readers import read_initramfs
 from tests.support.stage2 import INITRAMFS, release_settings, storedir_stage2, write_stage2
@@ -615,17 +615,8 @@ def _swap_for_link(name: str) -> Callable[[Path], None]:
     return bend
 
 
-def _rewrite(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
-    def bend(tree: Path) -> None:
-        manifest = json.loads((tree / "manifest.json").read_bytes())
-        change(manifest)
-        (tree / "manifest.json").write_text(json.dumps(manifest))
-
-    return bend
-
-
 def _sums_of(name: str) -> Callable[[Path], None]:
-    return _rewrite(lambda manifest: manifest.update(sums={name: ["sha256"]}))
+    return edit(lambda manifest: manifest.update(sums={name: ["sha256"]}))
 
 
 _AGAIN = "build the tree again"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,20 +52,6 @@ def times(root: Path) -> dict[str, tuple[int, int]]:
     """Return inode and time of the files that the menu consists of."""
     found = {name: (root / name).stat() for name in ALL if (root / name).exists()}
     return {name: (info.st_ino, info.st_mtime_ns) for name, info in found.items()}
-
-
-class Opened:
-    """Names that Python opens; an audit hook cannot be taken away, so there is one for all."""
-
-    names: list[str] | None = None
-
-    @classmethod
-    def note(cls, event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and cls.names is not None:
-            cls.names.append(str(arguments[0]))
-
-
-sys.addaudithook(Opened.note)
 
 
 def read(root: Path) -> dict[str, Any]:

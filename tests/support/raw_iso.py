@@ -79,9 +79,7 @@ def _descriptor(sectors: int, table: int, root: int) -> bytes:
     content[8:72] = b" " * 64
     content[80:88] = _both(sectors, "I")
     content[120:132] = _both(1, "H") + _both(1, "H") + _both(SECTOR, "H")
-    content[132:152] = (
-        _both(table, "I") + struct.pack("<IIII", 18, 0, 0, 0)[:8] + struct.pack(">I", 19)
-    )
+    content[132:152] = _both(table, "I") + struct.pack("<II", 18, 0) + struct.pack(">I", 19)
     content[156:190] = record(b"\0", _ROOT, root, flags=2)
     content[190:813] = b" " * 623
     content[813:881] = 4 * b"2026112217000000\0"

@@ -1,4 +1,4 @@
-"""The readers of formats/, for files that lie by themselves in a folder."""
+"""Readers for tests: formats/ for files that lie alone in a folder, and a configuration's lines."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def read_squashfs(path: Path) -> squashfs.Squashfs:
 def read_kconfig(path: Path) -> Mapping[str, str]:
     with open_input(path) as file:
         return kconfig.read_kconfig(file)
+
+
+def rules(text: str) -> list[str]:
+    """Return the lines that are no comment and not empty."""
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith(("#", "//"))]

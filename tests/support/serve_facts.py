@@ -32,7 +32,3 @@ TREE = ServedTree(
     roots=frozenset({"image.squashfs"}),
     grub_server="",
 )
-
-
-def rules(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line and not line.startswith("#")]

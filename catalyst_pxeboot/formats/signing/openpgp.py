@@ -314,7 +314,7 @@ def _gpg(*words: str | Path, patience: float = _PATIENCE, stdin: BinaryIO | None
     """Run gpg, which asks nothing of anyone; `patience` is in seconds.
 
     Raises `CommandError` only if gpg could not be started or did not end, `PxebootError` if it
-    failed where there is no room for its files.
+    failed and no room is left for its files.
     """
     with scratch_folder() as folder:
         status = Path(folder, "status")

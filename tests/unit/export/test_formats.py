@@ -367,6 +367,15 @@ def test_any_stamp_is_a_word(stamp: str, word: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("form", Format)
+def test_no_stamp_and_no_time_is_an_error(form: Format, tmp_path: Path) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["release"] |= {"version_stamp": "", "time": "é"}
+
+    with pytest.raises(PxebootError, match=r"manifest\.json: "):
+        texts(small_tree(tmp_path, change), form)
+
+
 def test_percent_signs_are_none_to_treeinfos_readers(tmp_path: Path) -> None:
     """configparser would replace %(name)s; what a user can choose stands in a comment only."""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.lab import boot, watch
-from tests.support.lab import LPXELINUX, PXELINUX, ROW_1
+from catalyst_pxeboot.lab import boot, boottest, watch
+from catalyst_pxeboot.lab.machine import Accel
+from tests.support.lab import LPXELINUX, PXELINUX, ROW_1, write_script
 
 
 @pytest.fixture
@@ -28,3 +30,16 @@ def row_tree(tmp_path: Path) -> Path:
             (tree / step.file).parent.mkdir(parents=True, exist_ok=True)
             (tree / step.file).touch()
     return tree
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Return a function that makes a shell script of its text run in place of QEMU."""
+
+    def use(script: str) -> None:
+        qemu = write_script(tmp_path / "qemu", script)
+        for module in (boot, boottest):
+            monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
+        monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+
+    return use

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.lab import boot, boottest, machine
+from catalyst_pxeboot.lab import boottest, machine
 from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path
-from catalyst_pxeboot.lab.machine import Accel
 from catalyst_pxeboot.lab.paths import find_paths
 from catalyst_pxeboot.lab.report import junit_text
 from catalyst_pxeboot.lab.result import Outcome
@@ -88,12 +88,9 @@ def test_a_missing_program_is_skipped(row_tree: Path, monkeypatch: pytest.Monkey
 
 
 def test_without_root_the_user_network_stands_in(
-    row_tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    row_tree: Path, stand_in: Callable[[str], None]
 ) -> None:
-    qemu = write_script(tmp_path / "qemu", "echo reached quiet; exec sleep 60")
-    for module in (boot, boottest):
-        monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
-    monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+    stand_in("echo reached quiet; exec sleep 60")
     until = re.compile("^reached")
     result = run_path(row_tree, ROW_1, until=until, obstacle="network namespaces need root")
     assert (result.outcome, result.note) == (

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.lab import boot, boottest
+from catalyst_pxeboot.lab import boottest
 from catalyst_pxeboot.lab.boot import user_link
 from catalyst_pxeboot.lab.boottest import run_path
-from catalyst_pxeboot.lab.machine import Accel, UserLink
+from catalyst_pxeboot.lab.machine import UserLink
 from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from tests.support.lab import MUTE, ROW_1, write_script
+from tests.support.lab import MUTE, ROW_1
 
 
 def test_a_trees_menu(tmp_path: Path) -> None:
@@ -134,16 +135,11 @@ def test_a_signed_grub_stays_mute(row_tree: Path) -> None:
 
 
 def test_a_mute_tree_gets_a_console_and_enter(
-    row_tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    row_tree: Path, monkeypatch: pytest.MonkeyPatch, stand_in: Callable[[str], None]
 ) -> None:
     (row_tree / "manifest.json").write_text(MUTE)
     (row_tree / "boot.ipxe").write_text("#!ipxe\n")
-    qemu = write_script(
-        tmp_path / "qemu", "printf 'Power off'; read a; echo; echo reached; sleep 60"
-    )
-    for module in (boot, boottest):
-        monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
-    monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+    stand_in("printf 'Power off'; read a; echo; echo reached; sleep 60")
     # The stand-in's shell reads a line, and Enter is a carriage return on a serial line.
     monkeypatch.setattr(boottest, "_ENTER", "\n")
     result = run_path(row_tree, ROW_1, until=re.compile("^reached"), timeout=10, obstacle="no root")
@@ -156,12 +152,9 @@ def test_a_mute_tree_gets_a_console_and_enter(
 
 
 def test_a_failed_boot_has_a_cause(
-    row_tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    row_tree: Path, stand_in: Callable[[str], None], tmp_path: Path
 ) -> None:
-    qemu = write_script(tmp_path / "qemu", "echo 'System is deadlocked on memory'; exit 1")
-    for module in (boot, boottest):
-        monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
-    monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+    stand_in("echo 'System is deadlocked on memory'; exit 1")
     result = run_path(
         row_tree, ROW_1, timeout=10, memory_mib=300, obstacle="no root",
         screenshot=tmp_path / "shot.png",

@@ -29,6 +29,7 @@ from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS, render_dhcp
 from catalyst_pxeboot.util.errors import SpecError, TemplateError
 from catalyst_pxeboot.util.process import find_program
 from catalyst_pxeboot.util.resources import read_table
+from tests.support.readers import rules
 
 AMD64_FILES = (
     "boot.ipxe",
@@ -54,12 +55,6 @@ def render(
     """Render the configuration `dhcp/<config>` and return its text."""
     made = render_dhcp(find_arch(arch), files=files, server=server, templates=templates)
     return {file.path: file.content.decode() for file in made}[f"dhcp/{config}"]
-
-
-def rules(text: str) -> list[str]:
-    """Return the lines that are no comment and not empty."""
-    lines = (line.strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith(("#", "//"))]
 
 
 def switch_on(text: str, line: str) -> str:

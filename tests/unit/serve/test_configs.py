@@ -15,7 +15,8 @@ from catalyst_pxeboot.serve.configs import plan_servers, server_for
 from catalyst_pxeboot.serve.facts import ServedTree
 from catalyst_pxeboot.serve.plan import Facts, ServeOptions, plan_serving
 from catalyst_pxeboot.util.errors import PxebootError
-from tests.support.serve_facts import FACTS, FILES, NOBODY, RANGE, TREE, rules
+from tests.support.readers import rules
+from tests.support.serve_facts import FACTS, FILES, NOBODY, RANGE, TREE
 
 
 def setups(wish: ServeOptions, facts: Facts = FACTS, tree: ServedTree = TREE) -> dict[str, str]:

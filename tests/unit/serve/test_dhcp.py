@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.cli import main as cli
-from tests.support.serve_facts import rules
+from tests.support.readers import rules
 from tests.support.serve_trees import make_tree
 
 
