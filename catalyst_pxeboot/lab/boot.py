@@ -145,7 +145,7 @@ def user_link(
     if loader is Loader.IPXE:
         # The script comes by TFTP then, and the files still by HTTP.
         text = f"#!ipxe\nset base-url http://{_HOST}:{port}\n{text}"
-    return UserLink(view_tree(tree, scratch / "view", {name: text}, linked=True), entry)
+    return UserLink(view_tree(tree, scratch / "view", {name: text}), entry)
 
 
 def prepare_flash(machine: Machine, scratch: Path) -> Flash | None:

@@ -30,12 +30,11 @@ from catalyst_pxeboot.lab.plainrom import disguised_link
 from catalyst_pxeboot.lab.report import write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.lab.screen import Screen
+from catalyst_pxeboot.lab.serve import check_web_server
 from catalyst_pxeboot.lab.servers import (
-    choose_loader,
     find_dnsmasq,
     path_site,
     read_arch,
-    read_site,
     serve_site,
 )
 from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
@@ -44,7 +43,6 @@ from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.tree.manifest import read_config
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
-from catalyst_pxeboot.util.process import find_program
 
 #: What a live system shows when it is up: agetty's prompt, also of an automatic login; or, where
 #: root is logged in without one as Gentoo's images do it, the banner (/etc/motd, by catalyst's
@@ -147,7 +145,6 @@ def run_path(
     until: re.Pattern[str] = UNTIL,
     log: Path | None = None,
     accel: Accel = Accel.AUTO,
-    config: str | None = None,
     complaint: re.Pattern[str] | None = None,
     obstacle: str | None = None,
     screenshot: Path | None = None,
@@ -155,8 +152,8 @@ def run_path(
     """Boot a client along `path` and wait until a line of its console matches `until`.
 
     `timeout` is in seconds. `log` receives the whole console, files beside it the servers' logs.
-    `config` takes the place of the tree's own configuration of dnsmasq. With a `complaint` the
-    tree is a broken one: the path passes when a line of the console matches that and not `until`.
+    With a `complaint` the tree is a broken one: the path passes when a line of the console matches
+    that and not `until`.
     `obstacle` says why there can be no network of our own, as `why_no_network` does, which is
     asked if nothing is given; QEMU's user network takes its place then where it can.
     `screenshot` receives a picture of the screen at the end.
@@ -196,7 +193,7 @@ def run_path(
         screen=Screen(screenshot) if screenshot and path.machine.screen else None,
     )  # fmt: skip
     try:
-        walk = _walk_user_network(task) if obstacle else _walk_network(task, config)
+        walk = _walk_user_network(task) if obstacle else _walk_network(task)
     except PxebootError as error:
         return PathResult(path, Outcome.FAILED, 0.0, str(error), {}, ())
     if complaint:
@@ -264,6 +261,7 @@ def _check_programs(path: BootPath, *, own_network: bool) -> None:
     find_qemu(path.machine)
     find_flash(path.machine)
     find_image(path.machine)
+    check_web_server()
     if own_network:
         find_dnsmasq()
     elif path.client and path.client.loader is Loader.IPXE and path.client.machine.flash:
@@ -323,21 +321,19 @@ def _cause(task: _Task, walk: _Walk, *, own_network: bool) -> str:
     )
 
 
-def _walk_network(task: _Task, config: str | None) -> _Walk:
+def _walk_network(task: _Task) -> _Walk:
     """Boot a client on a network of its own, with real servers."""
     path, machine, tree = task.path, task.path.machine, task.tree
     qemu = find_qemu(machine)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pxeboot-lab-")))
         flash = prepare_flash(machine, scratch)
-        site = choose_loader(read_site(config), path) if config else path_site(tree, path)
+        site = path_site(tree, path)
         if task.arguments:
             name = LOADERS[path.loader].configs[0]
             text = read_config(tree, name)
             changes = {name: add_arguments(path.loader, text, task.arguments)}
-            # Our own web server leaves its folder by no link; nginx and dnsmasq do.
-            linked = find_program("nginx") is not None
-            tree = view_tree(tree, scratch / "view", changes, linked=linked)
+            tree = view_tree(tree, scratch / "view", changes)
         network = stack.enter_context(make_network(site.subnet, other=path.dhcp is DhcpMode.PROXY))
         services = stack.enter_context(serve_site(network, tree, site, scratch))
         link: Link = TapLink(TAP)

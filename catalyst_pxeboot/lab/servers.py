@@ -1,8 +1,7 @@
-"""The servers of a lab's network: dnsmasq for DHCP and TFTP, nginx for HTTP, and their logs."""
+"""The servers of a lab's network: dnsmasq for DHCP and TFTP, a web server, and their logs."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,14 +10,14 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from catalyst_pxeboot.lab.network import BRIDGE, OTHER, Network, Subnet, join_namespace
+from catalyst_pxeboot.lab.network import BRIDGE, OTHER, Network, Subnet
 from catalyst_pxeboot.lab.paths import BootPath, DhcpMode, Scheme
-from catalyst_pxeboot.lab.serve import TreeServer, running_server
+from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.model.arch import all_arches
-from catalyst_pxeboot.render.dhcp import render_dhcp
-from catalyst_pxeboot.render.servers import ACCESS_LOG, dnsmasq_config, nginx_config
+from catalyst_pxeboot.model.settings import Server
+from catalyst_pxeboot.render.dhcp import check_server, render_dhcp
+from catalyst_pxeboot.render.servers import dnsmasq_config
 from catalyst_pxeboot.services.children import read_text, running
 from catalyst_pxeboot.services.logs import TftpLine, parse_dnsmasq
 from catalyst_pxeboot.tree.manifest import read_config, read_manifest
@@ -28,7 +27,7 @@ from catalyst_pxeboot.util.process import find_program
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a configuration of dnsmasq says of its network, and the text to run.
+    """A configuration of dnsmasq, and the network that it is for.
 
     `http_port` and `http_prefix` are where the web server must have the tree, `tftp_prefix` the
     tree's folder below the TFTP root; prefixes have no slash at either end.
@@ -79,17 +78,22 @@ def serve_site(network: Network, tree: Path, site: Site, scratch: Path) -> Itera
         own.mkdir()
         config = _placed(site.config, roots[Scheme.TFTP])
         stack.enter_context(_dnsmasq(network, own, config, namespace=network.server))
-        count = stack.enter_context(_web_server(network, site, roots[Scheme.HTTP], scratch))
+        web = stack.enter_context(
+            serve_tree(
+                roots[Scheme.HTTP], address=site.subnet.server, port=site.http_port,
+                follow=True, inside=network.inside,
+            )
+        )  # fmt: skip
 
         def fetched() -> Mapping[str, int]:
             sent: Counter[str] = Counter()
-            for name, size in count().items():
-                sent[f"{Scheme.HTTP}:{name.removeprefix(_folder(site.http_prefix))}"] += size
+            for name, size in web.fetched.items():
+                sent[f"{Scheme.HTTP}:{name.removeprefix('/' + _folder(site.http_prefix))}"] += size
             for name, size in tftp_bytes(read_text(own / "log"), roots[Scheme.TFTP]).items():
                 sent[f"{Scheme.TFTP}:{name.removeprefix(_folder(site.tftp_prefix))}"] += size
             return dict(sorted(sent.items()))
 
-        yield Services(fetched, {"dnsmasq": own / "log", "nginx": scratch / ACCESS_LOG})
+        yield Services(fetched, {"dnsmasq": own / "log", "web": web.log})
 
 
 # --- configurations -------------------------------------------------------------------------------
@@ -101,50 +105,41 @@ def path_site(tree: Path, path: BootPath) -> Site:
     A tree without one gets what it would have today. Raises `PxebootError` if it does not offer
     the loader to any client.
     """
+    manifest = read_manifest(tree)[1]
+    server = manifest.server or Server()
     name = "dhcp/dnsmasq-proxy.conf" if path.dhcp is DhcpMode.PROXY else "dhcp/dnsmasq.conf"
     if (tree / name).is_file():
         config = read_config(tree, name)
     else:
-        (arch,) = (arch for arch in all_arches() if arch.name == _arch_for(tree, path))
+        wanted = path.arches[0] if len(path.arches) == 1 else manifest.release.arch
+        (arch,) = (arch for arch in all_arches() if arch.name == wanted)
         files = {str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file()}
-        rendered = render_dhcp(arch, files=files, server=None, templates=None)
+        rendered = render_dhcp(arch, files=files, server=manifest.server, templates=None)
         (config,) = (file.content.decode() for file in rendered if file.path == name)
-    return choose_loader(read_site(config), path)
+    return choose_loader(plan_site(config, server, path.dhcp), path)
 
 
-def read_site(config: str) -> Site:
-    """Read addresses and folders out of a configuration of dnsmasq as we render it.
+def plan_site(config: str, server: Server, dhcp: DhcpMode) -> Site:
+    """Plan the network for dnsmasq's configuration `config`, which was rendered for `server`.
 
-    Raises `PxebootError` for one that lacks them.
+    Raises `SpecError` for a server that cannot be.
     """
-    tree_url = re.search(r"serves the tree as (http://\S+)/(?=\s)", config)
-    ranges = re.search(r"^dhcp-range=([\d.]+),(proxy|[\d.]+),([\d.]+)", config, re.MULTILINE)
-    root = re.search(r"^tftp-root=(\S+)", config, re.MULTILINE)
-    below = re.search(
-        r"^# The folder that TFTP clients see; the tree is (\S+)", config, re.MULTILINE
-    )
-    if not (tree_url and ranges and root and below):
-        raise PxebootError(
-            "the tree's DHCP configuration does not say where the tree is, or for which addresses",
-            hint="keep the comments and lines of its first part, or run the shipped template",
-        )
-    url = urlsplit(tree_url[1])
-    network = IPv4Network(f"{url.hostname}/{ranges[3]}", strict=False)
-    server = IPv4Address(str(url.hostname))
+    check_server(server)
+    network = IPv4Network(f"{server.address}/{server.netmask}", strict=False)
+    own = IPv4Address(server.address)
     hosts = (network[number] for number in range(1, network.num_addresses))
-    if ranges[2] == "proxy":
+    if dhcp is DhcpMode.PROXY:
         # The other server's addresses are its own affair: any will do.
-        free = [str(host) for host in islice((host for host in hosts if host != server), 30)]
+        free = [str(host) for host in islice((host for host in hosts if host != own), 30)]
         other, first, last = free[0], free[1], free[-1]
     else:
-        first, last = ranges[1], ranges[2]
+        first, last = server.range_first, server.range_last
         taken = (IPv4Address(first), IPv4Address(last))
         other = next(
-            str(host) for host in hosts if host != server and not taken[0] <= host <= taken[1]
+            str(host) for host in hosts if host != own and not taken[0] <= host <= taken[1]
         )
-    subnet = Subnet(str(server), other, ranges[3], network.prefixlen, first, last)
-    prefix = below[1].removeprefix(root[1].rstrip("/")).strip("/")
-    return Site(config, subnet, url.port or 80, url.path.strip("/"), prefix)
+    subnet = Subnet(server.address, other, server.netmask, network.prefixlen, first, last)
+    return Site(config, subnet, server.http_port, server.http_prefix, server.tftp_prefix)
 
 
 def choose_loader(site: Site, path: BootPath) -> Site:
@@ -181,11 +176,6 @@ def _placed(config: str, tftp_root: Path) -> str:
 
 def _folder(prefix: str) -> str:
     return f"{prefix}/" if prefix else ""
-
-
-def _arch_for(tree: Path, path: BootPath) -> str:
-    """Return the architecture of the tree: the path's only one, or else what the manifest says."""
-    return path.arches[0] if len(path.arches) == 1 else read_arch(tree)
 
 
 def read_arch(tree: Path) -> str:
@@ -236,18 +226,6 @@ def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
     return dict(fetched)
 
 
-def http_bytes(log: str) -> Mapping[str, int]:
-    """Read bytes by path from nginx's log; a path that was refused is there with 0."""
-    fetched: Counter[str] = Counter()
-    for line in log.splitlines(keepends=True):
-        if not line.endswith("\n"):  # still being written
-            break
-        request = json.loads(line)
-        good = request["status"] in (200, 206)
-        fetched[request["path"].lstrip("/")] += request["bytes"] if good else 0
-    return dict(fetched)
-
-
 # --- running them ---------------------------------------------------------------------------------
 
 
@@ -276,45 +254,3 @@ def _dnsmasq(network: Network, folder: Path, config: str, *, namespace: str) -> 
         log=log,
     ):
         yield
-
-
-@contextmanager
-def _web_server(
-    network: Network, site: Site, root: Path, scratch: Path
-) -> Iterator[Callable[[], Mapping[str, int]]]:
-    program = find_program("nginx")
-    if program is None:
-        # Our own server leaves its root by no link.
-        tree = (root / site.http_prefix).resolve()
-        if site.http_prefix:
-            raise CommandError(
-                f"nginx is missing, and only it can serve the tree as {site.url}",
-                hint="install nginx (Debian: nginx-light; Gentoo: www-servers/nginx)",
-            )
-        opened = join_namespace(
-            network.server, lambda: TreeServer(tree, site.http_port, site.subnet.server)
-        )
-        with running_server(opened) as server:
-            yield lambda: {name.lstrip("/"): size for name, size in server.fetched.items()}
-        return
-    config, errors = scratch / "nginx.conf", scratch / "nginx-error.log"
-    text = nginx_config(
-        scratch,
-        root,
-        site.subnet.server,
-        site.http_port,
-        account=("root", "root"),
-        closed=False,
-        begin=False,
-    )
-    config.write_text(text, "utf-8")
-    argv = network.inside([program, "-p", scratch, "-e", errors, "-c", config])
-    pid = scratch / "nginx.pid"
-    with running(
-        "nginx",
-        argv,
-        messages=scratch / "nginx-messages",
-        ready=lambda: bool(read_text(pid)),
-        log=errors,
-    ):
-        yield lambda: http_bytes(read_text(scratch / ACCESS_LOG))

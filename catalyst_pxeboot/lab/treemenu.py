@@ -7,9 +7,7 @@ configuration; the tree itself stays as it is.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,33 +93,20 @@ def add_arguments(loader: Loader, text: str, words: str) -> str:
     return re.sub(r"^( *APPEND\b.*)$", rf"\1 {words}", text, flags=re.MULTILINE | re.IGNORECASE)
 
 
-def view_tree(tree: Path, folder: Path, changes: Mapping[str, str], *, linked: bool) -> Path:
+def view_tree(tree: Path, folder: Path, changes: Mapping[str, str]) -> Path:
     """Make `folder` look like `tree` with other texts for some files, and return it.
 
-    `linked` makes symbolic links of the others, for servers that follow them; otherwise they are
-    hard links, or copies where that fails.
+    The other files are symbolic links.
     """
     for source in sorted(tree.rglob("*")):
+        if source.is_dir():
+            continue
         name = source.relative_to(tree)
         target = folder / name
-        if source.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-        elif str(name) in changes:
-            target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if str(name) in changes:
             target.write_text(changes[str(name)], "utf-8")
             target.chmod(0o644)  # servers refuse what not everyone may read, whatever the umask
         else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _stand_in(source.resolve(), target, linked=linked)
+            target.symlink_to(source.resolve())
     return folder
-
-
-def _stand_in(source: Path, target: Path, *, linked: bool) -> None:
-    if linked:
-        target.symlink_to(source)
-        return
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copyfile(source, target)
-        shutil.copymode(source, target)

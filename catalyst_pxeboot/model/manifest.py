@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.model.settings import RootMode, Server
 from catalyst_pxeboot.util.sums import DIGESTS, SHA256SUMS
 
 MANIFEST = "manifest.json"
@@ -153,6 +153,7 @@ class FlatInfo:
 class Manifest:
     """All that manifest.json says.
 
+    `server` is the machine that the tree was rendered for, None if the spec names none.
     `grub_server` is the address that GRUB's network images fetch from, where they have one.
     `sums` are the tree's digest files, each with its algorithms. `clearsigned` is for people:
     what must be signed is the verifier's policy.
@@ -165,6 +166,7 @@ class Manifest:
     squashfs: SquashfsInfo
     menu: MenuInfo
     loaders: Mapping[Loader, LoaderInfo]
+    server: Server | None = None
     grub_server: str | None = None
     notes: tuple[str, ...]
     left_out: tuple[str, ...]

@@ -96,11 +96,16 @@ def render_dhcp(
     """
     known = server is not None if grub_knows is None else grub_knows
     server = server or Server()
+    check_server(server)
+    values = _values(arch, files, server, known=known)
+    return tuple(render_file(path, values, templates) for path in DHCP_CONFIGS)
+
+
+def check_server(server: Server) -> None:
+    """Raise `SpecError` with all that is wrong with `server`."""
     problems = tuple(_server_problems(server))
     if problems:
         raise SpecError(problems)
-    values = _values(arch, files, server, known=known)
-    return tuple(render_file(path, values, templates) for path in DHCP_CONFIGS)
 
 
 def _values(arch: Arch, files: Collection[str], server: Server, *, known: bool) -> dict[str, Any]:

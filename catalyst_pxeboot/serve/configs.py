@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
@@ -17,6 +14,7 @@ from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE, _render, dnsmasq_config, nginx_config
 from catalyst_pxeboot.serve.facts import Account, ServedTree
 from catalyst_pxeboot.serve.plan import Dhcp, Facts, ServePlan, Web, check_range, spare_range
+from catalyst_pxeboot.services.webcommand import web_command
 from catalyst_pxeboot.spec.values import parse_server
 from catalyst_pxeboot.tree.manifest import read_config
 from catalyst_pxeboot.util.errors import PxebootError
@@ -102,18 +100,15 @@ def _web_setup(
             "-c", str(scratch / "nginx.conf"),
         )  # fmt: skip
         return ServerSetup("nginx", {"nginx.conf": text}, argv, "nginx-error.log", "nginx.pid", "")
-    settings = {
-        "root": str(root), "follow": links, "address": address, "port": plan.http_port,
-        "log": str(scratch / ACCESS_LOG), "ready": str(scratch / "web.pid"), "probe": MANIFEST,
-        "uid": account.uid if account else None, "gid": account.gid if account else None,
-    }  # fmt: skip
-    # It imports what we import, and nothing from the current folder (-P).
-    env = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    argv = (
-        sys.executable, "-P", "-m", "catalyst_pxeboot.services.web", str(scratch / "web.json"),
+    command = web_command(
+        scratch / "web.json", root=root, follow=links, address=address, port=plan.http_port,
+        log=scratch / ACCESS_LOG, ready=scratch / "web.pid", probe=MANIFEST,
+        account=(account.uid, account.gid) if account else None,
     )  # fmt: skip
-    text = json.dumps(settings, indent=1) + "\n"
-    return ServerSetup("the web server", {"web.json": text}, argv, "web.log", "web.pid", "", env)
+    return ServerSetup(
+        "the web server", {"web.json": command.settings}, command.argv, "web.log", "web.pid", "",
+        command.env,
+    )  # fmt: skip
 
 
 def _dnsmasq_setup(

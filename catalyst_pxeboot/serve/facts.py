@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import grp
-import importlib.util
 import os
 import pwd
 import subprocess
@@ -15,6 +14,7 @@ from catalyst_pxeboot.model.arch import Arch, all_arches
 from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.serve.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
+from catalyst_pxeboot.services.webcommand import has_web_server
 from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files
@@ -64,7 +64,7 @@ def read_facts() -> Facts:
         nginx=nginx,
         nginx_tells_begin=nginx is not None and logs_request_start(built),
         nginx_limits=nginx is not None and "--without-http_limit_conn_module" not in built,
-        embedded=importlib.util.find_spec("aiohttp") is not None,
+        embedded=has_web_server(),
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.dhcp import INTERFACE_NAME
 from catalyst_pxeboot.services.interfaces import Interface
+from catalyst_pxeboot.services.webcommand import INSTALL
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest
 
@@ -114,8 +115,7 @@ def plan_serving(options: ServeOptions, facts: Facts) -> ServePlan:
     if facts.nginx is None and not facts.embedded:
         raise PxebootError(
             "there is no web server: nginx and the Python package aiohttp are both missing",
-            hint="install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or"
-            " catalyst-pxeboot[serve]",
+            hint=f"install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or {INSTALL}",
         )
     web = Web.NGINX if facts.nginx else Web.EMBEDDED
     return ServePlan(

@@ -4,8 +4,8 @@
 
 A process of its own, as nginx is, with the same log: a line when a request comes and one when it
 has ended. SETTINGS is a JSON file: `root` `follow` (whether the links of that folder are followed)
-`address` `port` `log` `ready` (a file written when it listens) `probe` (a file of `root`) `uid`
-`gid` (who it becomes; null: no other). aiohttp brings HTTP, byte ranges,
+`address` `port` `log` `ready` (a file for its process id and port, written when it listens) `probe`
+(a file of `root`) `uid` `gid` (who it becomes; null: no other). aiohttp brings HTTP, byte ranges,
 keep-alive and sendfile; what it leaves open, clients that are slow on purpose, is closed here.
 """
 
@@ -207,7 +207,7 @@ async def _serve(
             os.setgid(group)
             os.setuid(user)
         server = await loop.create_server(connect, sock=listener)
-        stream.write(f"{os.getpid()}\n")
+        stream.write(f"{os.getpid()} {listener.getsockname()[1]}\n")
     await stop.wait()
     server.close()
     await manager.shutdown(0)

@@ -12,7 +12,7 @@ import pytest
 
 from catalyst_pxeboot.formats.cpio import write_archive
 from catalyst_pxeboot.lab.machine import BIOS, find_qemu
-from catalyst_pxeboot.lab.serve import TreeServer, serve_tree
+from catalyst_pxeboot.lab.serve import WebServer, serve_tree
 from catalyst_pxeboot.util.errors import CommandError
 from tests.boot.test_loaders import make_tree
 from tests.support import builders
@@ -45,7 +45,7 @@ poweroff -f
 """
 
 
-def first_system(server: TreeServer, options: str) -> bytes:
+def first_system(server: WebServer, options: str) -> bytes:
     """Make the initramfs of a small Linux that boots the tree by its script."""
     kexec = shutil.which("kexec", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
     busybox = Path("/bin/busybox")
@@ -103,8 +103,9 @@ def test_a_running_linux_becomes_the_live_image(
             capture_output=True, text=True, errors="replace", check=False, timeout=400,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
+        fetched = server.fetched
     console = done.stdout
     assert re.search(rf"^{liveimage.TOKEN} .*BOOTIF=01-52-54-00-12-34-56", console, re.M), (
         console[-6000:] + done.stderr
     )
-    assert server.fetched["/image.squashfs"] == (tree / "image.squashfs").stat().st_size
+    assert fetched["/image.squashfs"] == (tree / "image.squashfs").stat().st_size

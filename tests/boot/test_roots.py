@@ -26,10 +26,10 @@ from catalyst_pxeboot.lab.machine import (
     find_qemu,
     qemu_argv,
 )
-from catalyst_pxeboot.lab.network import TAP, Subnet, join_namespace, make_network, why_no_network
+from catalyst_pxeboot.lab.network import TAP, Subnet, make_network, why_no_network
 from catalyst_pxeboot.lab.paths import Scheme, find_paths
 from catalyst_pxeboot.lab.result import Outcome
-from catalyst_pxeboot.lab.serve import TreeServer, running_server
+from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from tests.boot.test_loaders import IPXE_BIOS, IPXE_EFI, TIMEOUT, boot, changed, make_tree
 from tests.support import live_image as liveimage
@@ -131,9 +131,9 @@ def boot_without_dhcp(tree: Path, folder: Path) -> Verdict:
     script.write_text(STATIC)
     subnet = Subnet()
     with make_network(subnet, other=False) as network:
-        opened = join_namespace(network.server, lambda: TreeServer(tree, 80, subnet.server))
+        web = serve_tree(tree, address=subnet.server, port=80, inside=network.inside)
         exported = serve_nfs(tree, address=subnet.server, namespace=network.server, portmap=True)
-        with running_server(opened), exported:
+        with web, exported:
             qemu = find_qemu()
             argv = qemu_argv(BIOS, TapLink(TAP), qemu=qemu, accel=choose_accel(Accel.AUTO, qemu))
             # The card's own iPXE would come first, and ask for an address.

@@ -5,8 +5,6 @@ What a page does there (copying, its width, its contrast) is not to be read off 
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import re
 import shutil
@@ -20,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.lab.serve import running_server
+from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.releases.write import write_menu
 from catalyst_pxeboot.render.pages import PLACEHOLDER
 from catalyst_pxeboot.spec.parse import parse_settings
@@ -46,11 +44,6 @@ pytestmark = [
 HOST = "pxe.example"
 NARROW, WIDE = 320, 1280
 PAGES = ("tree/index.html", "index.html")
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_arguments: object) -> None:
-        """Write nothing to standard error."""
 
 
 @dataclass
@@ -81,10 +74,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         built = build(parse_settings(settings), report=lambda _line: None).output
         shutil.copytree(built, root / ("tree" if stamp == STAMP else "older"), symlinks=True)
     write_menu(root, templates=None, report=lambda _line: None)
-    handler = functools.partial(_Handler, directory=str(root))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    with running_server(server):  # type: ignore[arg-type]
-        yield server.server_port
+    with serve_tree(root) as server:
+        yield server.port
 
 
 def get(site: int, path: str) -> bytes:
@@ -223,10 +214,8 @@ def test_from_a_file_or_an_odd_address_the_placeholder_stays(
     copy = tmp_path / "a;b $(c)"
     copy.mkdir()
     (copy / "index.html").write_bytes(get(site, "tree/index.html"))
-    handler = functools.partial(_Handler, directory=str(tmp_path))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    with running_server(server):  # type: ignore[arg-type]
-        odd = f"http://{HOST}:{server.server_port}/a;b%20$(c)/index.html"
+    with serve_tree(tmp_path) as server:
+        odd = f"http://{HOST}:{server.port}/a;b%20$(c)/index.html"
         for url in ((copy / "index.html").as_uri(), odd):
             with opened(browser, url) as found:
                 command = found.commands()["the kexec command"]

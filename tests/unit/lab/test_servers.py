@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from catalyst_pxeboot.lab import servers as services
 from catalyst_pxeboot.lab.network import Subnet
-from catalyst_pxeboot.lab.paths import BootPath
+from catalyst_pxeboot.lab.paths import BootPath, DhcpMode
 from catalyst_pxeboot.lab.servers import (
     Site,
     choose_loader,
-    http_bytes,
     path_site,
-    read_site,
+    plan_site,
     tftp_bytes,
 )
 from catalyst_pxeboot.model.arch import all_arches
+from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.services.children import running
-from catalyst_pxeboot.util.errors import CommandError, PxebootError
-from tests.support.lab import LPXELINUX, PROXY, PXELINUX, ROW_1, write_script
+from catalyst_pxeboot.util.errors import CommandError, PxebootError, SpecError
+from catalyst_pxeboot.util.records import encode
+from tests.support.lab import LPXELINUX, PROXY, PXELINUX, ROW_1, mute_manifest, write_script
 
 TFTP_LOG = """\
 Nov 22 17:00:00 dnsmasq-tftp[77]: TFTP root is {root}
@@ -49,17 +52,6 @@ def test_bytes_from_dnsmasqs_log(tmp_path: Path) -> None:
         "my file": 10,  # the line without dnsmasq's time could be a client's text
         "boot/big": 0,
     }
-
-
-def test_bytes_from_nginxs_log() -> None:
-    log = (
-        '{"path":"/boot.ipxe","status":200,"bytes":6633}\n'
-        '{"path":"/image.squashfs","status":206,"bytes":100}\n'
-        '{"path":"/image.squashfs","status":206,"bytes":50}\n'
-        '{"path":"/a \\"b\\"","status":404,"bytes":153}\n'
-        '{"path":"/half'
-    )
-    assert http_bytes(log) == {"boot.ipxe": 6633, "image.squashfs": 150, 'a "b"': 0}
 
 
 def test_dnsmasq_configs() -> None:
@@ -97,7 +89,8 @@ def site(path: BootPath, server: Server | None = None, *, proxy: bool = False) -
         for made in render_dhcp(arch, files=files, server=server, templates=None)
         if made.path == name
     )
-    return choose_loader(read_site(made.content.decode()), path)
+    dhcp = DhcpMode.PROXY if proxy else DhcpMode.OWN
+    return choose_loader(plan_site(made.content.decode(), server or Server(), dhcp), path)
 
 
 def rules(path: BootPath, *, proxy: bool = False) -> list[str]:
@@ -128,20 +121,23 @@ def test_a_proxys_network() -> None:
     )
 
 
-def test_a_configuration_without_addresses() -> None:
-    with pytest.raises(PxebootError) as caught:
-        read_site("dhcp-boot=tag:bios,pxelinux.0\n")
-    assert caught.value.message == (
-        "the tree's DHCP configuration does not say where the tree is, or for which addresses"
-    )
+def test_a_server_that_cannot_be() -> None:
+    with pytest.raises(SpecError, match="is no IPv4 address"):
+        plan_site("", Server("pxe.example"), DhcpMode.OWN)
 
 
 def test_a_trees_own_configuration_comes_first(row_tree: Path) -> None:
-    config = site(ROW_1, Server("10.1.2.1", range_first="10.1.2.3", range_last="10.1.2.4")).config
+    manifest = json.loads(mute_manifest())
+    (row_tree / MANIFEST).write_text(json.dumps(manifest))
     assert path_site(row_tree, ROW_1).subnet == Subnet()
+    server = Server("10.1.2.1", range_first="10.1.2.3", range_last="10.1.2.4")
+    (row_tree / MANIFEST).write_text(json.dumps({**manifest, "server": encode(server)}))
+    expected = site(ROW_1, server)
     (row_tree / "dhcp").mkdir()
-    (row_tree / "dhcp/dnsmasq.conf").write_text(config)
-    assert path_site(row_tree, ROW_1).config == config
+    # The comments are the template's, and no one reads them.
+    lines = [line for line in expected.config.splitlines(True) if not line.startswith("# ")]
+    (row_tree / "dhcp/dnsmasq.conf").write_text("".join(lines))
+    assert path_site(row_tree, ROW_1) == replace(expected, config="".join(lines))
 
 
 def test_the_rendered_configuration_is_used_as_it_is() -> None:

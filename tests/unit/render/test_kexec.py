@@ -215,12 +215,13 @@ def test_from_a_web_server(machine: Machine, tree: Path, slash: str) -> None:
     with serve_tree(tree) as server:
         url = f"http://127.0.0.1:{server.port}"
         done = machine.run(tree, f"{url}{slash}", "quiet", "console=ttyS0", piped=True)
+        fetched = server.fetched
     assert (done.returncode, done.stderr) == (0, "")
     assert machine.kept("initrd") == joined(tree, *EMBEDDED)
     assert machine.kept("command-line").decode() == f"{ARGUMENTS} {BOOTIF} quiet console=ttyS0"
     assert f"Tree       {url}\n" in done.stdout
     # Each once.
-    assert server.fetched == {
+    assert fetched == {
         f"/{name}": (tree / name).stat().st_size for name in ("boot/gentoo", *EMBEDDED)
     }
 
