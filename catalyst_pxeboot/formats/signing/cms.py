@@ -12,20 +12,20 @@ What iPXE reads is in its src/crypto/cms.c and x509.c, and narrower than what Op
 * ECDSA came with iPXE 2.0.0; the ones before, which distributions ship, know RSA alone.
 
 With no signed attributes a signature depends on nothing but the digest of the file, which a tree
-has already: no file is read again, and memory does not grow with it. RSA PKCS #1 v1.5 has no random
-part and the message no time: one key and file give the same bits each time.
+has already: no file is read again, as `openssl cms -sign` would, and the bytes are the same. RSA
+PKCS #1 v1.5 has no random part and the message no time: one key and file give the same bits each
+time.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from asn1crypto import cms
-from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     load_der_private_key,
     load_pem_private_key,
+    pkcs7,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
 
@@ -48,6 +49,18 @@ PASSPHRASE = "pxeboot/sign_passphrase_file"
 _LARGEST = 1024 * 1024  # bytes; the largest certificate bundle there is has a quarter of it
 _SHORTEST = 2048  # bits of an RSA key that is held to be safe
 _DIGEST = 32  # bytes of SHA-256
+_MOST_CERTIFICATES = 16  # among which the signer's is looked for
+
+_OTHER_KIND = "it is not what openssl cms -sign -binary -noattr makes with RSA and sha256, in DER"
+
+# DER's tags, and the parts of a message that are always the same (RFC 5652, 5754).
+_INTEGER, _OCTETS, _SEQUENCE, _SET, _TAGGED = 0x02, 0x04, 0x30, 0x31, 0xA0
+_NULL = bytes.fromhex("0500")
+_VERSION = bytes.fromhex("020101")
+_DATA = bytes.fromhex("06092a864886f70d010701")
+_SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")
+_SHA256 = bytes.fromhex("0609608648016503040201")
+_RSA = bytes.fromhex("06092a864886f70d010101")
 
 #: The extensions of x509.c's table `x509_extensions`.
 _EXTENSIONS = frozenset(
@@ -97,28 +110,10 @@ class CmsSigner:
         """
         if len(sha256) != _DIGEST:
             raise ValueError(f"a SHA-256 digest has {_DIGEST} bytes, not {len(sha256)}")
-        signer = _to_asn1(self.certificate)
-        digest = cms.DigestAlgorithm({"algorithm": "sha256"})
-        del digest["parameters"]  # RFC 5754, 2, wants none, where asn1crypto writes a NULL
-        signer_info = {
-            "version": "v1",
-            "sid": cms.SignerIdentifier(
-                name="issuer_and_serial_number",
-                value={"issuer": signer.issuer, "serial_number": signer.serial_number},
-            ),
-            "digest_algorithm": digest,
-            "signature_algorithm": {"algorithm": "rsassa_pkcs1v15"},
-            "signature": self.key.sign(sha256, padding.PKCS1v15(), Prehashed(SHA256())),
-        }
-        signed = {
-            "version": "v1",
-            "digest_algorithms": [digest],
-            "encap_content_info": {"content_type": "data"},
-            "certificates": [signer, *map(_to_asn1, self.chain)],
-            "signer_infos": [signer_info],
-        }
-        message = cms.ContentInfo({"content_type": "signed_data", "content": signed})
-        return bytes(message.dump())
+        value = self.key.sign(sha256, padding.PKCS1v15(), Prehashed(SHA256()))
+        # DER puts the members of a set in the order of their bytes.
+        members = sorted((self.certificate, *self.chain), key=_to_der)
+        return _message(self.certificate, members, value)
 
 
 def load_cms_signer(
@@ -193,12 +188,11 @@ def verify_digest(
     does, at `time` in seconds since 1970, with the roots `trusted`. Raises `VerifyError`, which
     says what is wrong with "the signature"; the caller knows of which file.
     """
-    message = _parse(signature)
-    signer = message.signer
+    signer, certificates, value = _parse(signature)
     if fault := _certificate_fault(signer, time) or _signer_fault(signer):
         raise _bad(f"the signer's certificate {fault}")
     roots = tuple(trusted)
-    path = [signer, *_find_issuers(signer, (*message.certificates, *roots))]
+    path = [signer, *_find_issuers(signer, (*certificates, *roots))]
     anchor = next((number for number, cert in enumerate(path) if cert in roots), None)
     if anchor is None:
         raise _bad(f"it is of {_name(signer)}, and no trusted certificate vouches for that")
@@ -209,56 +203,88 @@ def verify_digest(
     if not isinstance(public, rsa.RSAPublicKey):  # _certificate_fault has reported it
         raise _bad("it is by no RSA key")
     try:
-        public.verify(message.value, sha256, padding.PKCS1v15(), Prehashed(SHA256()))
+        public.verify(value, sha256, padding.PKCS1v15(), Prehashed(SHA256()))
     except (InvalidSignature, ValueError) as error:
         raise _bad("it is of another file, or this one was changed") from error
     return signer
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
-    """What iPXE takes from a signature."""
+def _message(
+    signer: x509.Certificate,
+    certificates: Iterable[x509.Certificate],
+    value: bytes,
+    *,
+    parameters: bytes = b"",
+) -> bytes:
+    """Write the message with the signature `value`: a ContentInfo of a SignedData in DER.
 
-    signer: x509.Certificate
-    certificates: tuple[x509.Certificate, ...]
-    value: bytes
+    `parameters` are those of SHA-256: none, as RFC 5754 wants it, or a NULL, which it allows.
+    """
+    digest = _der(_SEQUENCE, _SHA256, parameters)
+    serial = signer.serial_number
+    info = _der(
+        _SEQUENCE,
+        _VERSION,
+        _der(
+            _SEQUENCE,
+            signer.issuer.public_bytes(),
+            _der(_INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big", signed=True)),
+        ),
+        digest,
+        _der(_SEQUENCE, _RSA, _NULL),
+        _der(_OCTETS, value),
+    )
+    signed = _der(
+        _SEQUENCE,
+        _VERSION,
+        _der(_SET, digest),
+        _der(_SEQUENCE, _DATA),
+        _der(_TAGGED, *map(_to_der, certificates)),
+        _der(_SET, info),
+    )
+    return _der(_SEQUENCE, _SIGNED_DATA, _der(_TAGGED, signed))
 
 
-def _parse(signature: bytes) -> _Message:
-    """Read a signature that iPXE can check, or raise `VerifyError`."""
+def _der(tag: int, *parts: bytes) -> bytes:
+    """Write a value in DER (X.690, 8.1)."""
+    content = b"".join(parts)
+    size = len(content)
+    length = size.to_bytes((size.bit_length() + 7) // 8 or 1, "big")
+    if size > 127:
+        length = bytes([128 + len(length)]) + length
+    return bytes([tag]) + length + content
+
+
+def _parse(signature: bytes) -> tuple[x509.Certificate, tuple[x509.Certificate, ...], bytes]:
+    """Return the signer's certificate, all certificates of the message, and the RSA signature.
+
+    Only the certificates are read from the message. All else must be, byte for byte, what we write
+    around them, so there is nothing in it that is understood otherwise here than by iPXE. Raises
+    `VerifyError`.
+    """
     try:
-        message = cms.ContentInfo.load(signature, strict=True)
-        if message["content_type"].native != "signed_data":
-            raise ValueError("no SignedData")
-        signed = message["content"]
-        certificates = tuple(
-            _named(x509.load_der_x509_certificate(choice.chosen.dump()))
-            for choice in signed["certificates"]
-        )
-        attached = signed["encap_content_info"]["content"].native is not None
-        infos = list(signed["signer_infos"])
-        info = infos[0] if len(infos) == 1 else None
-        if (
-            info is None
-            or attached
-            or info["signed_attrs"].native is not None
-            or info["sid"].name != "issuer_and_serial_number"
-        ):
-            raise _bad("it is not of the kind that openssl cms -sign -binary -noattr makes")
-        digest = info["digest_algorithm"]["algorithm"].native
-        algorithm = info["signature_algorithm"]["algorithm"].native
-        if digest != "sha256" or algorithm not in ("rsassa_pkcs1v15", "sha256_rsa"):
-            raise _bad(f"it is by {algorithm} of {digest}, and iPXE is given RSA of SHA-256 here")
-        sid = info["sid"].chosen
-        issuer, serial = sid["issuer"].dump(), sid["serial_number"].native
-        value = info["signature"].native
-    except (*_UNREADABLE, TypeError, KeyError, AttributeError) as error:
-        # What asn1crypto and cryptography raise for a file that is not as its type says.
-        raise _bad("it is no CMS signature in DER") from error
-    for certificate in certificates:
-        if certificate.serial_number == serial and certificate.issuer.public_bytes() == issuer:
-            return _Message(certificate, certificates, value)
-    raise _bad("it does not hold the signer's certificate")
+        if len(signature) > _LARGEST:
+            raise ValueError("too large")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a set that is not in order
+            certificates = tuple(map(_named, pkcs7.load_der_pkcs7_certificates(signature)))
+    except _UNREADABLE as error:
+        raise _bad(_OTHER_KIND) from error
+    for signer in certificates[:_MOST_CERTIFICATES]:
+        value = signature[-_key_bytes(signer) :]
+        for parameters in (b"", _NULL):
+            if _message(signer, certificates, value, parameters=parameters) == signature:
+                return signer, certificates, value
+    raise _bad(_OTHER_KIND)
+
+
+def _key_bytes(certificate: x509.Certificate) -> int:
+    """Return how long a signature by the certificate's RSA key is; 0 for another kind of key."""
+    try:
+        public = certificate.public_key()
+    except _UNREADABLE:
+        return 0
+    return (public.key_size + 7) // 8 if isinstance(public, rsa.RSAPublicKey) else 0
 
 
 def _bad(reason: str) -> VerifyError:
@@ -289,6 +315,8 @@ def _certificate_fault(certificate: x509.Certificate, time: int) -> str:
         return f"is of a key of {public.key_size} bits, and {_SHORTEST} are the fewest held safe"
     if certificate.signature_algorithm_oid not in _ALGORITHMS:
         return "is not signed by RSA of SHA-2"
+    if certificate.issuer.public_bytes() not in certificate.tbs_certificate_bytes:
+        return "has a name that is not in DER, and iPXE compares names by their bytes"
     for extension in extensions:
         if extension.critical and extension.oid not in _EXTENSIONS:
             number = extension.oid.dotted_string
@@ -389,8 +417,8 @@ def _read(path: Path, where: str) -> bytes:
     return content
 
 
-def _to_asn1(certificate: x509.Certificate) -> asn1_x509.Certificate:
-    return asn1_x509.Certificate.load(certificate.public_bytes(Encoding.DER))
+def _to_der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _named(certificate: x509.Certificate) -> x509.Certificate:

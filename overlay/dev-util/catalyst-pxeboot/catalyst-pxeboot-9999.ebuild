@@ -30,7 +30,7 @@ RDEPEND="
 	>=dev-python/zstandard-0.21[${PYTHON_USEDEP}]
 	catalyst? ( >=dev-util/catalyst-4[${PYTHON_USEDEP}] )
 	serve? ( >=dev-python/aiohttp-3.10[${PYTHON_USEDEP}] )
-	sign? ( >=dev-python/asn1crypto-1.5[${PYTHON_USEDEP}] >=dev-python/cryptography-43[${PYTHON_USEDEP}] )
+	sign? ( >=dev-python/cryptography-43[${PYTHON_USEDEP}] )
 "
 
 # Manual pages and completions are in the wheel, in the folders where Gentoo has them.
