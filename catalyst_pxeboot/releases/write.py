@@ -1,8 +1,9 @@
 """Write the menus and releases.json, each by one rename, and nothing if nothing is new.
 
-releases.json is written last and has the digest of each menu, which tells a menu of this program
-from another file and from one that was changed. While menus are put in place, a
-journal has the digests of the new ones, so that after a kill they are known as well.
+releases.json has the digest of each menu, which tells a menu of this program from another file and
+from one that was changed. A run writes all that is new into a folder beside it; the rename of that
+folder is the commit. Its files are then put in place, releases.json last, and what a kill leaves
+in the folder the next run puts in place first.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,6 @@ from catalyst_pxeboot import __version__
 from catalyst_pxeboot.model.manifest import GENERATOR, MANIFEST
 from catalyst_pxeboot.releases.index import (
     INDEX,
-    OWN,
     PAGE,
     Index,
     make_index,
@@ -30,12 +31,19 @@ from catalyst_pxeboot.releases.index import (
 from catalyst_pxeboot.releases.scan import Found, find_releases
 from catalyst_pxeboot.tree.publish import own_names
 from catalyst_pxeboot.util.errors import PublishError, from_os_error
-from catalyst_pxeboot.util.files import read_regular, take_lock
+from catalyst_pxeboot.util.files import (
+    read_regular,
+    remove_tree,
+    sync_folder,
+    take_lock,
+    write_file,
+)
 from catalyst_pxeboot.util.resources import check_templates, templates_folder
 
 _LOCK = f".{INDEX}.lock"
 _MAX_FILE = 16 << 20  # bytes; a menu of 400 trees has some 100 KiB
-_JOURNAL = f".{INDEX}.journal"
+_STAGED = f".{INDEX}.new"
+_COMMITTED = f".{INDEX}.commit"
 
 #: Below the shipped templates: those that menus and the page are rendered by.
 _OURS = ("menu", "page")
@@ -122,6 +130,9 @@ def _locked(root: Path) -> Iterator[None]:
 def _write_menu(
     root: Path, templates: Path | None, report: Callable[[str], None], *, dry_run: bool
 ) -> MenuWritten:
+    if not dry_run:
+        remove_tree(root / _STAGED)
+        _put_in_place(root)
     before = read_index(root / INDEX)
     known = {release.path: release for release in before.releases} if before else {}
     found = find_releases(root, known)
@@ -133,8 +144,6 @@ def _write_menu(
         )
     rendered_by = _digest_templates(templates)
     if before and _nothing_is_new(root, before, found, rendered_by):
-        if not dry_run:
-            _clear(root, before.menus)
         report("nothing new")
         return MenuWritten(len(found.releases), len(found.read), found.warnings, ())
 
@@ -143,7 +152,7 @@ def _write_menu(
 
     menus = dict(render_menus(found.releases, templates=templates))
     digests = {name: _digest(content) for name, content in menus.items()}
-    own = _own_digests(root, before, digests)
+    own = _own_digests(before, read_index(root / _COMMITTED / INDEX), digests)
     warnings = found.warnings
     if foreign := _foreign_page(root, own):
         warnings = (*warnings, foreign)
@@ -155,7 +164,8 @@ def _write_menu(
     contents[INDEX] = render_index(make_index(found.releases, digests, rendered_by))
     gone = [name for name in sorted(on_disk) if name not in menus and on_disk[name] is not None]
     if not dry_run:
-        _replace(root, contents, gone, own)
+        _commit(root, contents)
+        _put_in_place(root)
     for name in contents:
         report(f"{'would write' if dry_run else 'written'}: {root / name}")
     for name in gone:
@@ -172,7 +182,7 @@ def _foreign_page(root: Path, own: Mapping[str, frozenset[str]]) -> str:
         digest = _digest_on_disk(root, PAGE)
     except PublishError as error:
         return f"{error.message}; left as it is"
-    if digest is None or digest in own[PAGE]:
+    if digest is None or digest in own.get(PAGE, frozenset()):
         return ""
     return f"{root / PAGE}: is not as {GENERATOR} wrote it; left as it is"
 
@@ -227,21 +237,11 @@ def _digest_on_disk(root: Path, name: str) -> str | None:
         ) from error
 
 
-def _own_digests(
-    root: Path, before: Index | None, wanted: Mapping[str, str]
-) -> dict[str, frozenset[str]]:
+def _own_digests(*known: Index | Mapping[str, str] | None) -> dict[str, frozenset[str]]:
     """Return by file the digests of what this program may have written there."""
-    own = {name: {digest} for name, digest in wanted.items()}
-    for name, digest in before.menus.items() if before else ():
-        own.setdefault(name, set()).add(digest)
-    try:
-        journal = read_regular(root / _JOURNAL, limit=_MAX_FILE)
-        lines = journal.decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        lines = []
-    for line in lines:
-        digest, _, name = line.partition("  ")
-        if name in OWN:
+    own: dict[str, set[str]] = {}
+    for item in known:
+        for name, digest in (item.menus if isinstance(item, Index) else item or {}).items():
             own.setdefault(name, set()).add(digest)
     return {name: frozenset(digests) for name, digests in own.items()}
 
@@ -257,72 +257,48 @@ def _check_own(
             )
 
 
-def _replace(
-    root: Path,
-    contents: Mapping[str, bytes],
-    gone: list[str],
-    own: Mapping[str, frozenset[str]],
-) -> None:
-    """Put `contents` in place, in their order, and remove `gone`.
-
-    Up to the first rename nothing is changed that a client sees. After it, what a kill or a fault
-    leaves is known by the journal to the next run.
-    """
-    made: list[Path] = []
+def _commit(root: Path, contents: Mapping[str, bytes]) -> None:
+    """Write `contents` where the next step, or the next run, finds them: all or none."""
+    staged = root / _STAGED
+    for folder in {(root / name).parent for name in contents}:
+        if folder.exists() and not os.access(folder, os.W_OK):  # now, and not half-way
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     try:
         for name, content in contents.items():
-            folder = (root / name).parent
-            if not folder.exists():
-                folder.mkdir()
-                made.append(folder)
-                folder.chmod(0o755)  # whatever the umask: a server reads it
-            _write_file(_new(root / name), content)
-        lines = [f"{digest}  {name}\n" for name in sorted(own) for digest in sorted(own[name])]
-        journal = root / _JOURNAL
-        _write_file(_new(journal), "".join(lines).encode())
-        _new(journal).replace(journal)
-        _sync_folders({root, *((root / name).parent for name in contents)})
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            write_file(staged / name, content, time=int(time.time()))
+        for folder in {(staged / name).parent for name in contents}:
+            sync_folder(folder)
+        staged.replace(root / _COMMITTED)
+        sync_folder(root)
     except BaseException:
-        _clear(root, contents, journal=False)
-        with suppress(OSError):  # something was put into it meanwhile
-            for folder in made:
-                folder.rmdir()
+        remove_tree(staged)
         raise
-    for name in contents:
-        _new(root / name).replace(root / name)
-    for name in gone:
-        (root / name).unlink(missing_ok=True)
-    _sync_folders({root, *((root / name).parent for name in (*contents, *gone))})
-    _clear(root, own)
 
 
-def _new(path: Path) -> Path:
-    """Return where the next content of `path` is written. Whoever holds the lock may."""
-    return path.with_name(f".{path.name}.new")
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-    with os.fdopen(fd, "wb") as stream:
-        os.fchmod(fd, 0o644)
-        stream.write(content)
-        stream.flush()
-        os.fsync(fd)
-
-
-def _sync_folders(folders: set[Path]) -> None:
-    for folder in folders:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def _clear(root: Path, names: Iterable[str], *, journal: bool = True) -> None:
-    """Remove what is written on the way to `names` and, unless it is still needed, the journal."""
-    for name in (*names, INDEX, _JOURNAL):
-        _new(root / name).unlink(missing_ok=True)
-    if journal:
-        (root / _JOURNAL).unlink(missing_ok=True)
+def _put_in_place(root: Path) -> None:
+    """Put in place what was committed, if anything was, and remove the menus that it lacks."""
+    committed = root / _COMMITTED
+    if not os.path.lexists(committed):
+        return
+    if committed.is_symlink() or not committed.is_dir():
+        raise PublishError(f"{committed}: is in the way and not a folder", hint=_ELSEWHERE)
+    wanted = read_index(committed / INDEX)
+    if wanted:
+        before = read_index(root / INDEX)
+        own = _own_digests(before, wanted)
+        on_disk = {name: _digest_on_disk(root, name) for name in own if name != PAGE}
+        _check_own(root, on_disk, own)
+        if not _foreign_page(root, own):
+            on_disk[PAGE] = _digest_on_disk(root, PAGE)
+        for name in (*sorted(on_disk), INDEX):
+            target = root / name
+            if (committed / name).exists():
+                if not target.parent.exists():
+                    target.parent.mkdir()
+                    target.parent.chmod(0o755)  # whatever the umask: a server reads it
+                (committed / name).replace(target)
+            elif name != INDEX and name not in wanted.menus:
+                target.unlink(missing_ok=True)
+            sync_folder(target.parent)
+    remove_tree(committed)

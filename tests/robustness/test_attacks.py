@@ -593,14 +593,21 @@ class TestFilesThatAreNone:
             reason = f"2500000000 bytes, but {size} in the manifest"
         assert last == f"catalyst-pxeboot: error: dhcp/dnsmasq.conf: {reason}; build the tree again"
 
-    def test_a_menus_journal(self, trees: Trees, tmp_path: Path) -> None:
-        shutil.copytree(trees.unsigned, tmp_path / "root/tree")
-        os.mkfifo(tmp_path / "root/.releases.json.journal")
-        line = complaint(command("menu", "-q", tmp_path / "root"))
-        assert ".releases.json.journal" in line
-        (tmp_path / "root/.releases.json.journal").unlink()
-        (tmp_path / "root/.releases.json.journal").write_bytes(b"\xff\x00\n" * 1000)
-        assert command("menu", "-q", tmp_path / "root").returncode == 0
+    def test_a_menus_commit(self, trees: Trees, tmp_path: Path) -> None:
+        root = tmp_path / "root"
+        shutil.copytree(trees.unsigned, root / "tree")
+        commit = root / ".releases.json.commit"
+        os.mkfifo(commit)
+        assert f"{commit}: is in the way" in complaint(command("menu", "-q", root))
+        commit.unlink()
+        commit.mkdir()
+        os.mkfifo(commit / "releases.json")
+        assert f"{commit}/releases.json: " in complaint(command("menu", "-q", root))
+        (commit / "releases.json").unlink()
+        (commit / "releases.json").write_bytes(b"\xff\x00\n" * 1000)
+        assert f"{commit}/releases.json: " in complaint(command("menu", "-q", root))
+        shutil.rmtree(commit)
+        assert command("menu", "-q", root).returncode == 0
 
 
 def limit_memory(count: int) -> None:

@@ -15,6 +15,7 @@ from catalyst_pxeboot.releases.index import read_index
 from catalyst_pxeboot.releases.render import render_menus
 from catalyst_pxeboot.releases.scan import find_releases
 from catalyst_pxeboot.releases.write import write_menu
+from catalyst_pxeboot.util import files
 from catalyst_pxeboot.util.errors import PublishError
 from tests.support.mirror import ALL, MIDDLE, PACKAGE, contents, nothing_changes, run, tree
 
@@ -42,19 +43,19 @@ def test_a_full_disk_changes_nothing(mirror: Path, monkeypatch: pytest.MonkeyPat
     before = contents(mirror)
     tree(mirror, f"amd64/{MIDDLE}", "amd64", MIDDLE)
     written: list[Path] = []
-    real = write._write_file
+    real = files.write_file
 
-    def fail_late(path: Path, content: bytes) -> None:
+    def fail_late(path: Path, content: bytes, *, time: int) -> None:
         if len(written) == 4:
             raise OSError(28, "No space left on device", str(path))
         written.append(path)
-        real(path, content)
+        real(path, content, time=time)
 
-    monkeypatch.setattr(write, "_write_file", fail_late)
+    monkeypatch.setattr(write, "write_file", fail_late)
     nothing_changes(
         mirror,
         f"{mirror}: menus not written: No space left on device"
-        f" ({mirror}/.releases.json.new); free space there",
+        f" ({mirror}/.releases.json.new/releases.json); free space there",
     )
     assert contents(mirror) == before
     monkeypatch.undo()
@@ -63,7 +64,7 @@ def test_a_full_disk_changes_nothing(mirror: Path, monkeypatch: pytest.MonkeyPat
         (mirror / name).unlink()
     (mirror / "pxelinux.cfg").rmdir()
     written.clear()
-    monkeypatch.setattr(write, "_write_file", fail_late)
+    monkeypatch.setattr(write, "write_file", fail_late)
     with pytest.raises(PublishError, match="No space left"):
         run(mirror)
     assert not (mirror / "pxelinux.cfg").exists()
@@ -95,7 +96,7 @@ def kill(root: Path, moment: int) -> int:
     ).returncode  # fmt: skip
 
 
-# The journal, three menus, the page, the list.
+# The commit, three menus, the page, the list.
 MOMENTS = range(1, 7)
 
 
@@ -138,32 +139,66 @@ def test_what_a_kill_left_goes_even_if_nothing_is_new(mirror: Path) -> None:
     run(mirror)
     before = contents(mirror)
     added = tree(mirror, f"amd64/{MIDDLE}", "amd64", MIDDLE)
-    assert kill(mirror, 2) == 9
+    assert kill(mirror, 1) == 9
     assert contents(mirror).keys() > before.keys()
     shutil.rmtree(added)
     assert run(mirror).written == ()
+    assert contents(mirror) == before
+    added = tree(mirror, f"amd64/{MIDDLE}", "amd64", MIDDLE)
+    assert kill(mirror, 2) == 9
+    shutil.rmtree(added)
+    assert run(mirror).written == ALL  # they were committed, and stood in between
     assert contents(mirror) == before
 
 
 def test_what_a_kill_left_goes_even_if_it_is_not_written_again(mirror: Path) -> None:
     run(mirror)
     added = tree(mirror, f"amd64/{MIDDLE}", "amd64", MIDDLE)
-    assert kill(mirror, 2) == 9
-    assert (mirror / "pxelinux.cfg/.default.new").exists()
+    assert kill(mirror, 1) == 9
+    assert (mirror / ".releases.json.new/pxelinux.cfg/default").exists()
     shutil.rmtree(added)
     tree(mirror, f"arm64/{MIDDLE}", "arm64", MIDDLE)  # PXELINUX's menu is as it was
     assert run(mirror).written == ("grub.cfg", "index.html", "menu.ipxe", "releases.json")
     assert contents(mirror).keys() == set(ALL)
 
 
-def test_a_journal_makes_nobody_elses_file_ours(mirror: Path) -> None:
+def test_a_commit_makes_nobody_elses_file_ours(mirror: Path) -> None:
     run(mirror)
     tree(mirror, f"amd64/{MIDDLE}", "amd64", MIDDLE)
+    before = read_index(mirror / "releases.json")
     assert kill(mirror, 3) == 9
     (mirror / "menu.ipxe").write_text("mine")
     with pytest.raises(PublishError, match=r"menu\.ipxe: is not as catalyst-pxeboot wrote it"):
         run(mirror)
     assert (mirror / "menu.ipxe").read_text() == "mine"
+    assert read_index(mirror / "releases.json") == before
+    with pytest.raises(PublishError, match=r"menu\.ipxe: is not as catalyst-pxeboot wrote it"):
+        write_menu(mirror, templates=None, report=print, dry_run=True)
+    (mirror / "menu.ipxe").unlink()
+    run(mirror)
+    assert contents(mirror).keys() == set(ALL)
+
+
+def test_a_page_of_a_users_own_that_came_after_a_kill_stays(mirror: Path) -> None:
+    run(mirror)
+    tree(mirror, f"amd64/{MIDDLE}", "amd64", MIDDLE)
+    assert kill(mirror, 3) == 9
+    (mirror / "index.html").write_text("mine")
+    assert run(mirror).trees == 4
+    assert (mirror / "index.html").read_text() == "mine"
+    assert run(mirror).written == ()
+
+
+def test_what_is_no_commit_stays(mirror: Path, tmp_path: Path) -> None:
+    run(mirror)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/releases.json").write_text("mine")
+    (mirror / ".releases.json.commit").symlink_to(tmp_path / "other")
+    nothing_changes(
+        mirror,
+        f"{mirror}/.releases.json.commit: is in the way and not a folder; move it away, or give"
+        " another folder",
+    )
 
 
 def test_the_list_is_what_the_next_run_knows(mirror: Path) -> None:
