@@ -78,7 +78,7 @@ def _number(text: str, kind: type[int] | type[float]) -> int | float:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Boot the tree and tell how far each path came."""
+    """Boot the tree and report how far each path came."""
     from catalyst_pxeboot.lab import boottest, report
     from catalyst_pxeboot.lab.paths import parse_firmware, parse_loaders
     from catalyst_pxeboot.lab.result import Outcome

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import one_line, printable, size
 
-#: Told how many bytes of all are done.
+#: Called with how many bytes of all are done.
 Advance = Callable[[int], None]
 
 #: In a log, a line at each such part of the whole.

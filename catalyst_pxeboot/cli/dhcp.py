@@ -68,5 +68,5 @@ def _interface(text: str) -> IPv4Interface:
         return IPv4Interface(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no IPv4 address with its network's length, such as 192.168.1.1/24"
+            f"{text!r} is not an IPv4 address with its network's length, such as 192.168.1.1/24"
         ) from error

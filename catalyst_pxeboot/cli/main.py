@@ -1,4 +1,4 @@
-"""The standalone door: the command catalyst-pxeboot. Holds no logic of its own.
+"""The command catalyst-pxeboot: options in, exit code out; it holds no logic.
 
 Each command is a module of `commands`. Heavy modules are imported by the command that needs them,
 so that --help answers at once.

@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Check the tree and tell every fault."""
+    """Check the tree and report every fault."""
     from catalyst_pxeboot.tree.verify import verify_tree
 
     verified = verify_tree(

@@ -40,7 +40,7 @@ def render(tree: Tree, base_url: str, templates: Path | None = None) -> tuple[Ex
     """Return a template of each kind whose loader the tree has entries for."""
     found = {kind: loader for kind, loader in KINDS.items() if tree.entries.get(loader)}
     if not found:
-        tree.entries_for(Loader.IPXE)  # tells why
+        tree.entries_for(Loader.IPXE)  # says why
     return tuple(_render(tree, kind, base_url, templates) for kind in found)
 
 

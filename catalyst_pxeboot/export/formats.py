@@ -61,7 +61,7 @@ def export_tree(
 def write_export(export: Export, form: Format, output: Path, *, force: bool = False) -> list[Path]:
     """Write the export to `output`, a folder for some formats and a file for others.
 
-    Returns where each file is. Raises `PublishError` and changes nothing if a file of somebody
+    Returns where each file is. Raises `PublishError` and changes nothing if a file of someone
     else's is in the way.
     """
     try:

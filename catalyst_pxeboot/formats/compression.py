@@ -255,7 +255,7 @@ def _unpack(stream: Readable, compression: Compression, where: str) -> _Chunks:
             try:
                 yield from filter(None, decompressor.feed(data))
             except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, ValueError) as error:
-                # bz2 tells of damaged data by OSError, and here nothing else can raise one.
+                # bz2 reports damaged data by OSError, and here nothing else can raise one.
                 raise _damaged(where, compression, str(error)) from error
             except MemoryError as error:
                 raise _damaged(where, compression, "it asks for too much memory") from error

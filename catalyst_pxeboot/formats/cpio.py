@@ -55,7 +55,7 @@ class Budget:
 class Member:
     """A member of an archive: `size` in bytes; `content` only where it was asked for.
 
-    `name` has no leading `./` or `/`; bytes that are no UTF-8 stand in it as escapes. A
+    `name` has no leading `./` or `/`; bytes that are not UTF-8 are escaped in it. A
     symbolic link's content is its target.
     """
 

@@ -80,7 +80,7 @@ def is_iso(path: Path) -> bool:
                 file.seek(_DESCRIPTORS + 1)
                 meant = file.read(5) == b"CD001"
     except OSError:
-        pass  # whoever opens it as the one or the other tells why
+        pass  # whoever opens it as the one or the other says why
     return meant
 
 
@@ -88,8 +88,8 @@ def read_iso(path: Path, *, wanted: str) -> Iso:
     """Read the directories of the ISO at `path`.
 
     Its names are Rock Ridge's, or else Joliet's, or else the plain ones in lower case: the first
-    of them by which there is a file `wanted`. Raises `FormatError` where it is no ISO, truncated
-    or damaged, and `OSError` where it cannot be read.
+    of them by which there is a file `wanted`. Raises `FormatError` where it is not an ISO, is
+    truncated or damaged, and `OSError` where it cannot be read.
     """
     with open_regular(path) as file:
         stamp = FileStamp.of(os.fstat(file.fileno()))

@@ -96,7 +96,7 @@ class Kernel:
     bytes: int
     machine: str  # as the kernel names it: x86_64, i386, arm64, arm, riscv64, loongarch64, …
     image: KernelImage
-    version: str | None  # as `uname -r` tells it; None where the file does not say it in clear
+    version: str | None  # as `uname -r` prints it; None where the file does not say it in clear
     efi_stub: bool  # UEFI firmware can start it; with Image.gz once a loader unpacked it
     efi_mixed: bool  # a 64-bit kernel that 32-bit UEFI firmware can start
     relocatable: bool

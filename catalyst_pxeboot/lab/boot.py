@@ -43,7 +43,7 @@ class BootResult:
     """How a boot over QEMU's user network ended.
 
     `seconds` counts from QEMU's start. `fetched` holds bytes by URL path, of the web server
-    only: TFTP is QEMU's own and tells nothing.
+    only: TFTP is QEMU's own and reports nothing.
     """
 
     passed: bool

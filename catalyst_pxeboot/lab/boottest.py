@@ -82,7 +82,7 @@ def boot_test(
     for option, file in (("--junit", junit), ("--screenshot", screenshot)):
         if file and not file.parent.is_dir():  # reported before all boots, not after
             raise PxebootError(
-                f"{option}: there is no folder {file.parent}", hint="make it, or name another"
+                f"{option}: no folder {file.parent}", hint="make it, or name another"
             )
     arch = read_arch(tree)
     paths = choose_paths(PATHS, arch=arch, firmware=firmware, loaders=loaders)
@@ -361,7 +361,7 @@ def _walk_network(task: _Task) -> _Walk:
 
 
 def _walk_user_network(task: _Task) -> _Walk:
-    """Boot by QEMU's user network, whose TFTP tells nothing."""
+    """Boot by QEMU's user network, whose TFTP reports nothing."""
     if task.path.client is None:
         raise PxebootError(f"{task.path.name}: QEMU's user network cannot stand in")
     verdict, served = boot_client(

@@ -4,7 +4,7 @@ That ROM is an iPXE and says so in its DHCP requests, so a server gives it the s
 "chain to undionly.kpxe" never happens. Here every frame of the client passes through this
 process. Until the client asks TFTP for its first file, the two options by which iPXE is known
 (77, its user class, and 175, its own) are blanked in its DHCP requests; what the ROM then loads
-speaks for itself. The server and its configuration stay as they are.
+is recognized by its own requests. The server and its configuration stay as they are.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from catalyst_pxeboot.services.webcommand import INSTALL, has_web_server, web_co
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
-_LAST_SECONDS = 2.0  # for the log to tell the end of what a client already has
+_LAST_SECONDS = 2.0  # for the log to show the end of what a client already has
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ def lab_config(folder: Path, config: Path) -> str:
 def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
     """Read bytes by path below `root` from dnsmasq's log.
 
-    dnsmasq tells no sizes: a file counts with its own, once for every transfer that was
+    dnsmasq reports no sizes: a file counts with its own, once for every transfer that was
     finished. One that the client broke off (dnsmasq says "error", then "sent"), that failed or
     was asked for in vain adds nothing, but its name is there.
     """

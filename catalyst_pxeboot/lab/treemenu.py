@@ -40,7 +40,7 @@ class TreeMenu:
 
     @property
     def arguments(self) -> str:
-        """The kernel arguments that make it speak. The last console gets the prompt, too."""
+        """The kernel arguments that make it print there. The last console gets the prompt, too."""
         return f"console=tty0 console={self.console},{_SPEED}"
 
     def memory_for(self, loader: Loader, firmware: Firmware | None, least: int) -> int:

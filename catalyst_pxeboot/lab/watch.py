@@ -176,7 +176,7 @@ class _Console:
         """Type `text`."""
         if self.process.stdin is None:
             return
-        with suppress(BrokenPipeError):  # QEMU has ended; reading tells so
+        with suppress(BrokenPipeError):  # QEMU has ended; reading shows it
             self.process.stdin.write(text.encode())
             self.process.stdin.flush()
 

@@ -204,13 +204,13 @@ def _check(text: str) -> Config:
                     problem(f'"{word}" opens a setting and does not close it')
     for number, what, label in jumps:
         if label not in labels:
-            problems.append(f'line {number}: {what}: there is no label "{label}"')
+            problems.append(f'line {number}: {what}: unknown label "{label}"')
     for number, setting in variable_jumps:
         if setting not in assigned:
             problems.append(f'line {number}: goto: nothing sets "{setting}"')
         for label in sorted(assigned.get(setting, ())):
             if label not in labels:
-                problems.append(f'line {number}: goto ${{{setting}}}: there is no label "{label}"')
+                problems.append(f'line {number}: goto ${{{setting}}}: unknown label "{label}"')
     for number, word in fetched:
         # The signature of a file in a variable.
         word, ending = (word[:-4], word[-4:]) if word.endswith("}.p7s") else (word, "")

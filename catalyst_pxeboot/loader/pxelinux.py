@@ -121,7 +121,7 @@ def _check(text: str) -> Config:
             kinds[entry] = key
     for number, label in wanted:
         if label not in labels:
-            problems.append(f'line {number}: there is no label "{label}"')
+            problems.append(f'line {number}: unknown label "{label}"')
     for label, number in labels.items():
         if label not in kinds:
             problems.append(f'line {number}: the entry "{label}" starts nothing')

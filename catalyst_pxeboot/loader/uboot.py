@@ -130,7 +130,7 @@ def _check(text: str) -> Config:
             given[entry].setdefault(kind, number)
     for number, label in wanted:
         if label not in labels:
-            problems.append(f'line {number}: there is no label "{label}"')
+            problems.append(f'line {number}: unknown label "{label}"')
     for label, number in labels.items():
         if "kernel" not in given[label]:
             problems.append(f'line {number}: the entry "{label}" starts nothing')

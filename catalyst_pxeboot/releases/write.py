@@ -139,7 +139,7 @@ def _write_menu(
     report(f"{root}: {len(found.releases)} netboot trees, {len(found.read)} manifests read")
     if not found.releases:
         raise PublishError(
-            f"{root}: there is no netboot tree below it{_why(found)}",
+            f"{root}: no netboot tree found below it{_why(found)}",
             hint="give the folder that the netboot trees lie below",
         )
     rendered_by = _digest_templates(templates)

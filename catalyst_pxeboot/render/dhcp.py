@@ -200,7 +200,7 @@ def _server_problems(server: Server) -> Iterator[PxebootError]:
         try:
             addresses[name] = IPv4Address(value)
         except ValueError:
-            yield _problem(f"{name} {value!r} is no IPv4 address", "write it as 192.0.2.1")
+            yield _problem(f"{name} {value!r} is not an IPv4 address", "write it as 192.0.2.1")
     network = None
     try:
         network = IPv4Network(f"{addresses.get('address', '0.0.0.0')}/{server.netmask}", False)
@@ -209,7 +209,7 @@ def _server_problems(server: Server) -> Iterator[PxebootError]:
         usual = False
     if not usual:
         yield _problem(
-            f"netmask {server.netmask!r} is no IPv4 network mask", "write it as 255.255.255.0"
+            f"netmask {server.netmask!r} is not an IPv4 network mask", "write it as 255.255.255.0"
         )
     elif network is not None and len(addresses) == 3:
         yield from _range_problems(addresses, network)

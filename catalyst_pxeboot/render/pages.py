@@ -1,6 +1,6 @@
 """What people read of a tree: index.html for a browser, README.txt for any pager.
 
-Both tell the same, from one set of values. index.html names the digest of every other file, so it
+Both say the same, from one set of values. index.html names the digest of every other file, so it
 is made last before the manifest; it does not name its own, nor the manifest's and the digest
 files', which are made after it.
 """

@@ -38,7 +38,7 @@ def render_root_check(digest: str, *, hooks: Sequence[str], templates: Path | No
     """
     if not _SHA256.fullmatch(digest):
         raise TemplateError(
-            f"{digest!a} is no sha256 digest", hint="give 64 lower-case hexadecimal digits"
+            f"{digest!a} is not a sha256 digest", hint="give 64 lower-case hexadecimal digits"
         )
     values = {"digest": digest}
     archive = write_archive(

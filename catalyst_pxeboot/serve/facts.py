@@ -85,7 +85,7 @@ def read_served_tree(tree: Path) -> ServedTree:
     """Read what serving needs of a netboot tree. Raises `PxebootError` if it is none.
 
     A tree holds regular files only; a symbolic link is refused. What the manifest does not name
-    is no file of the tree.
+    is not a file of the tree.
     """
     _, manifest = read_manifest(tree)
     there = list_files(tree)

@@ -73,7 +73,7 @@ class PinnedTree:
             if pin is None or not same_state(pin.state, state):
                 raise VerifyError(
                     f"{self._tree / path}: changed while it was checked",
-                    hint="serve a tree that nobody is writing",
+                    hint="serve a tree that no one is writing",
                 )
 
     @contextmanager
@@ -130,7 +130,7 @@ class PinnedTree:
     def _hide(self, path: str) -> None:
         target = self._view / path
         if self.binding is Binding.MOUNTS:
-            unbind(target)  # what is below may be read by nobody
+            unbind(target)  # what is below may be read by no one
         target.unlink()
 
     def _drop(self, path: str) -> None:
@@ -173,7 +173,7 @@ def pin_tree(tree: ServedTree, binding: Binding) -> Iterator[PinnedTree]:
 def same_state(one: os.stat_result, other: os.stat_result) -> bool:
     """Whether a file is the same one and was not written in between.
 
-    The time of its last change of any kind (ctime) is the kernel's, and nobody can set it back.
+    The time of its last change of any kind (ctime) is the kernel's, and no one can set it back.
     """
     return (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) == (
         (other.st_dev, other.st_ino, other.st_size, other.st_mtime_ns, other.st_ctime_ns)

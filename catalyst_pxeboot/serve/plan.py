@@ -114,7 +114,7 @@ def plan_serving(options: ServeOptions, facts: Facts) -> ServePlan:
         dhcp = Dhcp.NONE
     if facts.nginx is None and not facts.embedded:
         raise PxebootError(
-            "there is no web server: nginx and the Python package aiohttp are both missing",
+            "no web server found: nginx and the Python package aiohttp are both missing",
             hint=f"install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or {INSTALL}",
         )
     web = Web.NGINX if facts.nginx else Web.EMBEDDED
@@ -142,7 +142,8 @@ def check_range(
     for end in (first, last):
         if end not in network or end in (network.network_address, network.broadcast_address):
             raise PxebootError(
-                f"{option}: {end} is no address for a client of {interface}'s network {network}",
+                f"{option}: {end} is not an address for a client of {interface}'s network"
+                f" {network}",
                 hint="choose both ends in it, such as " + ",".join(map(str, spare_range(address))),
             )
     if first > last:

@@ -1,4 +1,4 @@
-"""Runs the servers of a plan in the foreground, and tells who boots what."""
+"""Runs the servers of a plan in the foreground, and reports who boots what."""
 
 from __future__ import annotations
 

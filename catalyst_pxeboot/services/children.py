@@ -17,7 +17,7 @@ from catalyst_pxeboot.util.text import one_line
 START_SECONDS = 10.0  # for a server to come up
 _STOP_SECONDS = 5.0  # for a process to end when it is asked to
 
-# Told each server's process id, it ends them when its standard input closes: when this process
+# It reads each server's process id and ends them when its standard input closes: when this process
 # has gone, however it went. (The kernel's own PR_SET_PDEATHSIG is lost when a server changes its
 # user.)
 _GUARD = 'while read -r id; do ids="$ids $id"; done; kill -TERM $ids'

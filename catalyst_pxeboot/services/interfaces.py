@@ -1,4 +1,4 @@
-"""This machine's network interfaces, as `ip` tells them."""
+"""This machine's network interfaces, as `ip` reports them."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ _TFTP = re.compile(
 
 
 def parse_dnsmasq(line: str) -> DhcpLine | TftpLine | None:
-    """Read a line of dnsmasq's log; None for one that tells nothing of a client."""
+    """Read a line of dnsmasq's log; None for one that says nothing of a client."""
     found = _DHCP.fullmatch(line)
     if found:
         for kind in ("vendor", "tags", "file"):

@@ -171,7 +171,7 @@ def main(argv: list[str]) -> int:
     """Serve until SIGTERM, as the settings file says."""
     settings = json.loads(Path(argv[0]).read_text("utf-8"))
     raise_file_limit(3 * _MOST_CONNECTIONS)  # two for each client, and our own
-    # What is no HTTP is a client's affair, and must not fill the log.
+    # What is not HTTP is a client's affair, and must not fill the log.
     logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
     listener = socket.create_server((settings["address"], settings["port"]), backlog=1024)
     files = TreeFileServer(Path(settings["root"]), Path(settings["log"]), follow=settings["follow"])

@@ -74,7 +74,7 @@ def parse_server(words: Sequence[str]) -> Server | None:
         interface = IPv4Interface(words[0] if "/" in words[0] else f"{words[0]}/24")
     except ValueError as error:
         raise PxebootError(
-            f"pxeboot/server: {words[0]!r} is no IPv4 address with a network's length",
+            f"pxeboot/server: {words[0]!r} is not an IPv4 address with a network's length",
             hint="write it as 192.168.1.1/24",
         ) from error
     given: dict[str, str] = {}
@@ -93,7 +93,9 @@ def parse_server(words: Sequence[str]) -> Server | None:
         first, last = str(IPv4Address(base + 100)), str(IPv4Address(base + 199))
     port = given.pop("http_port", "80")
     if not port.isdecimal():
-        raise PxebootError(f"pxeboot/server: {port!r} is no HTTP port", hint="write http_port=80")
+        raise PxebootError(
+            f"pxeboot/server: {port!r} is not an HTTP port", hint="write http_port=80"
+        )
     return Server(
         address=str(interface.ip),
         netmask=str(interface.netmask),

@@ -48,13 +48,13 @@ def digest_bytes(content: bytes, algorithms: Sequence[str]) -> Mapping[str, str]
     return digests
 
 
-#: Told what is read, and how many bytes of how many have been.
+#: Called with what is read, and how many bytes of how many have been.
 Progress = Callable[[str, int, int], None]
 _TELL_EVERY = 0.1  # seconds
 
 
 class Meter:
-    """Counts bytes of `total` and tells of them, some ten times a second and at the end."""
+    """Counts bytes of `total` and reports them, some ten times a second and at the end."""
 
     def __init__(self, progress: Progress | None, what: str, total: int) -> None:
         self._progress = progress

@@ -310,7 +310,7 @@ def _certificate_fault(certificate: x509.Certificate, time: int) -> str:
     except _UNREADABLE:
         return "cannot be read"
     if not isinstance(public, rsa.RSAPublicKey):
-        return "is of no RSA key, and iPXE before 2.0.0 reads no other"
+        return "has no RSA key, and iPXE before 2.0.0 reads no other"
     if public.key_size < _SHORTEST:
         return f"is of a key of {public.key_size} bits, and {_SHORTEST} are the fewest held safe"
     if certificate.signature_algorithm_oid not in _ALGORITHMS:
@@ -395,7 +395,7 @@ def _load_key(path: Path, passphrase_file: Path | None) -> rsa.RSAPrivateKey:
         ) from None
     if not isinstance(key, rsa.RSAPrivateKey):
         raise PxebootError(
-            f"{KEY}: {path} is no RSA key, and iPXE before 2.0.0 reads no other",
+            f"{KEY}: {path} is not an RSA key, and iPXE before 2.0.0 reads no other",
             hint="make one with openssl genrsa",
         )
     return key

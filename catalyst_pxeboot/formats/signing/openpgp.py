@@ -113,7 +113,7 @@ class Signer:
         """Raise `PxebootError` if GRUB cannot read this key or what it signs."""
         if len(self.signing_fingerprint) != _V4_FINGERPRINT:
             raise PxebootError(
-                f"{KEY}: {self.key} is no OpenPGP key of version 4, and GRUB reads no other",
+                f"{KEY}: {self.key} is not an OpenPGP key of version 4, and GRUB reads no other",
                 hint="name an RSA key made with gpg --quick-gen-key NAME rsa4096 sign",
             )
         if self.algorithm not in _GRUB_ALGORITHMS:
@@ -331,7 +331,7 @@ def _gpg(*words: str | Path, patience: float = _PATIENCE, stdin: BinaryIO | None
         except CommandError as error:
             if error.__cause__ is not None:
                 raise
-            # The status lines tell why; the message is for people and may name their files.
+            # The status lines say why; the message is for people and may name their files.
             output, done = b"", False
             _require_room(folder)
         text = status.read_text(errors="replace") if status.exists() else ""

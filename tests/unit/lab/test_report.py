@@ -125,6 +125,5 @@ def test_results_without_a_folder(
 ) -> None:
     assert cli.main(["boot-test", str(row_tree), option, f"{row_tree}/none/x"]) == 1
     assert capsys.readouterr().err == (
-        f"catalyst-pxeboot: error: {option}: there is no folder {row_tree}/none; "
-        "make it, or name another\n"
+        f"catalyst-pxeboot: error: {option}: no folder {row_tree}/none; make it, or name another\n"
     )

@@ -122,7 +122,7 @@ def test_a_proxys_network() -> None:
 
 
 def test_a_server_that_cannot_be() -> None:
-    with pytest.raises(SpecError, match="is no IPv4 address"):
+    with pytest.raises(SpecError, match="is not an IPv4 address"):
         plan_site("", Server("pxe.example"), DhcpMode.OWN)
 
 

@@ -61,13 +61,13 @@ def test_files_in_variables_are_found() -> None:
         ("#!ipxe\n", "", "line 1: not #!ipxe"),
         ("#!ipxe\n", "#!ipxescript\n", "line 1: not #!ipxe"),
         ("|| goto failed\ngoto", "|| goto fialed\ngoto",
-         'line 10: goto: there is no label "fialed"'),
+         'line 10: goto: unknown label "fialed"'),
         ("--default one", "--default ony",
          'line 10: choose: the default "ony" is not an item of the menu'),
-        ("item two", "item tow", 'line 9: item: there is no label "tow"'),
+        ("item two", "item tow", 'line 9: item: unknown label "tow"'),
         ("goto ${selected}", "goto ${selection}", 'line 11: goto: nothing sets "selection"'),
         ("set menu_timeout 5000", "set selected none",
-         'line 11: goto ${selected}: there is no label "none"'),
+         'line 11: goto ${selected}: unknown label "none"'),
         (":two", ":one", 'line 16: label "one" is already on line 12'),
         (":start", ":st$art", 'line 5: label "st$art" holds more than letters, digits, _ and -'),
         ("goto ${selected}", "goto one two", "line 11: goto: wants one label"),
@@ -103,8 +103,8 @@ def test_ipxe_problems(old: str, new: str, problem: str | None) -> None:
 
 def test_ipxe_problems_stand_alone() -> None:
     assert IPXE.check(SCRIPT.replace("goto fail", "goto fial")).problems == (
-        'line 10: goto: there is no label "fialed"',
-        'line 13: goto: there is no label "fialed"',
-        'line 14: goto: there is no label "fialed"',
-        'line 15: goto: there is no label "fialed"',
+        'line 10: goto: unknown label "fialed"',
+        'line 13: goto: unknown label "fialed"',
+        'line 14: goto: unknown label "fialed"',
+        'line 15: goto: unknown label "fialed"',
     )

@@ -378,7 +378,7 @@ def test_a_directive_of_another_uboot_is_accepted(old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("DEFAULT one", "DEFAULT ony", 'line 4: there is no label "ony"'),
+        ("DEFAULT one", "DEFAULT ony", 'line 4: unknown label "ony"'),
         ("MENU TITLE Gentoo", "MENU TITLE", "line 2: MENU TITLE wants a text"),
         ("Gentoo", "#1", "line 2: MENU TITLE: its text begins with #, a comment"),
         ("TIMEOUT 100", "TIMEOUT soon", 'line 3: TIMEOUT wants a number, not "soon"'),

@@ -139,14 +139,14 @@ def test_what_is_as_it_would_be_written_is_taken_over(mirror: Path) -> None:
 
 def test_where_there_are_no_trees(tmp_path: Path) -> None:
     hint = "give the folder that the netboot trees lie below"
-    nothing_changes(tmp_path, f"{tmp_path}: there is no netboot tree below it; {hint}")
+    nothing_changes(tmp_path, f"{tmp_path}: no netboot tree found below it; {hint}")
     nothing_changes(tmp_path / "none", f"{tmp_path}/none: is not a folder; {hint}")
     broken = tree(tmp_path, "tree", "amd64", NEW)
     nothing_changes(broken, f"{broken}: is a netboot tree itself (manifest.json); {hint}")
     lose("boot.ipxe")(broken)
     nothing_changes(
         tmp_path,
-        f"{tmp_path}: there is no netboot tree below it that is whole"
+        f"{tmp_path}: no netboot tree found below it that is whole"
         f" ({BROKEN['no script'][1].format(broken)}); {hint}",
     )
 
@@ -158,6 +158,6 @@ def test_trees_that_all_vanished_keep_their_menu(mirror: Path) -> None:
     shutil.move(mirror / "arm64", mirror.parent)
     nothing_changes(
         mirror,
-        f"{mirror}: there is no netboot tree below it;"
+        f"{mirror}: no netboot tree found below it;"
         " give the folder that the netboot trees lie below",
     )

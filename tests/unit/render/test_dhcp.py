@@ -325,14 +325,14 @@ def test_every_loader_can_get_into_a_tree() -> None:
 @pytest.mark.parametrize(
     ("server", "message"),
     [
-        (Server(address="pxe"), "address 'pxe' is no IPv4 address; write it as 192.0.2.1"),
+        (Server(address="pxe"), "address 'pxe' is not an IPv4 address; write it as 192.0.2.1"),
         (
             Server(netmask="0.0.0.255"),
-            "netmask '0.0.0.255' is no IPv4 network mask; write it as 255.255.255.0",
+            "netmask '0.0.0.255' is not an IPv4 network mask; write it as 255.255.255.0",
         ),
         (
             Server(netmask="24"),
-            "netmask '24' is no IPv4 network mask; write it as 255.255.255.0",
+            "netmask '24' is not an IPv4 network mask; write it as 255.255.255.0",
         ),
         (
             Server(range_first="192.0.3.1", range_last="192.0.3.2"),
@@ -382,7 +382,7 @@ def test_all_that_is_wrong_is_told_together() -> None:
     with pytest.raises(SpecError) as caught:
         render("dnsmasq.conf", server=Server(address="x", interface="", http_port=70000))
     assert [problem.message for problem in caught.value.problems] == [
-        "pxeboot/server: address 'x' is no IPv4 address",
+        "pxeboot/server: address 'x' is not an IPv4 address",
         "pxeboot/server: interface '' is not the name of a network card",
         "pxeboot/server: HTTP port 70000 is not between 1 and 65535",
     ]

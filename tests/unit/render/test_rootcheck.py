@@ -87,7 +87,7 @@ def test_only_the_digest_decides_the_bytes() -> None:
 
 @pytest.mark.parametrize("digest", ["", "0" * 63, "A" * 64, "$(reboot)".ljust(64, "0"), "é" * 64])
 def test_what_is_no_digest_is_refused(digest: str) -> None:
-    with pytest.raises(TemplateError, match="is no sha256 digest"):
+    with pytest.raises(TemplateError, match="is not a sha256 digest"):
         render_root_check(digest, hooks=[HOOKS], templates=None)
 
 
@@ -410,7 +410,7 @@ def test_hook_puts_the_check_in_its_place(machine: Machine, hook: Hook) -> None:
 def test_hook_stops_where_there_is_nothing_to_replace(machine: Machine, hook: Hook) -> None:
     done = hook()
     assert done.returncode == 1
-    said = "die: root check: there is no /sbin/dmsquash-live-root to stand before\n"
+    said = "die: root check: /sbin/dmsquash-live-root not found\n"
     assert machine.plain(done.stdout) == said
 
 

@@ -36,7 +36,7 @@ def test_dhcp_prints_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixtu
         ),
         (
             ["--server", "10.0.0.1/24", "--range", "10.0.1.50,10.0.1.99"],
-            "--range: 10.0.1.50 is no address for a client of the server's network 10.0.0.0/24;"
+            "--range: 10.0.1.50 is not an address for a client of the server's network 10.0.0.0/24;"
             " choose both ends in it, such as 10.0.0.2,10.0.0.51",
         ),
     ],

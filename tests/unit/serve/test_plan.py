@@ -114,12 +114,12 @@ def addresses(first: str, last: str) -> tuple[IPv4Address, IPv4Address]:
         (ServeOptions("eth1"), OFF, "eth1 is switched off; ip link set eth1 up"),
         (
             ServeOptions("eth1", dhcp_range=addresses("10.0.1.50", "10.0.1.99")), FACTS,
-            "--dhcp-range: 10.0.1.50 is no address for a client of eth1's network 10.0.0.0/24;"
+            "--dhcp-range: 10.0.1.50 is not an address for a client of eth1's network 10.0.0.0/24;"
             " choose both ends in it, such as 10.0.0.2,10.0.0.51",
         ),
         (
             ServeOptions("eth1", dhcp_range=addresses("10.0.0.50", "10.0.0.255")), FACTS,
-            "--dhcp-range: 10.0.0.255 is no address for a client of eth1's network 10.0.0.0/24;"
+            "--dhcp-range: 10.0.0.255 is not an address for a client of eth1's network 10.0.0.0/24;"
             " choose both ends in it, such as 10.0.0.2,10.0.0.51",
         ),
         (
@@ -133,7 +133,7 @@ def addresses(first: str, last: str) -> tuple[IPv4Address, IPv4Address]:
         ),
         (
             ServeOptions("eth1"), replace(FACTS, nginx=None, embedded=False),
-            "there is no web server: nginx and the Python package aiohttp are both missing;"
+            "no web server found: nginx and the Python package aiohttp are both missing;"
             " install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or"
             " catalyst-pxeboot[serve]",
         ),

@@ -83,14 +83,15 @@ def test_server(tmp_path: Path) -> None:
     [
         (
             ["pxe.example"],
-            "'pxe.example' is no IPv4 address with a network's length; write it as 192.168.1.1/24",
+            "'pxe.example' is not an IPv4 address with a network's length; write it as"
+            " 192.168.1.1/24",
         ),
         (
             ["10.1.2.3", "intrface=x"],
             "'intrface=x' is unknown (did you mean 'interface'?); after the address stand"
             " range=…, interface=…, http_port=…, http_prefix=…, tftp_prefix=…, tftp_root=…",
         ),
-        (["10.1.2.3", "http_port=www"], "'www' is no HTTP port; write http_port=80"),
+        (["10.1.2.3", "http_port=www"], "'www' is not an HTTP port; write http_port=80"),
     ],
 )
 def test_a_server_that_is_wrong(tmp_path: Path, words: list[str], message: str) -> None:

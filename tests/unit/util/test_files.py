@@ -48,7 +48,7 @@ def test_nothing_else_is_opened(tmp_path: Path) -> None:
 OPENERS = {
     "cli/main.py": "/dev/null",
     "lab/network.py": "a device of the kernel",
-    "lab/serve.py": "a web server, behind services/files.py",
+    "lab/serve.py": "logs and settings in a scratch folder",
     "lab/servers.py": "logs in a scratch folder",
     "lab/watch.py": "a log that it writes",
     "render/pages.py": "a configuration that this build has just written",
@@ -66,7 +66,6 @@ OPENERS = {
     "util/resources.py": "files of this package",
     "util/tempdir.py": "folders",
     "formats/signing/openpgp.py": "status lines in a scratch folder",
-    "releases/write.py": "files that it writes",
 }
 _OPENING = {"open", "read_bytes", "read_text"}
 

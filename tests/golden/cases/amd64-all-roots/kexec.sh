@@ -73,7 +73,7 @@ image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2
         initrd_bytes=18432
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 2048 9768c2e905aad0fc2b33a4d065a46034aeacdadf2d90a9d73f34d035381309fa
-boot/root-check.cpio 16384 7fb431a7893290817e9eb07e848803b439ae7272b46714810f2313f0f0288b5a
+boot/root-check.cpio 16384 cbd468cbd4d13821991d22c8820e5c888b872ea9738693558bd09bcb4b2d165b
 '
         ;;
     gentoo-http-accessibility)
@@ -88,7 +88,7 @@ boot/root-check.cpio 16384 7fb431a7893290817e9eb07e848803b439ae7272b46714810f231
         initrd_bytes=18432
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 2048 9768c2e905aad0fc2b33a4d065a46034aeacdadf2d90a9d73f34d035381309fa
-boot/root-check.cpio 16384 7fb431a7893290817e9eb07e848803b439ae7272b46714810f2313f0f0288b5a
+boot/root-check.cpio 16384 cbd468cbd4d13821991d22c8820e5c888b872ea9738693558bd09bcb4b2d165b
 '
         ;;
     gentoo-nfs)
@@ -119,7 +119,7 @@ boot/root-check.cpio 16384 7fb431a7893290817e9eb07e848803b439ae7272b46714810f231
         initrds='boot/gentoo.igz 2048 9768c2e905aad0fc2b33a4d065a46034aeacdadf2d90a9d73f34d035381309fa
 '
         ;;
-    *) die "there is no entry '$1'" "sh kexec.sh --list shows those there are" ;;
+    *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
     esac
 }
 
@@ -300,7 +300,7 @@ take() {
 }
 
 take_all() {
-    has sha256sum || say 'There is no sha256sum here, so only sizes are compared.'
+    has sha256sum || say 'sha256sum not found: only sizes are compared.'
     take "$kernel" "$kernel_bytes" "$kernel_sha256" "$work/kernel" "$kernel_bytes"
     if [ -n "$kernel_packed" ]; then
         gzip -dc "$work/kernel" >"$work/unpacked" || die "$kernel cannot be unpacked with gzip"
@@ -390,7 +390,7 @@ main() {
             shift
             break
             ;;
-        -*) die "there is no option $1" 'sh kexec.sh --help lists them' ;;
+        -*) die "unknown option $1" 'sh kexec.sh --help lists them' ;;
         *) break ;;
         esac
         shift

@@ -85,7 +85,7 @@ set_entry() {
         initrds='boot/gentoo.igz 2048 73426f3bd139f0d5af51c43e6735162cf36ceb0cf92d8741603f6e99d2942fd3
 '
         ;;
-    *) die "there is no entry '$1'" "sh kexec.sh --list shows those there are" ;;
+    *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
     esac
 }
 
@@ -265,7 +265,7 @@ take() {
 }
 
 take_all() {
-    has sha256sum || say 'There is no sha256sum here, so only sizes are compared.'
+    has sha256sum || say 'sha256sum not found: only sizes are compared.'
     take "$kernel" "$kernel_bytes" "$kernel_sha256" "$work/kernel" "$kernel_bytes"
     if [ -n "$kernel_packed" ]; then
         gzip -dc "$work/kernel" >"$work/unpacked" || die "$kernel cannot be unpacked with gzip"
@@ -356,7 +356,7 @@ main() {
             shift
             break
             ;;
-        -*) die "there is no option $1" 'sh kexec.sh --help lists them' ;;
+        -*) die "unknown option $1" 'sh kexec.sh --help lists them' ;;
         *) break ;;
         esac
         shift

@@ -61,7 +61,7 @@ boot/root.cpio-header 132 a7c8a4cedb18ead68fbde298a419d23f3fc7b8b6902adadda73bbc
 image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2a8e71
 '
         ;;
-    *) die "there is no entry '$1'" "sh kexec.sh --list shows those there are" ;;
+    *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
     esac
 }
 
@@ -230,7 +230,7 @@ take() {
 }
 
 take_all() {
-    has sha256sum || say 'There is no sha256sum here, so only sizes are compared.'
+    has sha256sum || say 'sha256sum not found: only sizes are compared.'
     take "$kernel" "$kernel_bytes" "$kernel_sha256" "$work/kernel" "$kernel_bytes"
     if [ -n "$kernel_packed" ]; then
         gzip -dc "$work/kernel" >"$work/unpacked" || die "$kernel cannot be unpacked with gzip"
@@ -320,7 +320,7 @@ main() {
             shift
             break
             ;;
-        -*) die "there is no option $1" 'sh kexec.sh --help lists them' ;;
+        -*) die "unknown option $1" 'sh kexec.sh --help lists them' ;;
         *) break ;;
         esac
         shift

@@ -366,7 +366,7 @@ def test_a_certificate_that_signs_itself_will_do(files: Files) -> None:
             lambda root: issue(
                 "curve", root, purposes=[CODE], key=ec.generate_private_key(ec.SECP256R1())
             ),
-            "is of no RSA key, and iPXE before 2.0.0 reads no other",
+            "has no RSA key, and iPXE before 2.0.0 reads no other",
         ),
         (
             lambda root: issue("critical", root, purposes=[CODE], extra=x509.InhibitAnyPolicy(0)),
@@ -452,8 +452,8 @@ def test_refuses_what_is_no_key_or_certificate(files: Files, code: Issued) -> No
         (
             cert,
             curve,
-            f"pxeboot/sign_key: {curve} is no RSA key, and iPXE before 2.0.0 reads no other; make"
-            " one with openssl genrsa",
+            f"pxeboot/sign_key: {curve} is not an RSA key, and iPXE before 2.0.0 reads no other;"
+            " make one with openssl genrsa",
         ),
     ]:
         with pytest.raises(PxebootError) as raised:

@@ -300,7 +300,9 @@ def test_grub_reads_no_elliptic_curves(tmp_path: Path, ring: Keyring) -> None:
 
 def test_grub_reads_no_version_6_keys() -> None:
     signer = openpgp.Signer("new", "0" * 64, "0" * 64, 27, BORN)
-    with pytest.raises(PxebootError, match="new is no OpenPGP key of version 4, and GRUB reads"):
+    with pytest.raises(
+        PxebootError, match="new is not an OpenPGP key of version 4, and GRUB reads"
+    ):
         signer.require_grub()
 
 
