@@ -1,79 +1,38 @@
 """Build pipeline: spec → source → plan → render → stage → manifest → publish.
 
-catalyst's target and the command line both run it. Data flows in this direction only.
+catalyst's target and the command line both run it. Data flows in this direction only. What takes
+longest, the digests of the live root, begins first and goes on beside all the rest, even while
+Python loads the modules for that: so `build/tree.py` is imported late.
 """
 
 from __future__ import annotations
 
-import os
 import time as clock
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from catalyst_pxeboot.build.manifest import make_manifest
+from catalyst_pxeboot.build.opened import Opened
 from catalyst_pxeboot.formats.iso import is_iso
-from catalyst_pxeboot.loader import LOADER_OF, LOADERS
-from catalyst_pxeboot.loader.binaries import FoundLoader, MissingLoader, find_loaders
-from catalyst_pxeboot.loader.grub_image import GrubImage
-from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
-from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.model.settings import LinkMode
-from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
-from catalyst_pxeboot.plan.signers import Signers, find_signers
-from catalyst_pxeboot.plan.tree import Plan, plan_tree
-from catalyst_pxeboot.render.dhcp import render_dhcp
-from catalyst_pxeboot.render.menu import (
-    render_configs,
-    render_flat_config,
-    render_grub_early,
-    view_menu,
-)
-from catalyst_pxeboot.render.pages import render_page, render_texts
-from catalyst_pxeboot.render.rootcheck import render_root_check
 from catalyst_pxeboot.source.check import check_iso
-from catalyst_pxeboot.source.image import Source, read_source
+from catalyst_pxeboot.source.live import read_live_root, root_file
+from catalyst_pxeboot.source.open import open_image
 from catalyst_pxeboot.spec.parse import Spec, parse_folders
-from catalyst_pxeboot.tree.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.tree.link import cannot_link_iso
-from catalyst_pxeboot.tree.manifest import render_manifest
 from catalyst_pxeboot.tree.publish import Publication, own_names
-from catalyst_pxeboot.tree.signatures import make_signatures, sign_sums
-from catalyst_pxeboot.tree.stage import (
-    check_links,
-    seal_folders,
-    stage_joined_files,
-    stage_made_files,
-    stage_source_files,
-    stage_unpacked_files,
-)
-from catalyst_pxeboot.tree.verify import find_config_faults
-from catalyst_pxeboot.util.checksum import Progress, digest_bytes
-from catalyst_pxeboot.util.errors import PxebootError, SourceError, SpecError
-from catalyst_pxeboot.util.files import read_regular, write_file
-from catalyst_pxeboot.util.sums import (
-    MANIFEST_DIGEST,
-    algorithms,
-    render_sums,
-    sum_files,
-)
+from catalyst_pxeboot.tree.stage import staging_beside
+from catalyst_pxeboot.util.checksum import Progress
+from catalyst_pxeboot.util.errors import SourceError
+from catalyst_pxeboot.util.sums import algorithms
+
+if TYPE_CHECKING:
+    from catalyst_pxeboot.build.tree import Built
+    from catalyst_pxeboot.plan.tree import Plan
+    from catalyst_pxeboot.source.image import Source
 
 Report = Callable[[str], None]
-_MAX_LOADER = 64 << 20  # bytes; the largest, GRUB with all modules, has some 4 MiB
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """The result of a build: the tree, its files, and what the user should know."""
-
-    output: Path
-    files: tuple[TreeFile, ...]
-    missing: tuple[str, ...]  # a line for each package whose loader binaries were not found
-    warnings: tuple[str, ...]
-    left_out: tuple[str, ...]
-    seconds: float
 
 
 def parse_image(
@@ -83,6 +42,8 @@ def parse_image(
     read: list[Source] = []
 
     def machine_of(image: Path) -> str:
+        from catalyst_pxeboot.source.image import read_source
+
         read.append(read_source(image))
         return read[0].kernels[0].kernel.machine
 
@@ -101,7 +62,17 @@ def make_plan(
 
     `source` is the live image if it was read already.
     """
-    report = report or (lambda _line: None)
+    from catalyst_pxeboot.build.tree import plan_opened
+
+    with _open_source(spec, source, report or (lambda _line: None), progress) as opened:
+        return plan_opened(spec, opened)
+
+
+@contextmanager
+def _open_source(
+    spec: Spec, source: Source | None, report: Report, progress: Progress | None
+) -> Iterator[Opened]:
+    """Open the live image, an ISO after it was checked, unless `source` is what is wanted of it."""
     checked = None
     for note in spec.notes:
         report(note)
@@ -115,10 +86,11 @@ def make_plan(
             hint="leave it out",
         )
     report(f"Reading {spec.source}")
-    if source is None or spec.kernels or source.image.stamp != checked:
-        source = read_source(spec.source, names=spec.kernels, checked=checked)
-    loaders = find_loaders(spec.arch.grub, loaders=spec.loaders, search=spec.loader_path)
-    return plan_tree(spec, source, loaders)
+    if source and not spec.kernels and source.image.stamp == checked:
+        yield Opened(source.image, source.squashfs, source)
+        return
+    with open_image(spec.source, checked=checked) as image:
+        yield Opened(image, read_live_root(image))
 
 
 def build(
@@ -134,168 +106,19 @@ def build(
     with what is read and how many bytes of how many.
     """
     begun = clock.monotonic()
-    plan = make_plan(spec, source=source, report=report, progress=progress)
-    return _build(plan, begun, report, progress)
-
-
-def _build(plan: Plan, begun: float, report: Report, progress: Progress | None) -> Built:
-    spec = plan.spec
-    time = tree_time(plan)
-    for loader in filter(plan.menu.offers, spec.loaders):
-        view_menu(loader, plan.menu)  # what a loader cannot take is reported before any work
     digests = algorithms(spec.digests)
-    signers = find_signers(spec.signing, spec.loaders)
-    flat = plan_flat(plan)
     publication = Publication(spec.output, expected=own_names)
-    with publication as staging, ExitStack() as stack:
-        flat_publication = FlatPublication(flat, spec.output) if flat else None
-        flat_staging = stack.enter_context(flat_publication) if flat_publication else None
-        beside = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-        # All other files are made while the squashfs is read; neither needs the other.
-        making = beside.submit(
-            lambda: stage_made_files(
-                (*plan.made, *_make_files(plan, signers)), staging, algorithms=digests, time=time
-            )
+    with ExitStack() as stack:
+        opened = stack.enter_context(_open_source(spec, source, report, progress))
+        staging = stack.enter_context(publication)
+        root = root_file(opened.image, opened.squashfs)
+        staged_root = stack.enter_context(
+            staging_beside(root, staging, link=spec.link, algorithms=digests, progress=progress)
         )
-        report(f"Staging {len(plan.files)} payload files")
-        files = stage_source_files(
-            plan.files, staging, link=spec.link, algorithms=digests, progress=progress
-        )
-        files += making.result()
-        if plan.check:
-            files += _stage_check(plan.check, files, plan, staging, digests=digests, time=time)
-        files += stage_unpacked_files(plan.unpacked, staging, algorithms=digests, time=time)
-        files += stage_joined_files(plan.joined, staging, algorithms=digests, time=time)
-        signatures = make_signatures(
-            signers,
-            tree=staging,
-            digests={file.path: file.digests[MANIFEST_DIGEST] for file in files},
-            time=time,
-        )
-        files += stage_made_files(signatures, staging, algorithms=digests, time=time)
-        files += stage_made_files(
-            render_texts(plan, files, signers), staging, algorithms=digests, time=time
-        )
-        page = render_page(plan, files, signers, tree=staging, time=time)
-        files += stage_made_files([page], staging, algorithms=digests, time=time)
-        _check_configs(plan, files, staging)
-        manifest = render_manifest(make_manifest(plan, files, time=time, flat=flat))
-        write_file(staging / MANIFEST, manifest, time=time)
-        by_path = {file.path: file.digests for file in files}
-        by_path[MANIFEST] = digest_bytes(manifest, digests)
-        sums = render_sums(by_path, sum_files(spec.digests), spec.digest_format)
-        sums |= sign_sums(signers, sums, spec.digests, time=time)
-        for name, content in sums.items():
-            write_file(staging / name, content, time=time)
-        seal_folders(staging, time=time)
-        if flat and flat_staging and flat_publication:
-            stage_flat(
-                flat,
-                _render_flat(flat, spec),
-                tree=staging,
-                staging=flat_staging,
-                by_path=by_path,
-                digests=spec.digests,
-                digest_format=spec.digest_format,
-                signers=signers,
-                time=time,
-            )
-        check_links(files, staging)
+        from catalyst_pxeboot.build.tree import Built, stage_tree
+
+        plan, files, flat = stage_tree(spec, opened, staging, staged_root, stack, report)
         publication.commit()
-        if flat_publication:
-            flat_publication.commit()
-    return Built(
-        output=spec.output,
-        files=tuple(sorted(files, key=lambda file: file.path)),
-        missing=tuple(_missing_lines(plan.loaders.missing)),
-        warnings=plan.warnings,
-        left_out=plan.left_out,
-        seconds=clock.monotonic() - begun,
-    )
-
-
-def tree_time(plan: Plan) -> int:
-    """Return the time every file of the tree gets: SOURCE_DATE_EPOCH, or the live root's own."""
-    given = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not given:
-        return plan.source.time
-    if not given.isdecimal() or len(given) > 12:
-        raise PxebootError(
-            f"SOURCE_DATE_EPOCH: {given!r} is not a number of seconds", hint="correct or unset it"
-        )
-    return int(given)
-
-
-def _make_files(plan: Plan, signers: Signers) -> list[MadeFile]:
-    """Render every text of the tree, and read or make its loader binaries."""
-    spec = plan.spec
-    shown = tuple(filter(plan.menu.offers, spec.loaders))
-    configs = render_configs(plan.menu, loaders=shown, templates=spec.templates)
-    names = {loader.path for loader in plan.loaders.found} | {file.path for file in configs}
-    if any(LOADERS[kind].boot_file_in_tree for kind in spec.loaders):
-        names.add(MANIFEST)  # for its folder, which is the tree's
-    dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
-    key = signers.grub_key(spec.loaders)
-    early = render_grub_early(spec.templates, spec.server, signed=key is not None)
-    return [*configs, *dhcp, *_take_loaders(plan.loaders.found, early, key)]
-
-
-def _render_flat(flat: FlatSet, spec: Spec) -> list[MadeFile]:
-    return [
-        render_flat_config(
-            loader, flat.menu, folder=flat.folder, name=name, templates=spec.templates
-        )
-        for loader, name in flat.configs.items()
-    ]
-
-
-def _take_loaders(found: Iterable[FoundLoader], early: str, key: bytes | None) -> list[MadeFile]:
-    """Read or make the loader binaries that this machine has for the tree."""
-    files = []
-    for loader in found:
-        if isinstance(loader.origin, GrubImage):
-            content = loader.origin.make(early, key)
-            origin = f"grub-mkimage, {loader.origin.modules_folder}"
-        else:
-            content, origin = read_regular(loader.origin, limit=_MAX_LOADER), str(loader.origin)
-        made_by = f"{origin} ({loader.version})" if loader.version else origin
-        files.append(MadeFile(loader.path, content, Role.LOADER, made_by))
-    return files
-
-
-def _stage_check(
-    check: RootCheckFile,
-    files: Sequence[TreeFile],
-    plan: Plan,
-    staging: Path,
-    *,
-    digests: Sequence[str],
-    time: int,
-) -> list[TreeFile]:
-    """Make the initrd that compares the root with its digest, now that this is known."""
-    digest = next(file.digests[MANIFEST_DIGEST] for file in files if file.path == check.root)
-    content = render_root_check(digest, hooks=check.hooks, templates=plan.spec.templates)
-    origin = f"sha256 of {check.root}"
-    made = MadeFile(check.path, content, Role.ROOT_CHECK, origin)
-    return stage_made_files([made], staging, algorithms=digests, time=time)
-
-
-def _check_configs(plan: Plan, files: Iterable[TreeFile], tree: Path) -> None:
-    """Raise `SpecError` if a configuration would make `verify` refuse the tree."""
-    missing = {file.path for file in plan.loaders.missing}
-    there = missing | {MANIFEST, *sum_files(plan.spec.digests), *(file.path for file in files)}
-    faults = [
-        fault
-        for name in sorted(there & LOADER_OF.keys() - missing)
-        for fault in find_config_faults(tree, name, there)
-    ]
-    if faults:
-        raise SpecError(faults)
-
-
-def _missing_lines(missing: Iterable[MissingLoader]) -> Iterator[str]:
-    by_package: dict[tuple[str, str], list[str]] = {}
-    for loader in missing:
-        by_package.setdefault((loader.gentoo, loader.debian), []).append(loader.path)
-    for (gentoo, debian), paths in by_package.items():
-        yield f"{' '.join(paths)} (of Gentoo's {gentoo}, Debian's {debian})"
+        if flat:
+            flat.commit()
+    return Built.of(plan, files, seconds=clock.monotonic() - begun)

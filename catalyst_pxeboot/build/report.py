@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from catalyst_pxeboot.build.pipeline import Built
+from catalyst_pxeboot.build.tree import Built
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import MANIFEST, Manifest
 from catalyst_pxeboot.plan.roots import ROOTS

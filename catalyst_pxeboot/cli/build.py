@@ -63,10 +63,11 @@ def _assignment(text: str) -> tuple[str, str | list[str] | None]:
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Build the tree, or print what would be built."""
     spec, source = _read_spec(arguments)
-    from catalyst_pxeboot.build import report as describe
     from catalyst_pxeboot.build.pipeline import build, make_plan
 
     if arguments.dry_run:
+        from catalyst_pxeboot.build import report as describe
+
         with _Progress(console) as progress:
             plan = make_plan(spec, source=source, report=console.detail, progress=progress)
         console.result(describe.plan_data(plan))
@@ -75,6 +76,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         return
     with _Progress(console) as progress:
         built = build(spec, source=source, report=console.step, progress=progress)
+    from catalyst_pxeboot.build import report as describe
+
     console.result(describe.built_data(built))
     for line in describe.built_warnings(built):
         console.warning(line)

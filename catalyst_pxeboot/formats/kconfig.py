@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from snakeoil.bash import read_dict
-
 from catalyst_pxeboot.util.errors import FormatError
 from catalyst_pxeboot.util.files import InputFile
 
@@ -30,6 +28,8 @@ def read_kconfig(source: InputFile) -> Mapping[str, str]:
     option that "is not set" is absent. Raises `FormatError` for anything but such a text and
     for more than `MAX_BYTES` bytes; `OSError` where the file cannot be read.
     """
+    from snakeoil.bash import read_dict  # here: most images have no .config, and it takes long
+
     path = source.path
     data = source.stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

@@ -29,6 +29,7 @@ from catalyst_pxeboot.plan.entries import (
 )
 from catalyst_pxeboot.plan.roots import ROOT_CHECK
 from catalyst_pxeboot.source.image import Source
+from catalyst_pxeboot.source.live import root_file, source_file
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size
@@ -182,7 +183,7 @@ def _plan_files(spec: Spec, source: Source) -> tuple[SourceFile, ...]:
     files: dict[str, SourceFile] = {}
 
     def add(path: str, role: Role, count: int) -> None:
-        files.setdefault(path, _source_file(source, path, role, count))
+        files.setdefault(path, source_file(source.image, path, role, count, time=source.time))
 
     for kernel in source.kernels:
         add(kernel.iso.path, Role.KERNEL, kernel.kernel.bytes)
@@ -192,14 +193,9 @@ def _plan_files(spec: Spec, source: Source) -> tuple[SourceFile, ...]:
                 add(path, Role.DEVICE_TREE, count)
     for memtest, count in source.memtests:
         add(memtest.path, Role.MEMTEST, count)
-    add(source.squashfs.path.name, Role.SQUASHFS, source.squashfs.bytes)
+    root = root_file(source.image, source.squashfs)
+    files.setdefault(root.path, root)
     return tuple(files[path] for path in sorted(files))
-
-
-def _source_file(source: Source, path: str, role: Role, count: int) -> SourceFile:
-    extent = source.image.extent(path, time=source.time)
-    origin = source.root if extent else source.root / path
-    return SourceFile(path, origin, role, count, extent)
 
 
 def _plan_made(live: Sequence[LiveEntry], source: Source) -> tuple[MadeFile, ...]:

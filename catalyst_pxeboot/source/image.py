@@ -14,8 +14,13 @@ from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.initramfs import Initramfs, read_initramfs
 from catalyst_pxeboot.formats.kconfig import read_kconfig
 from catalyst_pxeboot.formats.kernel import Kernel, read_kernel
-from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
-from catalyst_pxeboot.source.live import GRUB_CFG, SQUASHFS, LiveImage
+from catalyst_pxeboot.formats.squashfs import Squashfs
+from catalyst_pxeboot.source.live import (
+    GRUB_CFG,
+    LiveImage,
+    read_live_root,
+    root_time,
+)
 from catalyst_pxeboot.source.menu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
 from catalyst_pxeboot.source.open import open_image
 from catalyst_pxeboot.util.errors import FormatError, SourceError
@@ -75,29 +80,32 @@ def read_source(
     damaged.
     """
     with open_image(path, checked=checked) as image:
-        with image.open(SQUASHFS, "the live root") as file:
-            squashfs = read_squashfs(file)
-        menu = _read_menu(image)
-        kernels = tuple(_read_kernel(image, iso) for iso in _choose_kernels(image, menu, names))
-        memtests = tuple(
-            (memtest, image.size(memtest.path, "a memtest image"))
-            for memtest in menu.memtests
-            if image.has(memtest.path)
-        )
-        found = {memtest.path for memtest, _ in memtests}
-        lost = [memtest.title for memtest in menu.memtests if memtest.path not in found]
-        return Source(
-            image=image,
-            kernels=kernels,
-            squashfs=squashfs,
-            memtests=memtests,
-            timeout=menu.timeout,
-            time=image.time(SQUASHFS) or squashfs.created,
-            left_out=(
-                *(f"{title}: neither a live kernel nor memtest" for title in menu.left_out),
-                *(f"{title}: its file is not in the image" for title in lost),
-            ),
-        )
+        return read_image(image, read_live_root(image), names=names)
+
+
+def read_image(image: LiveImage, squashfs: Squashfs, *, names: Sequence[str] = ()) -> Source:
+    """Read all else of an open image whose live root is `squashfs`, as `read_source`."""
+    menu = _read_menu(image)
+    kernels = tuple(_read_kernel(image, iso) for iso in _choose_kernels(image, menu, names))
+    memtests = tuple(
+        (memtest, image.size(memtest.path, "a memtest image"))
+        for memtest in menu.memtests
+        if image.has(memtest.path)
+    )
+    found = {memtest.path for memtest, _ in memtests}
+    lost = [memtest.title for memtest in menu.memtests if memtest.path not in found]
+    return Source(
+        image=image,
+        kernels=kernels,
+        squashfs=squashfs,
+        memtests=memtests,
+        timeout=menu.timeout,
+        time=root_time(image, squashfs),
+        left_out=(
+            *(f"{title}: neither a live kernel nor memtest" for title in menu.left_out),
+            *(f"{title}: its file is not in the image" for title in lost),
+        ),
+    )
 
 
 def _read_menu(image: LiveImage) -> IsoMenu:

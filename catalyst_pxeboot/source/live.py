@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from catalyst_pxeboot.model.files import IsoExtent
+from catalyst_pxeboot.formats.squashfs import Squashfs, read_squashfs
+from catalyst_pxeboot.model.files import IsoExtent, Role, SourceFile
 from catalyst_pxeboot.util.errors import SourceError
 from catalyst_pxeboot.util.files import FileStamp, InputFile
 
@@ -64,3 +65,27 @@ def reading(path: Path) -> Iterator[None]:
             f"{path}: it cannot be read to its end: {error.strerror}",
             hint="check the disk that it is on",
         ) from error
+
+
+def read_live_root(image: LiveImage) -> Squashfs:
+    """Read the head of an open image's live root; raises as `read_source`."""
+    with image.open(SQUASHFS, "the live root") as file:
+        return read_squashfs(file)
+
+
+def root_time(image: LiveImage, squashfs: Squashfs) -> int:
+    """Return when the live root was made, in seconds since 1970."""
+    return image.time(SQUASHFS) or squashfs.created
+
+
+def root_file(image: LiveImage, squashfs: Squashfs) -> SourceFile:
+    """Return the live root as a file to take over, for which nothing else must be known."""
+    time = root_time(image, squashfs)
+    return source_file(image, squashfs.path.name, Role.SQUASHFS, squashfs.bytes, time=time)
+
+
+def source_file(image: LiveImage, name: str, role: Role, count: int, *, time: int) -> SourceFile:
+    """Return a file of `count` bytes to take over; `time` is its own if the image does not say."""
+    extent = image.extent(name, time=time)
+    origin = image.root if extent else image.root / name
+    return SourceFile(name, origin, role, count, extent)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -35,25 +37,42 @@ from catalyst_pxeboot.util.files import FILE_MODE, FileStamp, finish_file, write
 FOLDER_MODE = 0o755
 
 
-def stage_source_files(
-    files: Sequence[SourceFile],
+def stage_source_file(
+    file: SourceFile,
+    staging: Path,
+    *,
+    link: LinkMode,
+    algorithms: Sequence[str],
+    meter: Meter | None = None,
+) -> TreeFile:
+    """Link, clone or copy a payload file into `staging`, read once for all its digests.
+
+    It keeps the time and, if anybody may read it, the mode that it has in the source.
+    """
+    meter = meter or Meter(None, "", file.bytes)
+    if file.extent:
+        return _stage_extent(file, file.extent, staging, link, algorithms, meter)
+    return _stage(file, staging, link, algorithms, meter)
+
+
+@contextmanager
+def staging_beside(
+    file: SourceFile,
     staging: Path,
     *,
     link: LinkMode,
     algorithms: Sequence[str],
     progress: Progress | None = None,
-) -> list[TreeFile]:
-    """Link, clone or copy payload files into `staging`, each read once for all its digests.
-
-    They keep the time and, if anybody may read them, the mode that they have in the source.
-    """
-    meter = Meter(progress, "Staging the payload", sum(file.bytes for file in files))
-    return [
-        _stage_extent(file, file.extent, staging, link, algorithms, meter)
-        if file.extent
-        else _stage(file, staging, link, algorithms, meter)
-        for file in files
-    ]
+) -> Iterator[Future[TreeFile]]:
+    """Stage a payload file in a thread of its own; leaving the context ends it, done or not."""
+    meter = Meter(progress, "Staging the live root", file.bytes)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        try:
+            yield pool.submit(
+                stage_source_file, file, staging, link=link, algorithms=algorithms, meter=meter
+            )
+        finally:
+            meter.stop()
 
 
 def stage_made_files(

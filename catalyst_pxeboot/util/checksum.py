@@ -14,7 +14,9 @@ import hashlib
 import os
 import threading
 import time as clock
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from typing import Any
 
 from catalyst_pxeboot.util.errors import SourceError
@@ -27,7 +29,21 @@ ALGORITHMS = hashlib.algorithms_available - {"shake_128", "shake_256"}
 
 #: OpenSSL's names for what hashlib implements itself: the same digests, faster.
 _OPENSSL_NAMES = {"blake2b": "blake2b512", "blake2s": "blake2s256"}
+
+#: What the digests may use of this machine; each block that is hashed takes one.
+_CORES = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
 _SMALL = 4 * BLOCK  # bytes; below it threads cost more than they give
+
+
+@contextmanager
+def spare_core() -> Iterator[None]:
+    """Keep the digests off one core while the context lasts.
+
+    For work that a single thread must do: the system would share the cores out evenly, and that
+    thread would end last.
+    """
+    with _CORES:
+        yield
 
 
 def new_hash(name: str) -> Any:
@@ -62,9 +78,16 @@ class Meter:
         self._total = total
         self._done = 0
         self._next = 0.0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Let the next `add` raise `CancelledError`."""
+        self._stopped = True
 
     def add(self, count: int) -> None:
         """Count bytes that were read."""
+        if self._stopped:
+            raise CancelledError
         self._done += count
         if self._progress is None:
             return
@@ -208,7 +231,8 @@ class _Ring:
 
     def _run(self) -> None:
         while (taken := self._take()) is not None:
-            self._states[taken].update(self._blocks[self._hashed[taken] % RING])
+            with _CORES:
+                self._states[taken].update(self._blocks[self._hashed[taken] % RING])
             with self._work:
                 self._hashed[taken] += 1
                 self._busy[taken] = False

@@ -15,7 +15,7 @@ import pytest
 from catalyst_pxeboot.model.files import MadeFile, Role, SourceFile, TreeFile
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.tree import stage as tree
-from catalyst_pxeboot.tree.stage import stage_made_files, stage_source_files
+from catalyst_pxeboot.tree.stage import stage_made_files, stage_source_file
 from catalyst_pxeboot.util import checksum as digest
 from catalyst_pxeboot.util.checksum import BLOCK, RING, digest_bytes, digest_file
 from catalyst_pxeboot.util.errors import PublishError, SourceError
@@ -33,7 +33,7 @@ def payload(folder: Path, content: bytes = b"payload" * 1000, mode: int = 0o644)
 
 def stage(file: SourceFile, staging: Path, link: LinkMode) -> TreeFile:
     staging.mkdir(exist_ok=True)
-    return stage_source_files([file], staging, link=link, algorithms=ALGORITHMS)[0]
+    return stage_source_file(file, staging, link=link, algorithms=ALGORITHMS)
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, 4 * BLOCK, RING * BLOCK * 2 + 12345])
