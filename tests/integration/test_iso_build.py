@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build, make_plan, parse_image
-from catalyst_pxeboot.build.tree import Built
 from catalyst_pxeboot.build.report import PAYLOAD, plan_lines
+from catalyst_pxeboot.build.tree import Built
 from catalyst_pxeboot.spec.names import default_output
 from catalyst_pxeboot.spec.parse import Spec, check_keys, parse_folders, parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree

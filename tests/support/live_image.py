@@ -31,7 +31,7 @@ from tests.support import genkernel as genkernel_fixture
 #: follows it.
 TOKEN = "pxeboot-live-root-reached"
 
-GENERATORS = ("dracut", "dracut-net", "genkernel-like", "genkernel")
+GENERATORS = ("dracut", "dracut-net", "dracut-release", "genkernel-like", "genkernel")
 VOLUME_ID = "Gentoo-amd64-20261122"
 
 #: Bytes by which a loop device is counted; what lies behind the last whole one is not seen.
@@ -55,6 +55,14 @@ vmxnet3 wireguard xen-netback xen-netfront "
 _DRACUT_MODULES = "base dmsquash-live"
 #: What livenet needs to fetch by HTTP and NFS without systemd.
 _DRACUT_NET_MODULES = f"{_DRACUT_MODULES} livenet network-legacy nfs"
+
+#: boot/kernel/gentoo/dracut_args of release engineering's minimal CD, without what needs mdadm,
+#: ntfs-3g and Gentoo's keymaps; systemd is Debian's, whose parts dracut finds in half.
+_RELEASE_ARGUMENTS = (
+    "--xz", "--add", "dmsquash-live",
+    "--omit", "btrfs crypt i18n usrmount lunmask qemu qemu-net nvdimm multipath zfs systemd",
+)  # fmt: skip
+_RELEASE_FILLER = 13 << 20  # bytes, in place of firmware, which the kernel's package has not
 
 _INIT = """\
 #!/bin/busybox sh
@@ -135,7 +143,7 @@ def build_live_image(
     ):
         shutil.copyfile(source, boot / name)
         (boot / name).chmod(0o644)
-    if generator in ("dracut", "dracut-net"):
+    if generator.startswith("dracut"):
         (boot / "gentoo.igz").chmod(0o600)  # as dracut leaves it, and catalyst after it
     (boot / "grub/grub.cfg").write_text(grub_cfg(generator))
     _write_squashfs(target / "image.squashfs", token, squashfs_mib)
@@ -150,7 +158,7 @@ def grub_cfg(generator: str, *, consoles: Sequence[str] = ("ttyS0,115200", "tty0
     `consoles` are the spec's boot/kernel/gentoo/console; only the genkernel form is given a
     submenu of them, as today's dracut specs name none.
     """
-    if generator in ("dracut", "dracut-net"):
+    if generator.startswith("dracut"):
         search = f"search --no-floppy --set=root -l {VOLUME_ID}\n"
         live = f"root=live:CDLABEL={VOLUME_ID} rd.live.dir=/ rd.live.squashimg=image.squashfs"
         words, cached, submenu = f"dokeymap nodhcp {live} cdroot", "rd.live.ram=1", False
@@ -240,6 +248,8 @@ def _initramfs(cache: Path, kernel: Kernel, generator: str) -> Path:
             "--add-drivers", "virtio_pci",
             "--install", "sha256sum",
         )  # fmt: skip
+    elif generator == "dracut-release":
+        make = _dracut(kernel, "", *_RELEASE_ARGUMENTS, filler=_RELEASE_FILLER)
     elif generator == "genkernel-like":
 
         def make(target: Path) -> None:
@@ -269,7 +279,7 @@ def _initramfs(cache: Path, kernel: Kernel, generator: str) -> Path:
     return target
 
 
-def _dracut(kernel: Kernel, config: str, *more: str) -> Callable[[Path], None]:
+def _dracut(kernel: Kernel, config: str, *more: str, filler: int = 0) -> Callable[[Path], None]:
     def make(target: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             # dracut keeps its arguments in the image, so paths of this run stand in the file.
@@ -277,13 +287,18 @@ def _dracut(kernel: Kernel, config: str, *more: str) -> Callable[[Path], None]:
                 f'{config}drivers_dir="{kernel.modules.resolve()}"\ntmpdir="{scratch}"\n'
             )
             Path(scratch, "conf.d").mkdir()
+            words = more
+            if filler:
+                content = random.Random(0).randbytes(filler)
+                Path(scratch, "firmware").write_bytes(content)
+                words += ("--include", "./firmware", "/usr/lib/firmware/filler")
             # Only the modules named in `more`, with their dependencies: Debian's own choice would
             # bring systemd, and another way to the network.
             _run(
                 "dracut", "--quiet", "--conf", "./dracut.conf", "--confdir", "./conf.d",
                 "--kver", kernel.release, "--no-hostonly", "--no-hostonly-cmdline",
                 "--no-early-microcode", "--reproducible", "--zstd",
-                *more, "./initramfs",
+                *words, "./initramfs",
                 folder=Path(scratch),
             )  # fmt: skip
             shutil.copy(Path(scratch, "initramfs"), target)
