@@ -45,6 +45,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="save a picture of the screen at the end, as PNG; of several boots each has its own,"
         " with the path's name in it",
     )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=_jobs, default=1, metavar="N",
+        help="boot N clients at once (1); each takes a core and its memory",
+    )  # fmt: skip
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
     parser.set_defaults(run=run)
 
@@ -60,6 +64,10 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 def memory_size(text: str) -> int:
     """Read an amount of memory. Raises `ArgumentTypeError`."""
+    return int(_number(text, int))
+
+
+def _jobs(text: str) -> int:
     return int(_number(text, int))
 
 
@@ -92,6 +100,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         until=arguments.until or boottest.UNTIL,
         junit=arguments.junit,
         screenshot=arguments.screenshot,
+        jobs=arguments.jobs,
         report=lambda result: console.step(f"{result.path.name}: {result.outcome}"),
     )
     console.result({"tree": str(arguments.tree), "paths": [result.data() for result in results]})

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from catalyst_pxeboot.util.errors import FormatError, PxebootError
 from catalyst_pxeboot.util.files import FileStamp, open_regular
+from catalyst_pxeboot.util.text import one_line
 
 if TYPE_CHECKING:
     from pycdlib.dr import DirectoryRecord
@@ -27,6 +28,7 @@ _DESCRIPTORS: Final = 16 * SECTOR  # what lies before them is for boot loaders
 _MAX_READ: Final = 4 * 1024 * 1024  # bytes of directories; those of a real image have some 500 KiB
 _SMALL: Final = 16 * 1024  # bytes of a directory, or a path table, that may be in any order
 _MAX_DISORDER: Final = 100  # records of a directory that do not rise; files over 4 GiB have some
+_LABEL: Final = slice(40, 72)  # of a volume descriptor
 _MAX_DEPTH: Final = 64
 _MAX_LINKS: Final = 8  # symlinks in a row
 _FAR: Final = 1 << 44  # bytes; farther than any 32-bit sector number
@@ -82,6 +84,19 @@ def is_iso(path: Path) -> bool:
     except OSError:
         pass  # whoever opens it as the one or the other says why
     return meant
+
+
+def read_volume_label(path: Path) -> str:
+    """Return the label of the ISO at `path` (ECMA-119, 8.4.7); empty where it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            file.seek(_DESCRIPTORS)
+            descriptor = file.read(_LABEL.stop)
+    except OSError:
+        return ""  # whoever opens it says why
+    if descriptor[1:6] != b"CD001":
+        return ""
+    return one_line(descriptor[_LABEL].decode("ascii", "replace").rstrip())
 
 
 def read_iso(path: Path, *, wanted: str) -> Iso:

@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -95,10 +96,12 @@ def boot_client(
     arguments: str = "",
     typed: Sequence[tuple[str, str]] = (),
     screen: Screen | None = None,
+    stop: threading.Event | None = None,
 ) -> tuple[Verdict, Mapping[str, int]]:
     """Boot `client` over QEMU's user network; return the verdict and the web server's bytes.
 
-    `arguments` are more words for the kernel. `typed` and `screen` are `watch_machine`'s.
+    `arguments` are more words for the kernel. `typed`, `screen` and `stop` are
+    `watch_machine`'s.
     """
     machine = client.machine
     qemu = find_qemu(machine)
@@ -124,7 +127,7 @@ def boot_client(
             front=Front(control=screen.control(scratch)) if screen else None,
         )
         verdict = watch_machine(
-            argv, until=until, timeout=timeout, log=log, typed=typed, screen=screen
+            argv, until=until, timeout=timeout, log=log, typed=typed, screen=screen, stop=stop
         )
         return verdict, dict(server.fetched)
 

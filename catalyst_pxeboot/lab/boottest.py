@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +72,15 @@ def boot_test(
     until: re.Pattern[str] = UNTIL,
     junit: Path | None = None,
     screenshot: Path | None = None,
+    jobs: int = 1,
     report: Report = lambda _result: None,
 ) -> tuple[PathResult, ...]:
     """Boot `tree` along every path that its architecture, `firmware` and `loaders` leave.
 
     Without `memory_mib` a client has 1 GiB, or more if the tree's default entry needs it.
-    `report` is called after each. `junit` names a file for the results, `screenshot` one for a
-    picture of the screen; of several paths each has its own, with the path's name in it. Raises
-    `PxebootError` if `tree` is not a netboot tree or no path is left.
+    `jobs` boots run at once. `report` is called after each. `junit` names a file for the results,
+    `screenshot` one for a picture of the screen; of several paths each has its own, with the path's
+    name in it. Raises `PxebootError` if `tree` is not a netboot tree or no path is left.
     """
     for option, file in (("--junit", junit), ("--screenshot", screenshot)):
         if file and not file.parent.is_dir():  # reported before all boots, not after
@@ -96,7 +99,7 @@ def boot_test(
         )  # fmt: skip
     results = run_paths(
         tree, paths, memory_mib=memory_mib, timeout=timeout, until=until, screenshot=screenshot,
-        report=report,
+        jobs=jobs, report=report,
     )  # fmt: skip
     if junit:
         write_junit(results, junit)
@@ -110,23 +113,30 @@ def run_paths(
     memory_mib: int | None = None,
     timeout: float = TIMEOUT,
     until: re.Pattern[str] = UNTIL,
-    logs: Path | None = None,
     screenshot: Path | None = None,
+    jobs: int = 1,
     report: Report = lambda _result: None,
 ) -> tuple[PathResult, ...]:
-    """Run `paths` one after the other. `logs` is a folder for the consoles."""
+    """Run `paths`, `jobs` at once, and return their results in the same order."""
     obstacle = why_no_network()
-    results = []
-    for path in paths:
-        result = run_path(
+    stop = threading.Event()
+
+    def run(path: BootPath) -> PathResult:
+        return run_path(
             tree, path,
             memory_mib=memory_mib, timeout=timeout, until=until, obstacle=obstacle,
-            log=logs / f"{path.name}.log" if logs else None,
-            screenshot=picture_name(screenshot, path, alone=len(paths) == 1),
+            screenshot=picture_name(screenshot, path, alone=len(paths) == 1), stop=stop,
         )  # fmt: skip
-        report(result)
-        results.append(result)
-    return tuple(results)
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        results = [pool.submit(run, path) for path in paths]
+        try:
+            for result in as_completed(results):
+                report(result.result())
+        finally:  # after Ctrl-C, no boot goes on
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return tuple(result.result() for result in results)
 
 
 def picture_name(file: Path | None, path: BootPath, *, alone: bool) -> Path | None:
@@ -148,6 +158,7 @@ def run_path(
     complaint: re.Pattern[str] | None = None,
     obstacle: str | None = None,
     screenshot: Path | None = None,
+    stop: threading.Event | None = None,
 ) -> PathResult:
     """Boot a client along `path` and wait until a line of its console matches `until`.
 
@@ -156,7 +167,7 @@ def run_path(
     that and not `until`.
     `obstacle` says why there can be no network of our own, as `why_no_network` does, which is
     asked if nothing is given; QEMU's user network takes its place then where it can.
-    `screenshot` receives a picture of the screen at the end.
+    `screenshot` receives a picture of the screen at the end. `stop` ends the boot.
     """
     tree = tree.resolve()
     if path.closed and not path.offered(tree):
@@ -191,6 +202,7 @@ def run_path(
         accel=accel,
         arguments="" if menu.has_serial_console or mute else menu.arguments,
         screen=Screen(screenshot) if screenshot and path.machine.screen else None,
+        stop=stop,
     )  # fmt: skip
     try:
         walk = _walk_user_network(task) if obstacle else _walk_network(task)
@@ -286,6 +298,7 @@ class _Task:
     accel: Accel
     arguments: str  # more words for the kernel
     screen: Screen | None
+    stop: threading.Event | None
 
     @property
     def typed(self) -> tuple[tuple[str, str], ...]:
@@ -351,7 +364,7 @@ def _walk_network(task: _Task) -> _Walk:
         )  # fmt: skip
         verdict = watch_machine(
             network.inside(argv), until=task.until, timeout=task.timeout, log=task.log,
-            inherited=inherited, typed=task.typed, screen=task.screen,
+            inherited=inherited, typed=task.typed, screen=task.screen, stop=task.stop,
         )  # fmt: skip
         if task.log:
             for kind, file in services.logs.items():
@@ -367,7 +380,7 @@ def _walk_user_network(task: _Task) -> _Walk:
     verdict, served = boot_client(
         task.tree, task.path.client, until=task.until, timeout=task.timeout,
         memory_mib=task.memory_mib, log=task.log, accel=task.accel, arguments=task.arguments,
-        typed=task.typed, screen=task.screen,
+        typed=task.typed, screen=task.screen, stop=task.stop,
     )  # fmt: skip
     return _Walk(
         verdict, {f"{Scheme.HTTP}:{name.lstrip('/')}": size for name, size in served.items()}

@@ -6,6 +6,7 @@ import os
 import re
 import selectors
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,9 @@ _DEAD_ENDS = re.compile(
             "^This did not work: .*",  # our script for iPXE; its reason is above
             "No more network devices",  # iPXE
             "^Loading .*failed:",  # PXELINUX
+            "Boot failed: press a key to retry",  # PXELINUX, which would start again
+            "You are in (?:emergency|rescue) mode",  # systemd
+            "This did not work; the reason is above",  # our menu for GRUB
             "^grub rescue>",
             "^grub> ",  # it found no configuration
             "No bootable device",  # SeaBIOS
@@ -79,18 +83,19 @@ def watch_machine(
     inherited: Sequence[int] = (),
     typed: Sequence[tuple[str, str]] = (),
     screen: Screen | None = None,
+    stop: threading.Event | None = None,
 ) -> Verdict:
     """Run a client's QEMU and watch its console until the boot is decided, then kill it.
 
     `inherited` are descriptors that QEMU takes over. `typed` is what is typed: each text in its
     turn, once the console's last line matches the pattern before it. A picture of `screen` is saved
-    when the boot is decided.
+    when the boot is decided. `stop` ends it as if time were over.
     """
     with ExitStack() as stack:
         sink = stack.enter_context(log.open("wb")) if log else None
         begun = time.monotonic()
         process = stack.enter_context(_started(argv, inherited))
-        console = _Console(process, sink)
+        console = _Console(process, sink, stop or threading.Event())
         passed, reason = _watch(console, until, begun + timeout, typed)
         ended = time.monotonic()
         if screen:
@@ -119,7 +124,7 @@ def _watch(
             continue
         if until.search(line):
             return True, line
-        dead_end = _DEAD_ENDS.search(line)
+        dead_end = _DEAD_ENDS.search(line) or _DEAD_ENDS.search(_unmix(line))
         if dead_end:
             return False, f"the console shows {dead_end[0]!r}"
     if console.ended:
@@ -128,11 +133,30 @@ def _watch(
     return False, ""
 
 
+def _unmix(line: str) -> str:
+    """Return what a line says once that came twice, its letters mixed.
+
+    PXELINUX prints to the serial port itself and by the BIOS, which SeaBIOS sends there as well.
+    """
+    said = []
+    behind: deque[str] = deque()  # what the second copy has still to say
+    for letter in line:
+        if behind and letter == behind[0]:
+            behind.popleft()
+        else:
+            behind.append(letter)
+            said.append(letter)
+    return "".join(said)
+
+
 class _Console:
     """The serial port of a running QEMU, as lines without escape sequences."""
 
-    def __init__(self, process: subprocess.Popen[bytes], sink: IO[bytes] | None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], sink: IO[bytes] | None, stop: threading.Event
+    ) -> None:
         self.process = process
+        self._stop = stop
         self.tail: deque[str] = deque(maxlen=_TAIL)
         self.ended = False
         self.heard = 0.0  # when the last of it came (monotonic)
@@ -150,7 +174,7 @@ class _Console:
         descriptor = self.process.stdout.fileno()
         with selectors.DefaultSelector() as selector:
             selector.register(descriptor, selectors.EVENT_READ)
-            while (left := deadline - time.monotonic()) > 0:
+            while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set():
                 if not selector.select(min(left, _PROMPT)):
                     if not yielded:
                         yielded = True

@@ -26,7 +26,7 @@ from catalyst_pxeboot.model.settings import (
     Signing,
 )
 from catalyst_pxeboot.spec.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
-from catalyst_pxeboot.spec.names import read_name
+from catalyst_pxeboot.spec.names import make_title, read_name
 from catalyst_pxeboot.spec.values import (
     parse_base_url,
     parse_digests,
@@ -124,6 +124,7 @@ def parse_folders(
         reader.path_part("version_stamp"),
         source,
         output,
+        kind=guess.get("kind", ""),
         notes=notes,
     )
 
@@ -151,6 +152,7 @@ def _parse(
     source: Path,
     output: Path,
     *,
+    kind: str = "",
     notes: tuple[str, ...] = (),
 ) -> Spec:
     arch = reader.take("subarch", lambda: find_arch(subarch)) if subarch else None
@@ -204,7 +206,7 @@ def _parse(
         bootargs=bootargs,
         extra_bootargs=extra_bootargs,
         consoles=consoles,
-        title=title or f"Gentoo Linux {subarch} {stamp}".rstrip(),
+        title=title or make_title(subarch, stamp, kind=kind, settings=reader.settings),
         timeout=timeout,
         loaders=loaders or arch.loaders,
         loader_path=loader_path,

@@ -100,7 +100,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
         == f"""\
 source   {storedir_stage2(storedir)}
 output   {output_of(storedir)}
-title    Gentoo Linux amd64 {STAMP}
+title    Gentoo Linux amd64 (2026-11-22)
 timeout  10 s
 loaders  ipxe
 file     boot/gentoo  kernel, 16.0 KiB, auto
@@ -174,7 +174,7 @@ def test_inspect_a_tree(storedir: Path, spec: Path, capsys: pytest.CaptureFixtur
     assert text.startswith(
         f"""\
 netboot tree {tree}
-title        Gentoo Linux amd64 {STAMP}
+title        Gentoo Linux amd64 (2026-11-22)
 made for     amd64, at 2026-11-22T17:00:00Z
 squashfs     image.squashfs: 64.0 KiB
 files        13

@@ -248,7 +248,7 @@ def test_foreman_renders_configurations(
     for path, (kind, loader) in zip(paths, KINDS.items(), strict=True):
         header, text = render_erb(path, **parameters)
         assert header["kind"] == kind
-        assert header["name"] == f"Gentoo Linux amd64 20261122T170000Z {kind}"
+        assert header["name"] == f"Gentoo Linux amd64 (2026-11-22) {kind}"
         assert (header["model"], header["oses"]) == ("ProvisioningTemplate", ["Gentoo"])
         assert "snippet" not in header
         config = check_config(loader, text)

@@ -67,6 +67,12 @@ def test_boot_kills_the_machine_when_judging_fails(
             "the console shows 'Loading image.squashfs...failed:'",
         ),
         (
+            # As it came: lpxelinux.0 prints itself, and by the BIOS.
+            "echo 'BoBooto tf afialielde:d :p rpersess sa  ak ekye yt ot or ertertyr,y ,o ro rw a'"
+            "; exec sleep 60",
+            "the console shows 'Boot failed: press a key to retry'",
+        ),
+        (
             "echo 'This did not work: gentoo. The reason is above.'; exec sleep 60",
             "the console shows 'This did not work: gentoo. The reason is above.'",
         ),

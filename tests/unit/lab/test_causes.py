@@ -32,6 +32,11 @@ CONSOLES = [
     # GRUB 2.06 that knows the tree's key
     ("signature", "error: bad signature.\nThis did not work; the reason is above."),
     ("signature", "error: file `/boot/gentoo.sig' not found."),
+    # lpxelinux.0 6.04 behind a relay, its CPU busy, in the 65th MiB of a root by HTTP
+    (
+        "gave-up",
+        "Loading image.squashfs.....\nthe console shows 'Boot failed: press a key to retry'",
+    ),
     # Linux 6.1 whose initramfs does not fit
     (
         "memory",

@@ -22,7 +22,7 @@ def test_release_spec(tmp_path: Path) -> None:
     assert spec.arch.name == "amd64"
     assert spec.source == builds / f"livecd-stage2-amd64-{STAMP}"
     assert spec.output == builds / f"pxeboot-amd64-{STAMP}"
-    assert spec.title == f"Gentoo Linux amd64 {STAMP}"
+    assert spec.title == "Gentoo Linux amd64 (2026-11-22)"
     assert spec.kernels == ()
     assert spec.bootargs is None
     assert spec.timeout is None

@@ -7,7 +7,7 @@
 #
 # `sh kexec.sh --help` tells the rest; by a pipe, options stand behind `sh -s --`. Runs in any POSIX shell, busybox's too.
 
-title='Gentoo Linux arm64 20261122T170000Z'
+title='Gentoo Linux arm64 (2026-11-22)'
 base_url=''
 # The NFS server; if it is not known, the tree's web server is one, too.
 nfs_server=
