@@ -30,6 +30,7 @@ def source_lines(source: Source) -> Iterator[str]:
         f"squashfs     {squashfs.path.name}: {size(squashfs.bytes)}, {squashfs.compression},"
         f" version {'.'.join(map(str, squashfs.version))}, blocks of {size(squashfs.block_size)}"
     )
+    yield f"network      {source.network}"
     for kernel in source.kernels:
         image, initramfs = kernel.kernel, kernel.initramfs
         stub = "with" if image.efi_stub else "without"
@@ -72,6 +73,7 @@ def source_data(source: Source) -> dict[str, Any]:
             "version": ".".join(map(str, source.squashfs.version)),
             "block_size": source.squashfs.block_size,
         },
+        "network": {"service": source.network.service, "unknown": source.network.why},
         "kernels": [
             {
                 "name": kernel.iso.name,

@@ -23,6 +23,7 @@ from catalyst_pxeboot.plan.roots import (
 from catalyst_pxeboot.plan.transport import find_warnings, fits_bios
 from catalyst_pxeboot.source.image import Source, SourceKernel
 from catalyst_pxeboot.source.menu import IsoEntry, without_root
+from catalyst_pxeboot.source.network import OFF, ON
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size
@@ -186,6 +187,8 @@ def _plan_entry(
 ) -> LiveEntry:
     generator = kernel.initramfs.generator
     user = kernel.iso.arguments if spec.bootargs is None else without_root(spec.bootargs)
+    if source.network.is_missing and root.in_memory:  # else the network must stay as it is
+        user = tuple(ON if word == OFF else word for word in user)
     arguments = (
         *root.arguments[generator],
         *user,

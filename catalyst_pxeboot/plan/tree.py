@@ -164,6 +164,8 @@ def _notes(spec: Spec, source: Source, joined: Sequence[JoinedFile]) -> Iterator
                 f" {kernel.kernel.image};"
                 f" {LOADERS[loader].cannot_start[kernel.kernel.image]}"
             )
+    if source.network.is_missing:
+        yield f"network of the live system: {source.network}"
     for file in joined:
         yield f"{file.path} for uboot: it loads one initrd only, here {size(file.bytes)}"
 

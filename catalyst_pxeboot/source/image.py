@@ -7,6 +7,7 @@ squashfs's superblock, the ISO's grub.cfg, the kernel's config. No name is belie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from catalyst_pxeboot.source.live import (
     GRUB_CFG,
     LiveImage,
     read_live_root,
+    root_file,
     root_time,
 )
 from catalyst_pxeboot.source.menu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
+from catalyst_pxeboot.source.network import LiveNetwork, read_network
 from catalyst_pxeboot.source.open import open_image
 from catalyst_pxeboot.util.errors import FormatError, SourceError
 from catalyst_pxeboot.util.files import FileStamp
@@ -63,6 +66,7 @@ class Source:
     timeout: int | None  # seconds; None waits for ever
     time: int  # seconds since the epoch: when the live root was made
     left_out: tuple[str, ...]
+    network: LiveNetwork
 
     @property
     def root(self) -> Path:
@@ -86,7 +90,12 @@ def read_source(
 def read_image(image: LiveImage, squashfs: Squashfs, *, names: Sequence[str] = ()) -> Source:
     """Read all else of an open image whose live root is `squashfs`, as `read_source`."""
     menu = _read_menu(image)
-    kernels = tuple(_read_kernel(image, iso) for iso in _choose_kernels(image, menu, names))
+    chosen = _choose_kernels(image, menu, names)
+    root = root_file(image, squashfs)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        offset = root.extent.offset if root.extent else 0
+        network = beside.submit(read_network, root.origin, offset=offset)
+        kernels = tuple(_read_kernel(image, iso) for iso in chosen)
     memtests = tuple(
         (memtest, image.size(memtest.path, "a memtest image"))
         for memtest in menu.memtests
@@ -101,6 +110,7 @@ def read_image(image: LiveImage, squashfs: Squashfs, *, names: Sequence[str] = (
         memtests=memtests,
         timeout=menu.timeout,
         time=root_time(image, squashfs),
+        network=network.result(),
         left_out=(
             *(f"{title}: neither a live kernel nor memtest" for title in menu.left_out),
             *(f"{title}: its file is not in the image" for title in lost),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -57,3 +58,38 @@ def run(
         last = one_line(lines[-1]) if lines else "no message"
         raise CommandError(f"{name} failed with exit code {done.returncode}: {last}")
     return done.stdout
+
+
+def read_output(argv: Sequence[str | Path], *, timeout: float, limit: int) -> bytes:
+    """Run a program on what someone else wrote; return what it wrote to standard output.
+
+    It ends, at the latest, after `timeout` seconds or `limit` bytes. Raises `CommandError` for both
+    and where the program fails; its messages are not kept.
+    """
+    name = Path(argv[0]).name
+    try:
+        process = subprocess.Popen(
+            [str(word) for word in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+        )
+    except OSError as error:
+        raise CommandError(
+            f"{name} could not be started: {error.strerror}", hint="install it or correct PATH"
+        ) from error
+    timer = threading.Timer(timeout, process.kill)
+    timer.start()
+    try:
+        with process:
+            found = process.stdout.read(limit + 1) if process.stdout else b""
+            process.kill() if len(found) > limit else process.wait()
+    finally:
+        process.kill()
+        timer.cancel()
+    if len(found) > limit:
+        raise CommandError(f"{name} wrote more than {limit} bytes")
+    if process.returncode:
+        raise CommandError(f"{name} failed with exit code {process.returncode}")
+    return found
