@@ -14,7 +14,7 @@ from catalyst.support import CatalystError
 
 from catalyst_pxeboot.build import report as describe
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.spec.keys import known_keys, required_keys
+from catalyst_pxeboot.spec.keys import ignored_warnings, known_keys, required_keys
 from catalyst_pxeboot.spec.parse import check_keys, parse_settings
 from catalyst_pxeboot.tree.publish import clean_leftovers
 from catalyst_pxeboot.util.errors import SYSTEM_ERRORS, PxebootError, SpecError, from_system
@@ -39,6 +39,8 @@ class pxeboot(TargetBase):
             raise CatalystError(_text(error)) from error
         self.required_values = required_keys(addlargs)
         self.valid_values = known_keys(addlargs)
+        for line in ignored_warnings(addlargs):
+            log.warning("%s", one_line(line))
         TargetBase.__init__(self, myspec, addlargs)
 
     def run(self) -> bool:

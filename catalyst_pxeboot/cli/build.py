@@ -62,7 +62,7 @@ def _assignment(text: str) -> tuple[str, str | list[str] | None]:
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Build the tree, or print what would be built."""
-    spec, source = _read_spec(arguments)
+    spec, source = _read_spec(arguments, console)
     from catalyst_pxeboot.build.pipeline import build, make_plan
 
     if arguments.dry_run:
@@ -89,9 +89,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.detail(f"{file.path}  {file.role}, {file.bytes} bytes, {file.origin}")
 
 
-def _read_spec(arguments: argparse.Namespace) -> tuple[Spec, Source | None]:
+def _read_spec(arguments: argparse.Namespace, console: Console) -> tuple[Spec, Source | None]:
     from catalyst_pxeboot.build.pipeline import parse_image
     from catalyst_pxeboot.spec.file import read_conf, read_spec
+    from catalyst_pxeboot.spec.keys import ignored_warnings
     from catalyst_pxeboot.spec.names import default_output
     from catalyst_pxeboot.spec.parse import check_keys, parse_settings
 
@@ -110,6 +111,8 @@ def _read_spec(arguments: argparse.Namespace) -> tuple[Spec, Source | None]:
                 f"target: {arguments.file} is a spec for {keys['target']}, not for pxeboot",
                 hint="give the spec whose target is pxeboot",
             )
+        for line in ignored_warnings(keys):
+            console.warning(line)
         return parse_settings({**conf, **keys}), None
     if not arguments.source:
         arguments.usage_error("build needs --source ISO or folder")

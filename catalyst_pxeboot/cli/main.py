@@ -82,6 +82,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _run(arguments, console)
     except KeyboardInterrupt:
+        # If the interrupt met an exec(), and every dataclass is made by one, CPython would end by
+        # SIGINT whatever is returned here; the next exec() lets it forget that.
+        exec("")
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OutputError as error:

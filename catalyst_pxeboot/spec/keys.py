@@ -38,6 +38,17 @@ def known_keys(keys: Iterable[str]) -> frozenset[str]:
     return frozenset(named | set(tables()["ignored"]["keys"]) | per_kernel)
 
 
+def ignored_warnings(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return a line for each key that is accepted and not read."""
+    ignored = tables()["ignored"]
+    return tuple(
+        f"{key}: means nothing to the target pxeboot"
+        for key in keys
+        if key in ignored["keys"]
+        or ((found := _KERNEL_KEY.fullmatch(key)) and found["sub"] in ignored["kernel"])
+    )
+
+
 def unknown_key_problems(keys: Iterable[str]) -> list[PxebootError]:
     """Return one error for each unknown key, naming the nearest known one."""
     given = list(keys)

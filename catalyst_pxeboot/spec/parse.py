@@ -40,6 +40,9 @@ from catalyst_pxeboot.util.text import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+#: What catalyst packs a build as; the folder of the same name lies beside it.
+_PACKED = re.compile(r"\.(tar(\.\w+)?|squashfs)$")
+
 T = TypeVar("T")
 Value = str | list[str] | None
 
@@ -91,9 +94,13 @@ def parse_settings(settings: Mapping[str, object]) -> Spec:
     rel_type = reader.path_part("rel_type")
     stamp = reader.path_part("version_stamp")
     storedir = Path(reader.word("storedir") or "/var/tmp/catalyst")
-    source = storedir / "builds" / reader.source()
-    output = storedir / "builds" / rel_type / f"pxeboot-{subarch}-{stamp}"
-    return _parse(reader, subarch, rel_type, stamp, source, output)
+    builds = storedir / "builds"
+    source = builds / reader.source(rel_type, subarch, stamp)
+    folder = source.with_name(_PACKED.sub("", source.name))
+    if folder.is_dir() or not source.exists():
+        source = folder
+    output = builds / rel_type / f"pxeboot-{subarch}-{stamp}"
+    return _parse(reader, subarch, rel_type, stamp, source, output, notes=tuple(reader.notes))
 
 
 def parse_folders(
@@ -298,6 +305,7 @@ class _KeyReader:
     def __init__(self, settings: Mapping[str, object]) -> None:
         self.settings = settings
         self.problems: list[PxebootError] = []
+        self.notes: list[str] = []
 
     def __contains__(self, key: str) -> bool:
         return self.settings.get(key) is not None
@@ -345,10 +353,25 @@ class _KeyReader:
             self.fault(key, f"{text!r} leads out of <storedir>/builds", "give a path below it")
         return text
 
-    def source(self) -> str:
+    def folder_part(self, rel_type: str, subarch: str, stamp: str) -> str:
+        """Return the stage2 folder's place below `<storedir>/builds`.
+
+        A livecd-stage2 spec has in source_subpath the stage1 build that it begins with.
+        """
+        text = self.path_part(FOLDER_KEY)
+        name = PurePosixPath(text).name
+        if not name.startswith("livecd-stage1-"):
+            return text
+        stage2 = f"{rel_type}/livecd-stage2-{subarch}-{stamp}"
+        self.notes.append(
+            f"{FOLDER_KEY}: {name} is what livecd-stage2 begins with; taking {stage2}"
+        )
+        return stage2
+
+    def source(self, rel_type: str, subarch: str, stamp: str) -> str:
         """Return the live image's place, absolute or below `<storedir>/builds`."""
         if ISO_KEY not in self:
-            return self.path_part(FOLDER_KEY)
+            return self.folder_part(rel_type, subarch, stamp)
         if FOLDER_KEY in self:
             self.fault(ISO_KEY, f"is given beside {FOLDER_KEY}", "name the ISO or the folder")
         word = self.word(ISO_KEY)

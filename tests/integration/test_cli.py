@@ -76,6 +76,8 @@ def test_what_a_build_says(storedir: Path, spec: Path, capsys: pytest.CaptureFix
     assert lines[3] == "3 payload files of 80.3 KiB, 304 B of it copied, the rest linked"
     assert lines[4] == "Loaders: none"
     assert err.splitlines() == [
+        "catalyst-pxeboot: warning: profile: means nothing to the target pxeboot",
+        "catalyst-pxeboot: warning: snapshot_treeish: means nothing to the target pxeboot",
         "catalyst-pxeboot: warning: left out: Memtest86+ 64bit BIOS: its file is not in the image",
         "catalyst-pxeboot: warning: left out: Memtest86+ 64bit UEFI: its file is not in the image",
         "catalyst-pxeboot: warning: not found: ipxe.efi snponly.efi undionly.kpxe"
@@ -132,6 +134,7 @@ def test_inspect(storedir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         == f"""\
 live image   {source}
 squashfs     image.squashfs: 64.0 KiB, xz, version 4.0, blocks of 1.0 MiB
+network      not known: unsquashfs failed with exit code 1
 kernel       boot/gentoo: Linux 6.1.0-test, x86_64, bzImage, 16.0 KiB, with EFI stub
 initramfs    boot/gentoo.igz: dracut 059, xz, 304 B, 110 B unpacked
   modules    base dmsquash-live

@@ -10,7 +10,7 @@ from catalyst_pxeboot.build.pipeline import parse_image
 from catalyst_pxeboot.model.arch import all_arches, find_arch
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import LinkMode, Serial, Server
-from catalyst_pxeboot.spec.keys import known_keys, tables
+from catalyst_pxeboot.spec.keys import ignored_warnings, known_keys, tables
 from catalyst_pxeboot.spec.parse import check_keys, parse_folders, parse_settings
 from catalyst_pxeboot.util.errors import SourceError, SpecError
 from tests.support.stage2 import STAMP, release_settings, write_stage2
@@ -156,6 +156,57 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     spec = parse_folders(tmp_path / "live", tmp_path / "out", {"subarch": "arm64"})
     assert (spec.arch.name, spec.version_stamp) == ("arm64", "")
     assert spec.title == "Gentoo Linux arm64"
+
+
+#: source_subpath, version_stamp and livecd/type of release engineering's stage2 specs, and where
+#: the stage2 build lies that catalyst makes of each.
+RELEASE_SPECS = [
+    ("amd64", f"livecd-stage1-amd64-{STAMP}", STAMP, "gentoo-release-minimal", "minimal"),
+    ("amd64", f"livecd-stage1-amd64-plasma-{STAMP}", f"plasma-{STAMP}", "gentoo-release-livecd",
+     "livecd"),
+    ("arm64", f"livecd-stage1-arm64-{STAMP}.tar.xz", STAMP, "gentoo-release-minimal", "minimal"),
+    ("i486", f"livecd-stage1-i486-openrc-{STAMP}", f"openrc-{STAMP}", "gentoo-release-minimal",
+     "minimal"),
+    ("rv64_lp64d", f"livecd-stage1-rv64_lp64d-{STAMP}.tar.xz", STAMP, "gentoo-release-minimal",
+     "minimal"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("subarch", "seed", "stamp", "kind", "title"), RELEASE_SPECS)
+def test_a_stage2_spec_with_another_target(
+    tmp_path: Path, subarch: str, seed: str, stamp: str, kind: str, title: str
+) -> None:
+    spec = parse_settings(
+        {
+            "storedir": str(tmp_path), "subarch": subarch, "version_stamp": stamp,
+            "target": "pxeboot", "rel_type": "23.0-default", "livecd/type": kind,
+            "source_subpath": f"23.0-default/{seed}", "digests": ["sha512"],
+        }
+    )  # fmt: skip
+    stage2 = f"23.0-default/livecd-stage2-{subarch}-{stamp}"
+    assert spec.source == tmp_path / "builds" / stage2
+    assert spec.title == f"Gentoo Linux {subarch} {title} (2026-11-22)"
+    assert spec.notes == (
+        f"source_subpath: {seed} is what livecd-stage2 begins with; taking {stage2}",
+    )
+
+
+@pytest.mark.parametrize("ending", [".tar.xz", ".tar.zst", ".tar.bz2", ".tar.gz", ".squashfs", ""])
+def test_a_packed_source_means_its_folder(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / f"builds/23.0-default/livecd-stage2-amd64-{STAMP}"
+    settings = release_settings(tmp_path, source_subpath=f"23.0-default/{folder.name}{ending}")
+    assert parse_settings(settings).source == folder
+    folder.mkdir(parents=True)
+    folder.with_name(folder.name + ending).mkdir(exist_ok=True)
+    assert parse_settings(settings).source == folder
+
+
+def test_keys_that_mean_nothing_are_named() -> None:
+    keys = ["target", "profile", "livecd/type", "boot/kernel/gentoo/sources", "boot/kernel"]
+    assert ignored_warnings(keys) == (
+        "profile: means nothing to the target pxeboot",
+        "boot/kernel/gentoo/sources: means nothing to the target pxeboot",
+    )
 
 
 def test_keys_of_release_specs_are_known() -> None:
