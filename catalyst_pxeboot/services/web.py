@@ -73,8 +73,8 @@ class TreeFileServer:
         refused = {"client": _client(request), "method": request.method, "path": path}
         if request.method not in ("GET", "HEAD"):
             return self._refuse(HTTPStatus.METHOD_NOT_ALLOWED, refused, {"Allow": "GET, HEAD"})
-        if path == "/":
-            path = "/index.html"
+        if path.endswith("/"):
+            path += "index.html"
         found = find_file(self.root, path, follow=self._follow)
         if isinstance(found, HTTPStatus):
             return self._refuse(found, refused, {})

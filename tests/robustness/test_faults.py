@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.build import pipeline
+from catalyst_pxeboot.build import tree as build_tree
 from catalyst_pxeboot.source import folder as folder_image
 from catalyst_pxeboot.source import live
 from catalyst_pxeboot.tree import publish
@@ -182,7 +182,7 @@ def test_a_source_that_is_written_is_seen(stopping: Path, monkeypatch: pytest.Mo
     def seal(staging: Path, *, time: int) -> None:
         (staging / "image.squashfs").chmod(0o600)  # a link to the source's own
 
-    monkeypatch.setattr(pipeline, "seal_folders", seal)
+    monkeypatch.setattr(build_tree, "seal_folders", seal)
     row = run_one(stopping, Fault("x", partial(kills_at_calls, count=2, old=True)))
     assert any("the source has changed" in violation for violation in row.violations)
 
@@ -205,7 +205,7 @@ def test_a_change_that_is_not_noticed_is_seen(
 ) -> None:
     monkeypatch.setattr(faults, "CHANGES", {"rewritten": CHANGES["rewritten"]})
     monkeypatch.setattr(faults, "CHANGED", ["boot/gentoo"])
-    monkeypatch.setattr(pipeline, "check_links", lambda _files, _staging: None)
+    monkeypatch.setattr(build_tree, "check_links", lambda _files, _staging: None)
     work = partial(source_changes, count=1000, choose=random.Random(1))
     row = run_one(stopping, Fault("x", work))
     assert any("the target is broken" in violation for violation in row.violations)
