@@ -39,6 +39,7 @@ manual: setup
 	$(BIN)/python -m tests.tools.manual
 
 bench: setup
+	$(BIN)/python -m tests.tools.bench.real
 	$(BIN)/python -m tests.tools.bench.bench
 	$(BIN)/python -m tests.tools.bench.menu
 	$(BIN)/python -m tests.tools.bench.memory

@@ -76,8 +76,6 @@ def test_what_a_build_says(storedir: Path, spec: Path, capsys: pytest.CaptureFix
     assert lines[3] == "3 payload files of 80.3 KiB, 304 B of it copied, the rest linked"
     assert lines[4] == "Loaders: none"
     assert err.splitlines() == [
-        "catalyst-pxeboot: warning: profile: means nothing to the target pxeboot",
-        "catalyst-pxeboot: warning: snapshot_treeish: means nothing to the target pxeboot",
         "catalyst-pxeboot: warning: left out: Memtest86+ 64bit BIOS: its file is not in the image",
         "catalyst-pxeboot: warning: left out: Memtest86+ 64bit UEFI: its file is not in the image",
         "catalyst-pxeboot: warning: not found: ipxe.efi snponly.efi undionly.kpxe"

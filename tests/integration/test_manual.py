@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from catalyst_pxeboot.cli import main as cli
 from catalyst_pxeboot.spec.keys import tables
+from catalyst_pxeboot.spec.parse import parse_settings
 from tests.support.paths import ROOT
 from tests.tools.manual import manual_files, roff
 
@@ -92,3 +95,20 @@ def test_zsh_takes_its_completion() -> None:
     assert file.read_text().startswith("#compdef catalyst-pxeboot\n")
     done = subprocess.run(["zsh", "-n", file], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_example_of_the_template_is_accepted(tmp_path: Path) -> None:
+    text = (ROOT / "specs/pxeboot_template.spec").read_text()
+    examples = dict(re.findall(r"^# example:\n# (\S+): (.+)$", text, re.MULTILINE))
+    assert examples.keys() >= {*tables()["required"], *tables()["pxeboot"]}
+    base = {key: examples[key] for key in tables()["required"]} | {"digests": "sha512"}
+    paths = {"pxeboot/loader_path", "pxeboot/templates"}  # folders that must be there
+    together = {"pxeboot/sign_cert", "pxeboot/sign_key", "pxeboot/sign_verify"}
+    for key in examples.keys() - paths:
+        given = {key: examples[key].split() if " " in examples[key] else examples[key]}
+        if key in together:
+            given |= {other: examples[other] for other in together}
+        if key == "pxeboot/iso":
+            del base["source_subpath"]
+        parse_settings({**base, **given})
+        base["source_subpath"] = examples["source_subpath"]

@@ -203,6 +203,12 @@ def grub_cfg(generator: str, *, consoles: Sequence[str] = ("ttyS0,115200", "tty0
     return text + "\n"
 
 
+def make_initramfs(cache: Path, generator: str) -> Path:
+    """Return an initramfs of `GENERATORS`, from `cache` if it was made before."""
+    cache.mkdir(parents=True, exist_ok=True)
+    return _initramfs(cache, _kernel(cache), generator)
+
+
 def _kernel(cache: Path) -> Kernel:
     """Unpack the kernel package into `cache`, or find it there."""
     top = cache / "kernel"

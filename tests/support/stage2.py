@@ -18,8 +18,6 @@ SPEC = f"""subarch: amd64
 version_stamp: {STAMP}
 target: pxeboot
 rel_type: 23.0-default
-profile: default/linux/amd64/23.0/no-multilib
-snapshot_treeish: stable
 source_subpath: 23.0-default/livecd-stage2-amd64-{STAMP}
 """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def manual_files(root: Path) -> dict[str, str]:
         f"completions/{PROGRAM}.bash": shtab.complete(_with_files(make_parser()), shell="bash"),
         f"completions/_{PROGRAM}": shtab.complete(_with_files(make_parser()), shell="zsh"),
         _KEYS: _with_key_table((root / _KEYS).read_text()),
+        "specs/pxeboot_template.spec": _template_spec(),
     }
 
 
@@ -187,6 +189,36 @@ def _with_key_table(readme: str) -> str:
     return _with_rows(
         readme, "| key | value | default | means |\n| --- | --- | --- | --- |\n", others
     )
+
+
+#: Values of the keys that a spec must have.
+_EXAMPLES = {
+    "subarch": "amd64",
+    "version_stamp": "20261122T170000Z",
+    "target": "pxeboot",
+    "rel_type": "23.0-default",
+    "source_subpath": "23.0-default/livecd-stage2-amd64-20261122T170000Z",
+}
+
+
+def _template_spec() -> str:
+    """Write a spec with every key, commented as catalyst's own example specs are."""
+    table = tables()
+    parts = ["# pxeboot example specfile\n# used to build a network-boot tree of a livecd-stage2\n"]
+    for key, doc in table["required"].items():
+        value = "pxeboot" if key == "target" else ""
+        parts.append(_template_key(key, doc, _EXAMPLES[key], value))
+    for key, entry in {**table["shared"], **table["pxeboot"]}.items():
+        doc = f"{entry['doc']} Default: {entry['default']}."
+        parts.append(_template_key(key.replace("<name>", "gentoo"), doc, entry["example"], None))
+    return "\n".join(parts)
+
+
+def _template_key(key: str, doc: str, example: str, value: str | None) -> str:
+    comment = textwrap.wrap(doc.replace("`", ""), 78, break_on_hyphens=False)
+    lines = [*comment, "example:", f"{key}: {example}"]
+    text = "".join(f"# {line}\n" for line in lines)
+    return text if value is None else f"{text}{key}: {value}".rstrip() + "\n"
 
 
 def _with_rows(text: str, head: str, rows: list[str]) -> str:
