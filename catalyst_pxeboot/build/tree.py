@@ -110,13 +110,16 @@ def stage_tree(
     flat_publication = FlatPublication(flat, spec.output) if flat else None
     flat_staging = stack.enter_context(flat_publication) if flat_publication else None
     report(f"Staging {len(plan.files)} payload files")
-    files = [
-        stage_source_file(file, staging, link=spec.link, algorithms=digests)
-        for file in plan.files
-        if file.role is not Role.SQUASHFS
-    ]
+    rest = beside.submit(
+        lambda: [
+            stage_source_file(file, staging, link=spec.link, algorithms=digests)
+            for file in plan.files
+            if file.role is not Role.SQUASHFS
+        ]
+    )
     made = (*plan.made, *_render_files(plan), *prepared.result()[1])
-    files += stage_made_files(made, staging, algorithms=digests, time=time)
+    files = stage_made_files(made, staging, algorithms=digests, time=time)
+    files += rest.result()
     files += stage_unpacked_files(plan.unpacked, staging, algorithms=digests, time=time)
     files.append(staged_root.result())
     if plan.check:

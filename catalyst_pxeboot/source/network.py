@@ -20,7 +20,8 @@ ON: Final = "dodhcp"
 
 _FOLDERS: Final = ("etc/runlevels", "etc/systemd/system")
 _ROOT: Final = "squashfs-root/"  # what unsquashfs puts before each name
-_SECONDS: Final = 20.0
+_SECONDS: Final = 8.0
+_MEMORY: Final = 512 << 20  # bytes of address space
 _MOST: Final = 4 << 20  # bytes of the list; a real one has some 10 KiB
 
 _SERVICE: Final = re.compile(
@@ -71,10 +72,14 @@ def read_network(image: Path, *, offset: int) -> LiveNetwork:
         *_FOLDERS,
     ]
     try:
-        listed = read_output(argv, timeout=_SECONDS, limit=_MOST).decode(errors="replace")
+        listed = read_output(argv, timeout=_SECONDS, limit=_MOST, memory=_MEMORY)
     except CommandError as error:
         return LiveNetwork(why=error.message)
-    names = [line.removeprefix(_ROOT) for line in listed.splitlines() if line.startswith(_ROOT)]
+    names = [
+        line.removeprefix(_ROOT)
+        for line in listed.decode(errors="replace").splitlines()
+        if line.startswith(_ROOT)
+    ]
     for found in filter(None, map(_SERVICE.fullmatch, names)):
         if found["unit"]:
             return LiveNetwork(service=found["unit"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,11 +62,12 @@ def run(
     return done.stdout
 
 
-def read_output(argv: Sequence[str | Path], *, timeout: float, limit: int) -> bytes:
+def read_output(argv: Sequence[str | Path], *, timeout: float, limit: int, memory: int) -> bytes:
     """Run a program on what someone else wrote; return what it wrote to standard output.
 
-    It ends, at the latest, after `timeout` seconds or `limit` bytes. Raises `CommandError` for both
-    and where the program fails; its messages are not kept.
+    It ends, at the latest, after `timeout` seconds or `limit` bytes, and gets `memory` bytes of
+    address space. Raises `CommandError` for all of these and where the program fails; its messages
+    are not kept.
     """
     name = Path(argv[0]).name
     try:
@@ -79,6 +82,8 @@ def read_output(argv: Sequence[str | Path], *, timeout: float, limit: int) -> by
         raise CommandError(
             f"{name} could not be started: {error.strerror}", hint="install it or correct PATH"
         ) from error
+    with suppress(ProcessLookupError):  # it has ended already
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
     timer = threading.Timer(timeout, process.kill)
     timer.start()
     try:

@@ -69,6 +69,8 @@ def test_behind_other_bytes(tmp_path: Path) -> None:
     ("script", "why"),
     [
         ("exec sleep 60", "unsquashfs failed with exit code -9"),
+        # More than it may have: the shell cannot hold the line.
+        ("sleep 0.2; x=$(head -c 600000000 /dev/zero | tr '\\0' x); echo $x", "exit code"),
         ("exit 3", "unsquashfs failed with exit code 3"),
         ("exec yes squashfs-root/etc/runlevels/default/NetworkManager", "wrote more than 4194304"),
     ],
@@ -79,7 +81,7 @@ def test_a_program_without_end(
     module = "catalyst_pxeboot.source.network"
     stand_in = write_script(tmp_path / "unsquashfs", script)
     monkeypatch.setattr(f"{module}.find_program", lambda _name: stand_in)
-    monkeypatch.setattr(f"{module}._SECONDS", 0.5)
+    monkeypatch.setattr(f"{module}._SECONDS", 3.0)
     found = read_network(tmp_path / "image", offset=0)
     assert why in found.why
     assert not found.is_missing
@@ -89,7 +91,7 @@ def test_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("catalyst_pxeboot.source.network.find_program", lambda _name: None)
     found = read_network(tmp_path / "image", offset=0)
     assert str(found) == "not known: unsquashfs is missing (squashfs-tools)"
-    assert read_output(["echo", "x"], timeout=5, limit=2) == b"x\n"
+    assert read_output(["echo", "x"], timeout=5, limit=2, memory=1 << 30) == b"x\n"
 
 
 @pytest.mark.usefixtures("no_loaders")

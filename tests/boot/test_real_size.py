@@ -1,0 +1,72 @@
+"""Each loader with files of real size: the release specs' initramfs, 30 MiB, and a root of 128 MiB.
+
+Fixtures of a few MiB hide a loader that gives up in the middle of a long file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.lab.boottest import run_path
+from catalyst_pxeboot.lab.network import why_no_network
+from catalyst_pxeboot.lab.paths import find_paths
+from catalyst_pxeboot.lab.result import Outcome
+from catalyst_pxeboot.spec.parse import parse_folders
+from catalyst_pxeboot.tree.verify import verify_tree
+from catalyst_pxeboot.util.errors import CommandError
+from tests.support import live_image
+from tests.support.paths import CACHE
+from tests.support.stage2 import STAMP
+
+TIMEOUT = 400.0  # seconds; emulation unpacks 180 MiB of xz in 40
+LEAST = 28 << 20  # bytes of the initramfs
+
+pytestmark = pytest.mark.more
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if obstacle := why_no_network():
+        pytest.skip(obstacle)
+    folder = tmp_path_factory.mktemp("real")
+    try:
+        stage2 = live_image.build_live_image(
+            folder / "stage2", cache=CACHE, generator="dracut-release", squashfs_mib=128
+        )
+    except CommandError as error:
+        pytest.skip(str(error))
+    assert (stage2 / "boot/gentoo.igz").stat().st_size >= LEAST
+    settings = {
+        "subarch": "amd64",
+        "version_stamp": STAMP,
+        "digests": ["blake2b"],
+        "pxeboot/serial": "ttyS0,115200",
+        "pxeboot/timeout": "1",
+    }
+    built = build(parse_folders(stage2, folder / "tree", settings), report=lambda _line: None)
+    assert verify_tree(built.output).faults == ()
+    return built.output
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bios-ipxe", "bios-pxelinux", "bios-lpxelinux", "bios-grub", "x64-ipxe", "x64-grub",
+     "x64-http-grub"],
+)  # fmt: skip
+def test_a_loader_with_long_files(tree: Path, tmp_path: Path, name: str) -> None:
+    (path,) = find_paths([name])
+    result = run_path(
+        tree, path,
+        memory_mib=2048, timeout=TIMEOUT, until=re.compile(f"^{live_image.TOKEN}"),
+        log=tmp_path / "console",
+    )  # fmt: skip
+    if result.outcome is Outcome.SKIPPED:
+        pytest.skip(result.reason)
+    if name == "bios-lpxelinux" and result.cause.startswith("PXELINUX gave up"):
+        assert result.seconds < TIMEOUT  # seen at once, and told from a tree that is wrong
+        return
+    assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
