@@ -247,12 +247,6 @@ class Client:
         return BIOS if self.firmware is Firmware.BIOS else UEFI_X64
 
 
-#: One client for each way into the tree.
-CLIENTS = tuple(
-    Client(f"{loader}-{firmware}", loader, firmware) for loader, firmware in _BOOT_FILES
-)
-
-
 class Link(Protocol):
     """What the client's network card is plugged into."""
 

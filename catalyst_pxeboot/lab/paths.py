@@ -220,21 +220,6 @@ PATHS: tuple[BootPath, ...] = (
 )  # fmt: skip
 
 
-def find_paths(words: Sequence[str], paths: Sequence[BootPath] = PATHS) -> tuple[BootPath, ...]:
-    """Return the paths that `words` name, by number or by name, in the table's order.
-
-    Raises `PxebootError` for a word that names none.
-    """
-    known = {str(path.number) for path in paths} | {path.name for path in paths}
-    for word in words:
-        if word not in known:
-            raise PxebootError(
-                f"no path of the table is {word!r}{nearest(word, known)}",
-                hint="the paths are " + ", ".join(f"{path.number} {path.name}" for path in paths),
-            )
-    return tuple(path for path in paths if {str(path.number), path.name} & set(words))
-
-
 def choose_paths(
     paths: Iterable[BootPath],
     *,
@@ -272,8 +257,3 @@ def _parse_words(option: str, text: str, known: Sequence[str]) -> tuple[str, ...
                 hint="give one or more of them, with commas between",
             )
     return tuple(dict.fromkeys(words))
-
-
-def rotate_paths(paths: Sequence[BootPath], run: int, parts: int = 3) -> tuple[BootPath, ...]:
-    """Return the paths of run number `run`: every one has had its turn after `parts` runs."""
-    return tuple(paths[run % parts :: parts])

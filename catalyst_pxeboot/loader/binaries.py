@@ -41,7 +41,6 @@ class MissingLoader:
 
     path: str
     loader: Loader
-    looked_in: tuple[Path, ...]
     gentoo: str
     debian: str
 
@@ -104,9 +103,7 @@ def _find_files(
             version = read_version(loader, file)
             found.append(FoundLoader(entry["path"], loader, file, version))
         elif not entry.get("optional", False):
-            missing.append(
-                MissingLoader(entry["path"], loader, folders, table["gentoo"], table["debian"])
-            )
+            missing.append(MissingLoader(entry["path"], loader, table["gentoo"], table["debian"]))
 
 
 def _find_grub(
@@ -127,7 +124,7 @@ def _find_grub(
             found.append(FoundLoader(path, Loader.GRUB, image, version))
         else:
             package = table["debian_packages"].get(platform, "grub-common")
-            missing.append(MissingLoader(path, Loader.GRUB, folders, table["gentoo"], package))
+            missing.append(MissingLoader(path, Loader.GRUB, table["gentoo"], package))
 
 
 def _find_signed(

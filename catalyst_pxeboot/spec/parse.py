@@ -44,7 +44,6 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _PACKED = re.compile(r"\.(tar(\.\w+)?|squashfs)$")
 
 T = TypeVar("T")
-Value = str | list[str] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,6 @@ def check_templates(folder: Path) -> None:
         )
 
 
-def specs_folder() -> Path:
-    """Find the folder of the shipped spec files."""
-    return _shipped("specs")
-
-
 def data_file(name: str) -> Path:
     """Name the package's own data file `name`, such as `arch.toml`."""
     return _PACKAGE / name

@@ -33,7 +33,7 @@ from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.machine import UEFI_X64_SECURE
 from catalyst_pxeboot.lab.network import Subnet, why_no_network
-from catalyst_pxeboot.lab.paths import PATHS, BootPath, find_paths, rotate_paths
+from catalyst_pxeboot.lab.paths import PATHS, BootPath
 from catalyst_pxeboot.lab.report import table_lines, write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.model.loader import Loader
@@ -41,6 +41,7 @@ from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import PxebootError
 from tests.support import foreign_image as foreignimage
 from tests.support import live_image as liveimage
+from tests.support.boot_paths import find_paths, rotate_paths
 from tests.support.paths import CACHE
 
 NEW_IPXE = os.environ.get("PXEBOOT_NEW_IPXE", "")

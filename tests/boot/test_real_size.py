@@ -13,12 +13,12 @@ import pytest
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.network import why_no_network
-from catalyst_pxeboot.lab.paths import find_paths
 from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError
 from tests.support import live_image
+from tests.support.boot_paths import find_paths
 from tests.support.paths import CACHE
 from tests.support.stage2 import STAMP
 

@@ -27,12 +27,13 @@ from catalyst_pxeboot.lab.machine import (
     qemu_argv,
 )
 from catalyst_pxeboot.lab.network import TAP, Subnet, make_network, why_no_network
-from catalyst_pxeboot.lab.paths import Scheme, find_paths
+from catalyst_pxeboot.lab.paths import Scheme
 from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from tests.boot.test_loaders import IPXE_BIOS, IPXE_EFI, TIMEOUT, boot, changed, make_tree
 from tests.support import live_image as liveimage
+from tests.support.boot_paths import find_paths
 from tests.support.nfs_server import EXPORT, NfsServer, serve_nfs
 
 SQUASHFS = "image.squashfs"

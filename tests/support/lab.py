@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from catalyst_pxeboot.lab.paths import find_paths
+from tests.support.boot_paths import find_paths
 from tests.support.release_trees import make_manifest
 
 

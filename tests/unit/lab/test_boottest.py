@@ -12,12 +12,12 @@ import pytest
 
 from catalyst_pxeboot.lab import boottest, machine
 from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path
-from catalyst_pxeboot.lab.paths import find_paths
 from catalyst_pxeboot.lab.report import junit_text
 from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import PxebootError
+from tests.support.boot_paths import find_paths
 from tests.support.lab import FETCHED, LPXELINUX, ROW_1, write_script
 from tests.support.release_trees import make_manifest
 

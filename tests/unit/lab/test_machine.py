@@ -203,16 +203,6 @@ def test_pxelinux_needs_bios() -> None:
     )
 
 
-def test_clients_cover_every_way() -> None:
-    assert [client.name for client in machine.CLIENTS] == [
-        "ipxe-bios",
-        "ipxe-efi",
-        "pxelinux-bios",
-        "grub-bios",
-        "grub-efi",
-    ]
-
-
 def test_missing_programs_name_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "find_program", lambda name: None)
     monkeypatch.setattr(services, "find_program", lambda name: None)

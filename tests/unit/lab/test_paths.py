@@ -8,18 +8,11 @@ import pytest
 
 from catalyst_pxeboot.lab.machine import MACHINES
 from catalyst_pxeboot.lab.network import Subnet
-from catalyst_pxeboot.lab.paths import (
-    PATHS,
-    BootPath,
-    choose_paths,
-    find_paths,
-    parse_firmware,
-    parse_loaders,
-    rotate_paths,
-)
+from catalyst_pxeboot.lab.paths import PATHS, BootPath, choose_paths, parse_firmware, parse_loaders
 from catalyst_pxeboot.lab.servers import Site, choose_loader
 from catalyst_pxeboot.model.arch import all_arches
 from catalyst_pxeboot.util.errors import PxebootError
+from tests.support.boot_paths import find_paths, rotate_paths
 from tests.support.lab import LPXELINUX, ROW_1, ROW_6
 
 

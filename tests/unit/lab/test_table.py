@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.lab.paths import PATHS, BootPath, find_paths
+from catalyst_pxeboot.lab.paths import PATHS, BootPath
 from tests.boot import table as boottable
+from tests.support.boot_paths import find_paths
 
 
 def test_rows_of_a_new_ipxe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

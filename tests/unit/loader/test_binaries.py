@@ -81,7 +81,7 @@ def test_ipxe_by_platform(system: Path) -> None:
     arm = find({"arm64-efi": "core.efi"}, Loader.IPXE)
     assert [file.path for file in arm.found] == ["ipxe-arm64.efi"]
     assert arm.missing == (
-        MissingLoader("snponly-arm64.efi", Loader.IPXE, (system,), "sys-boot/ipxe", "ipxe"),
+        MissingLoader("snponly-arm64.efi", Loader.IPXE, "sys-boot/ipxe", "ipxe"),
     )
     ia32 = find({"i386-efi": "core.efi"}, Loader.IPXE)
     assert [file.path for file in ia32.found] == ["ipxe-i386.efi"]
