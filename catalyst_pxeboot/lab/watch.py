@@ -49,7 +49,7 @@ _DEAD_ENDS = re.compile(
             "^Loading .*failed:",  # PXELINUX
             "Boot failed: press a key to retry",  # PXELINUX, which would start again
             "You are in (?:emergency|rescue) mode",  # systemd
-            "This did not work; the reason is above",  # our menu for GRUB
+            "Otherwise this machine starts again",  # our menus for GRUB; the reason is above
             "^grub rescue>",
             "^grub> ",  # it found no configuration
             "No bootable device",  # SeaBIOS

@@ -158,7 +158,7 @@ def test_shim_beside_no_tree(signed: Signed, tmp_path: Path) -> None:
     verdict = boot(root, "shimx64.efi", "starts again", tmp_path)
     assert verdict.passed, shown(verdict)
     assert (
-        "There is no boot/grub/grub.cfg in (tftp,10.0.2.2), where this GRUB came from.\n"
+        "boot/grub/grub.cfg not found in (tftp,10.0.2.2), where this GRUB came from.\n"
         "Put shim and GRUB into the folder of the netboot tree, and let DHCP name that shim.\n"
     ) in shown(verdict)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.lab import boottest, machine
-from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path
+from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path, run_paths
 from catalyst_pxeboot.lab.report import junit_text
 from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import PxebootError
 from tests.support.boot_paths import find_paths
-from tests.support.lab import FETCHED, LPXELINUX, ROW_1, write_script
+from tests.support.lab import FETCHED, LPXELINUX, PXELINUX, ROW_1, write_script
 from tests.support.release_trees import make_manifest
 
 REACHED = Verdict(True, 12.34, "reached quiet", ("reached quiet",))
@@ -102,6 +103,42 @@ def test_without_root_the_user_network_stands_in(
         Outcome.SKIPPED,
         "network namespaces need root, and QEMU's user network cannot stand in",
     )
+
+
+def test_several_boots_at_once(
+    row_tree: Path, stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two boots that each take a second take less than two; results stay in the table's order."""
+    stand_in("sleep 1; echo reached quiet; exec sleep 60")
+    monkeypatch.setattr(boottest, "why_no_network", lambda: "no root")
+    reported: list[str] = []
+    begun = time.monotonic()
+    results = run_paths(
+        row_tree, [ROW_1, PXELINUX, ROW_1], until=re.compile("^reached"), jobs=3,
+        report=lambda result: reported.append(result.path.name),
+    )  # fmt: skip
+    assert time.monotonic() - begun < 2.9
+    assert [result.path for result in results] == [ROW_1, PXELINUX, ROW_1]
+    assert {result.outcome for result in results} == {Outcome.PASSED}
+    assert sorted(reported) == ["bios-ipxe", "bios-ipxe", "bios-pxelinux"]
+
+
+def test_an_interrupt_ends_all_boots(
+    row_tree: Path, stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in("case $* in *undionly*|*boot.ipxe*) echo reached;; esac; exec sleep 60")
+    monkeypatch.setattr(boottest, "why_no_network", lambda: "no root")
+
+    def interrupt(_result: object) -> None:
+        raise KeyboardInterrupt
+
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_paths(
+            row_tree, [ROW_1, PXELINUX, PXELINUX], until=re.compile("^reached"), jobs=2,
+            report=interrupt,
+        )  # fmt: skip
+    assert time.monotonic() - begun < 10
 
 
 def test_boot_test_wants_a_tree(tmp_path: Path) -> None:
