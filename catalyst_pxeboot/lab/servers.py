@@ -131,13 +131,17 @@ def plan_site(config: str, server: Server, dhcp: DhcpMode) -> Site:
     if dhcp is DhcpMode.PROXY:
         # The other server's addresses are its own affair: any will do.
         free = [str(host) for host in islice((host for host in hosts if host != own), 30)]
+        if len(free) < 2:
+            raise PxebootError(
+                f"the tree's network {network} has no room for another DHCP server and a client",
+                hint="build the tree for a larger network in pxeboot/server",
+            )
         other, first, last = free[0], free[1], free[-1]
     else:
         first, last = server.range_first, server.range_last
         taken = (IPv4Address(first), IPv4Address(last))
-        other = next(
-            str(host) for host in hosts if host != own and not taken[0] <= host <= taken[1]
-        )
+        outside = (host for host in hosts if host != own and not taken[0] <= host <= taken[1])
+        other = str(next(outside, own))  # no one has it: there is no other server
     subnet = Subnet(server.address, other, server.netmask, network.prefixlen, first, last)
     return Site(config, subnet, server.http_port, server.http_prefix, server.tftp_prefix)
 

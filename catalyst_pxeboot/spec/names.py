@@ -95,20 +95,19 @@ def find_kind(text: str) -> str:
     return next((kind for kind in _KINDS if kind in text.lower()), "")
 
 
-def make_title(subarch: str, stamp: str, *, kind: str, settings: Mapping[str, object]) -> str:
+def make_title(subarch: str, stamp: str, *, kind: str, live_type: str, volume: str) -> str:
     """Return the title of an image: what it is, of what kind, and when it was made.
 
-    `kind` is what its name says. Otherwise the kind is that of livecd/type, of what stands in
-    `stamp` before a date, or of livecd/volid.
+    `kind` is what its name says. Otherwise the kind is that of livecd/type (`live_type`), what
+    stands in `stamp` before a date, or that of livecd/volid (`volume`).
     """
     found = _TIMESTAMP.search(stamp)
     day = f"({found[1]}-{found[2]}-{found[3]})" if found else stamp
-    live_type = str(settings.get("livecd/type") or "")
     kind = (
         kind
         or (live_type.startswith(_TYPE_PREFIX) and live_type.removeprefix(_TYPE_PREFIX))
         or (stamp[: found.start()].strip("-_.") if found else "")
-        or find_kind(str(settings.get("livecd/volid") or ""))
+        or find_kind(volume)
     )
     return " ".join(filter(None, ("Gentoo Linux", subarch, kind, day)))
 

@@ -170,6 +170,7 @@ def _parse(
     if len(link) > 1:
         reader.fault("pxeboot/link", "takes one word", "choose one")
     title = " ".join(reader.words("pxeboot/title"))
+    live_type, volume = (" ".join(reader.words(key)) for key in ("livecd/type", "livecd/volid"))
     if len(title) > MAX_TITLE:
         reader.fault(
             "pxeboot/title", f"has {len(title)} characters, {MAX_TITLE} at most", "shorten it"
@@ -212,7 +213,7 @@ def _parse(
         bootargs=bootargs,
         extra_bootargs=extra_bootargs,
         consoles=consoles,
-        title=title or make_title(subarch, stamp, kind=kind, settings=reader.settings),
+        title=title or make_title(subarch, stamp, kind=kind, live_type=live_type, volume=volume),
         timeout=timeout,
         loaders=loaders or arch.loaders,
         loader_path=loader_path,

@@ -126,6 +126,13 @@ def test_a_server_that_cannot_be() -> None:
         plan_site("", Server("pxe.example"), DhcpMode.OWN)
 
 
+def test_the_smallest_networks() -> None:
+    server = Server("10.0.0.0", "255.255.255.254", "10.0.0.1", "10.0.0.1")
+    assert plan_site("", server, DhcpMode.OWN).subnet.first == "10.0.0.1"
+    with pytest.raises(PxebootError, match="has no room for another DHCP server and a client"):
+        plan_site("", server, DhcpMode.PROXY)
+
+
 def test_a_trees_own_configuration_comes_first(row_tree: Path) -> None:
     manifest = json.loads(mute_manifest())
     (row_tree / MANIFEST).write_text(json.dumps(manifest))

@@ -8,7 +8,7 @@ import pytest
 
 from catalyst_pxeboot.spec.names import default_output, read_name
 from catalyst_pxeboot.spec.parse import parse_folders
-from catalyst_pxeboot.util.errors import SourceError
+from catalyst_pxeboot.util.errors import SourceError, SpecError
 
 STAMP = "20261122T170000Z"
 MINIMAL = f"install-amd64-minimal-{STAMP}"
@@ -99,3 +99,9 @@ def test_a_label_is_only_read_of_an_iso(tmp_path: Path) -> None:
     (tmp_path / "amd64.iso").write_bytes(b"no ISO, minimal-20261122" * 2000)
     assert read_name(tmp_path / "amd64.iso", "", iso=True) == {"subarch": "amd64"}
     assert default_output(Path("x.iso.2")).name == "x-netboot"
+
+
+def test_a_type_that_would_write_to_the_terminal(tmp_path: Path) -> None:
+    settings: dict[str, object] = {"livecd/type": "gentoo-release-\x1b]0;x\x07"}
+    with pytest.raises(SpecError, match=r"livecd/type: .* holds a control character"):
+        parse_folders(tmp_path / f"livecd-stage2-amd64-{STAMP}", tmp_path / "out", settings)
