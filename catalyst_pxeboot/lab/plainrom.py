@@ -14,8 +14,9 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from catalyst_pxeboot.lab.machine import StreamLink
 
@@ -67,17 +68,27 @@ def _blank_options(frame: bytearray, start: int) -> bool:
 
 @contextmanager
 def disguised_link(tap: int) -> Iterator[tuple[StreamLink, Disguise]]:
+    """Lead a client to the open tap `tap` through a `Disguise`, as `relayed_link`."""
+    disguise = Disguise()
+    with relayed_link(tap, partial(_relay, disguise)) as link:
+        yield link, disguise
+
+
+@contextmanager
+def relayed_link(
+    tap: int, relay: Callable[[socket.socket, int, socket.socket], None]
+) -> Iterator[StreamLink]:
     """Lead a client to the open tap `tap` while the context lasts; the tap is closed then.
 
-    QEMU must inherit the link's descriptor.
+    `relay` carries the frames between the client's socket and the tap, in a thread of its own,
+    until its third argument is closed at the other end. QEMU must inherit the link's descriptor.
     """
     ours, theirs = socket.socketpair()
-    disguise = Disguise()
     stop, stopped = socket.socketpair()
-    thread = threading.Thread(target=_relay, args=(ours, tap, stopped, disguise), daemon=True)
+    thread = threading.Thread(target=relay, args=(ours, tap, stopped), daemon=True)
     thread.start()
     try:
-        yield StreamLink(theirs.fileno()), disguise
+        yield StreamLink(theirs.fileno())
     finally:
         stop.close()
         ours.shutdown(socket.SHUT_RDWR)  # ends a send that is no longer read
@@ -87,7 +98,7 @@ def disguised_link(tap: int) -> Iterator[tuple[StreamLink, Disguise]]:
         os.close(tap)
 
 
-def _relay(client: socket.socket, tap: int, stopped: socket.socket, disguise: Disguise) -> None:
+def _relay(disguise: Disguise, client: socket.socket, tap: int, stopped: socket.socket) -> None:
     """Carry frames both ways until `stopped` is closed at its other end."""
     pending = b""
     with selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""The lab's web server: our own, as a process beside this one, and what its log tells."""
+"""The lab's web server: our own, as a process beside this one, and what its log shows."""
 
 from __future__ import annotations
 

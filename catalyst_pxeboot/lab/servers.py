@@ -141,7 +141,7 @@ def plan_site(config: str, server: Server, dhcp: DhcpMode) -> Site:
         first, last = server.range_first, server.range_last
         taken = (IPv4Address(first), IPv4Address(last))
         outside = (host for host in hosts if host != own and not taken[0] <= host <= taken[1])
-        other = str(next(outside, own))  # no one has it: there is no other server
+        other = str(next(outside, own))  # unused: this network has no other server
     subnet = Subnet(server.address, other, server.netmask, network.prefixlen, first, last)
     return Site(config, subnet, server.http_port, server.http_prefix, server.tftp_prefix)
 

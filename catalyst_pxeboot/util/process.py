@@ -44,17 +44,14 @@ def run(
             capture_output=True,
             timeout=timeout,
             check=False,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
-            | dict(env or {}),
+            env=_environment() | dict(env or {}),
         )
     except subprocess.TimeoutExpired as error:
         raise CommandError(
             f"{name} did not end within {timeout:.0f} s", hint="run it by hand to see why"
         ) from error
     except OSError as error:
-        raise CommandError(
-            f"{name} could not be started: {error.strerror}", hint="install it or correct PATH"
-        ) from error
+        raise _not_started(name, error) from error
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         last = one_line(lines[-1]) if lines else "no message"
@@ -76,12 +73,10 @@ def read_output(argv: Sequence[str | Path], *, timeout: float, limit: int, memor
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"},
+            env=_environment(),
         )
     except OSError as error:
-        raise CommandError(
-            f"{name} could not be started: {error.strerror}", hint="install it or correct PATH"
-        ) from error
+        raise _not_started(name, error) from error
     with suppress(ProcessLookupError):  # it has ended already
         resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
     timer = threading.Timer(timeout, process.kill)
@@ -98,3 +93,14 @@ def read_output(argv: Sequence[str | Path], *, timeout: float, limit: int, memor
     if process.returncode:
         raise CommandError(f"{name} failed with exit code {process.returncode}")
     return found
+
+
+def _environment() -> dict[str, str]:
+    """Return what every program sees: messages and orders are the same everywhere."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+
+
+def _not_started(name: str, error: OSError) -> CommandError:
+    return CommandError(
+        f"{name} could not be started: {error.strerror}", hint="install it or correct PATH"
+    )

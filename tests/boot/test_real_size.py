@@ -67,6 +67,6 @@ def test_a_loader_with_long_files(tree: Path, tmp_path: Path, name: str) -> None
     if result.outcome is Outcome.SKIPPED:
         pytest.skip(result.reason)
     if name == "bios-lpxelinux" and result.cause.startswith("PXELINUX gave up"):
-        assert result.seconds < TIMEOUT  # seen at once, and told from a tree that is wrong
+        assert result.seconds < TIMEOUT  # reported at once, and as the loader's own fault
         return
     assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])

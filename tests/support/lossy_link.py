@@ -6,14 +6,13 @@ import os
 import random
 import selectors
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from catalyst_pxeboot.lab.machine import StreamLink
-from catalyst_pxeboot.lab.plainrom import Disguise, split_frames
+from catalyst_pxeboot.lab.plainrom import Disguise, relayed_link, split_frames
 
 _FRAME = 65536  # bytes, more than any frame has
 
@@ -31,19 +30,8 @@ class LossyCable:
     @contextmanager
     def link(self, tap: int) -> Iterator[tuple[StreamLink, Disguise]]:
         """Lead a client to the open tap `tap` while the context lasts; the tap is closed then."""
-        ours, theirs = socket.socketpair()
-        stop, stopped = socket.socketpair()
-        thread = threading.Thread(target=self._relay, args=(ours, tap, stopped), daemon=True)
-        thread.start()
-        try:
-            yield StreamLink(theirs.fileno()), self._disguise
-        finally:
-            stop.close()
-            ours.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for end in (ours, theirs, stopped):
-                end.close()
-            os.close(tap)
+        with relayed_link(tap, self._relay) as link:
+            yield link, self._disguise
 
     def _relay(self, client: socket.socket, tap: int, stopped: socket.socket) -> None:
         pending = b""
