@@ -14,6 +14,7 @@ from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.limits import limit_lines, limit_warnings
 from catalyst_pxeboot.source.image import Source
+from catalyst_pxeboot.stream.tools import NoTools, Tools
 from catalyst_pxeboot.util.records import encode
 from catalyst_pxeboot.util.sums import sum_files
 from catalyst_pxeboot.util.text import size
@@ -22,8 +23,8 @@ from catalyst_pxeboot.util.text import size
 PAYLOAD = frozenset({Role.SQUASHFS, Role.INITRAMFS, Role.KERNEL, Role.MEMTEST, Role.DEVICE_TREE})
 
 
-def source_lines(source: Source) -> Iterator[str]:
-    """Say what was found in a live image."""
+def source_lines(source: Source, tools: Tools | NoTools) -> Iterator[str]:
+    """Say what was found in a live image; `tools` are this host's programs that stream a root."""
     yield f"live image   {source.root}"
     squashfs = source.squashfs
     yield (
@@ -46,7 +47,7 @@ def source_lines(source: Source) -> Iterator[str]:
         if initramfs.modules:
             yield f"  modules    {' '.join(initramfs.modules)}"
         for mode, root in ROOTS.items():
-            obstacle = root.find_obstacle(kernel, squashfs)
+            obstacle = root.find_way(kernel, squashfs, tools).obstacle
             yield f"  root       {mode}: {f'no; {obstacle}' if obstacle else 'yes'}"
         if trees := kernel.device_trees:
             yield f"  trees      {trees.folder}: {len(trees.files)} files"
@@ -62,7 +63,7 @@ def source_lines(source: Source) -> Iterator[str]:
         yield f"left out     {line}"
 
 
-def source_data(source: Source) -> dict[str, Any]:
+def source_data(source: Source, tools: Tools | NoTools) -> dict[str, Any]:
     """Return what `source_lines` tells, as data for JSON."""
     return {
         "root": str(source.root),
@@ -101,7 +102,7 @@ def source_data(source: Source) -> dict[str, Any]:
                 "roots": [
                     str(mode)
                     for mode, root in ROOTS.items()
-                    if root.find_obstacle(kernel, source.squashfs) is None
+                    if root.find_way(kernel, source.squashfs, tools).obstacle is None
                 ],
             }
             for kernel in source.kernels

@@ -12,6 +12,7 @@ from typing import Self
 
 from catalyst_pxeboot.build.manifest import make_manifest
 from catalyst_pxeboot.build.opened import Opened
+from catalyst_pxeboot.build.stream import find_stream_tools, stage_streams
 from catalyst_pxeboot.loader import LOADER_OF, LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
@@ -100,7 +101,7 @@ def stage_tree(
     """
     digests = algorithms(spec.digests)
     signers = find_signers(spec.signing, spec.loaders)
-    beside = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+    beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
     prepared = beside.submit(_prepare_loaders, spec, signers)
     plan = _plan(spec, opened, lambda: prepared.result()[0])
     time = tree_time(plan)
@@ -117,10 +118,12 @@ def stage_tree(
             if file.role is not Role.SQUASHFS
         ]
     )
+    streams = beside.submit(stage_streams, plan, staging, algorithms=digests, time=time)
     made = (*plan.made, *_render_files(plan), *prepared.result()[1])
     files = stage_made_files(made, staging, algorithms=digests, time=time)
     files += rest.result()
     files += stage_unpacked_files(plan.unpacked, staging, algorithms=digests, time=time)
+    files += streams.result()
     files.append(staged_root.result())
     if plan.check:
         files += _stage_check(plan.check, files, plan, staging, digests=digests, time=time)
@@ -181,7 +184,7 @@ def _plan(spec: Spec, opened: Opened, find: Callable[[], Loaders]) -> Plan:
     if source is None:
         with spare_core():  # an initramfs is unpacked by one thread
             source = read_image(opened.image, opened.squashfs, names=spec.kernels)
-    return plan_tree(spec, source, find())
+    return plan_tree(spec, source, find(), find_stream_tools(source, spec.loader_path))
 
 
 def tree_time(plan: Plan) -> int:

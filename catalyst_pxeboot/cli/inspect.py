@@ -29,6 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Tell what is in it."""
     from catalyst_pxeboot.build import report as describe
+    from catalyst_pxeboot.build.stream import find_stream_tools
     from catalyst_pxeboot.model.manifest import MANIFEST
     from catalyst_pxeboot.source.image import read_source
     from catalyst_pxeboot.tree.manifest import read_manifest
@@ -39,7 +40,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.result({"tree": str(arguments.tree), "manifest": json.loads(raw)})
     else:
         source = read_source(arguments.tree)
-        lines = list(describe.source_lines(source))
-        console.result({"source": describe.source_data(source)})
+        tools = find_stream_tools(source, [])
+        lines = list(describe.source_lines(source, tools))
+        console.result({"source": describe.source_data(source, tools)})
     for line in lines:
         console.line(line)

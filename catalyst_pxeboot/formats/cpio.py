@@ -20,9 +20,9 @@ MAGICS = (b"070701", b"070702")  # the second has checksums of the members, they
 _HEADER = 110  # bytes: the magic and thirteen fields of eight hexadecimal digits
 _FIELDS = re.compile(rb"[0-9A-Fa-f]{104}")
 _MAX_NAME = 4096  # PATH_MAX: the kernel skips members with longer names
-_TRAILER = "TRAILER!!!"
+TRAILER = "TRAILER!!!"
 _BLOCK = 1 << 20
-_ARCHIVE_BLOCK = 512  # bytes of which an archive is a multiple, as cpio's own are
+ARCHIVE_BLOCK = 512  # bytes of which an archive is a multiple, as cpio's own are
 _TYPE, _FILE, _LINK = 0o170000, 0o100000, 0o120000
 
 
@@ -117,10 +117,10 @@ def write_archive(members: Iterable[tuple[str, int, bytes]]) -> bytes:
     `FormatError` as `member_header` does.
     """
     data = bytearray()
-    for name, mode, content in (*members, (_TRAILER, 0, b"")):
+    for name, mode, content in (*members, (TRAILER, 0, b"")):
         data += member_header(name, len(content), mode=mode) + content
         data += bytes(-len(data) % 4)
-    return bytes(data) + bytes(-len(data) % _ARCHIVE_BLOCK)
+    return bytes(data) + bytes(-len(data) % ARCHIVE_BLOCK)
 
 
 def parse_member_header(data: bytes) -> tuple[str, int]:
@@ -164,7 +164,7 @@ def read_members(
         head = _HEADER + name_size
         raw = _read(stream, name_size + -head % 4, where)
         name = _parse_name(raw[:name_size], position, where)
-        if name == _TRAILER:
+        if name == TRAILER:
             # Some writers give it content; whoever reads on expects to stand behind it.
             _skip(stream, size + -size % 4, where)
             return

@@ -218,7 +218,9 @@ class BootLoader(ABC):
 
 # dracut's root=live: with an address or a setting that holds one. A root in the initramfs has a
 # path after the colon.
-_FETCHED_ROOT = re.compile(r"root=live:(?:[a-z0-9]+:|\$).*[/}](?P<file>[A-Za-z0-9._+-]+)")
+_FETCHED_ROOT = re.compile(
+    r"(?:root=live:|pxeboot\.url=)(?:[a-z0-9]+:|\$).*[/}](?P<file>[A-Za-z0-9._+-]+)"
+)
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>[A-Za-z0-9_-]+)\}|(?P<plain>[A-Za-z0-9_]+))")
 
 

@@ -25,6 +25,7 @@ class Role(StrEnum):
     SQUASHFS = "squashfs"
     ROOT_HEADER = "root-header"
     ROOT_CHECK = "root-check"
+    STREAM = "stream"  # an initrd with what reads the live root from a web server
     PADDING = "padding"
     MEMTEST = "memtest"
     DEVICE_TREE = "device-tree"
@@ -93,6 +94,20 @@ class RootCheckFile:
     path: str
     root: str
     hooks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddonFile:
+    """An initrd of the tree by which one kernel's initramfs gets a root from a web server.
+
+    `modules` is the folder of the kernel's drivers in the live root; `hooks` the folder of
+    dracut's hooks in the initramfs.
+    """
+
+    path: str
+    modules: str
+    hooks: str
+    compression: str  # of the squashfs images in it
 
 
 @dataclass(frozen=True, slots=True)

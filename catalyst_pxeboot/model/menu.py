@@ -46,7 +46,7 @@ class LiveEntry:
     The initrds are, in this order: `initramfs`, `padding` where there is one; then, for a root in
     the initramfs, either `root_header` and `squashfs` (loaders that join files byte by byte) or
     the squashfs as a member named `ROOT_MEMBER` (iPXE); for a root over the network the
-    `root_check`, if it is checked. U-Boot takes one file only, `joined`, which is all of them.
+    `addon`: what compares the root with its digest, or what gets it. U-Boot takes one file only, `joined`, which is all of them.
     """
 
     name: str  # unique in the menu; letters, digits and hyphens, so it is a label for any loader
@@ -59,7 +59,8 @@ class LiveEntry:
     arguments: tuple[str, ...]
     generator: Generator
     root: RootMode = RootMode.EMBEDDED
-    root_check: str | None = None
+    addon: str | None = None
+    streamed: bool = False  # the add-on, not the initramfs itself, gets the root from a server
     offered: tuple[Loader, ...] = tuple(Loader)  # loaders that can lead it to its root
     limits: Mapping[Loader, Limits] = field(default_factory=dict)
     unpacked: str | None = None  # the kernel for those loaders that cannot take it as it is
@@ -73,7 +74,7 @@ class LiveEntry:
         first = (self.initramfs, *((self.padding,) if self.padding else ()))
         if self.root_header:
             return (*first, self.root_header, self.squashfs)
-        return (*first, *((self.root_check,) if self.root_check else ()))
+        return (*first, *((self.addon,) if self.addon else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ class RootMode(StrEnum):
     """How the live root, a squashfs, gets to the running system."""
 
     EMBEDDED = "embedded"  # the loader puts it into the initramfs
+    STREAM = "stream"  # the initramfs reads it from a web server, block by block
     HTTP = "http"  # the initramfs fetches it into memory
     NFS = "nfs"  # the initramfs mounts the folder it lies in; it stays on the server
 

@@ -18,13 +18,16 @@ from catalyst_pxeboot.plan.roots import (
     ROOT_CHECK_BYTES,
     ROOTS,
     Root,
+    Way,
     find_check_obstacle,
+    stream_bytes,
 )
 from catalyst_pxeboot.plan.transport import find_warnings, fits_bios
 from catalyst_pxeboot.source.image import Source, SourceKernel
 from catalyst_pxeboot.source.menu import IsoEntry, without_root
 from catalyst_pxeboot.source.network import OFF, ON
 from catalyst_pxeboot.spec.parse import Spec
+from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size
 
@@ -44,23 +47,33 @@ class LivePlan:
     left_out: tuple[str, ...]  # what is asked for and not possible
 
 
-def plan_live(spec: Spec, source: Source) -> LivePlan:
+def plan_live(spec: Spec, source: Source, tools: Tools | NoTools = NOT_SOUGHT) -> LivePlan:
     """Plan each kernel's entries by each root mode that the spec and its initramfs allow.
 
+    `tools` are the build host's programs that stream a root.
     Raises `SpecError` with each reason if a kernel cannot do what is asked for, or nothing.
     """
     taken: set[str] = set()
     notes: list[str] = []
     left_out: list[str] = []
-    chosen = _choose_roots(spec, source, notes)
+    chosen = _choose_roots(spec, source, tools, notes)
     entries: list[LiveEntry] = []
     for mode in spec.roots or tuple(RootMode):
         root = ROOTS[mode]
         for kernel in source.kernels:
-            if mode not in chosen[kernel.iso.name]:
+            way = chosen[kernel.iso.name].get(mode)
+            if way is None:
                 continue
             offered = knowing = _loaders_for(root, spec)
+            if way.streamed:
+                joining = [kind for kind in offered if LOADERS[kind].joins_initrds]
+                offered = tuple(kind for kind in offered if kind not in joining)
+                left_out += [
+                    f"{kernel.iso.name}, {root.title}, by {kind}: it loads one initrd only"
+                    for kind in joining
+                ]
             initrds = kernel.initramfs.bytes + (source.squashfs.bytes if root.in_initrd else 0)
+            initrds += stream_bytes(source.squashfs) if way.streamed else 0
             if not fits_bios(kernel.kernel, initrds):
                 unable = [kind for kind in offered if _is_bios_only(LOADERS[kind])]
                 offered = tuple(kind for kind in offered if kind not in unable)
@@ -77,10 +90,10 @@ def plan_live(spec: Spec, source: Source) -> LivePlan:
             ]
             if not offered:
                 continue
-            check = _plan_check(root, kernel, spec, notes)
+            check = not way.streamed and _plan_check(root, kernel, spec, notes)
             _check_nfs(mode, kernel, spec)
             entries += [
-                _plan_entry(spec, kernel, entry, source, taken, root, offered, check=check)
+                _plan_entry(spec, kernel, entry, source, taken, root, way, offered, check=check)
                 for entry in _iso_entries(spec, kernel)
             ]
     for loader in spec.loaders:
@@ -99,31 +112,30 @@ def _is_bios_only(loader: BootLoader) -> bool:
 
 
 def _choose_roots(
-    spec: Spec, source: Source, notes: list[str]
-) -> Mapping[str, tuple[RootMode, ...]]:
-    """Return each kernel's root modes, by its name."""
+    spec: Spec, source: Source, tools: Tools | NoTools, notes: list[str]
+) -> Mapping[str, Mapping[RootMode, Way]]:
+    """Return each kernel's root modes and how it reaches them, by its name."""
     problems: list[PxebootError] = []
     chosen = {}
     for kernel in source.kernels:
-        obstacles = {
-            mode: root.find_obstacle(kernel, source.squashfs) for mode, root in ROOTS.items()
-        }
+        ways = {mode: root.find_way(kernel, source.squashfs, tools) for mode, root in ROOTS.items()}
+        obstacles = {mode: way.obstacle for mode, way in ways.items()}
         if spec.roots:
             problems += [
                 found.as_error(source.root) for mode in spec.roots if (found := obstacles[mode])
             ]
-            chosen[kernel.iso.name] = spec.roots
+            chosen[kernel.iso.name] = {mode: ways[mode] for mode in spec.roots}
             continue
         able = [mode for mode in RootMode if obstacles[mode] is None]
         if not able and (first := obstacles[RootMode.EMBEDDED]):
             problems.append(first.as_error(source.root))
-        for mode in (RootMode.EMBEDDED, RootMode.HTTP):
+        for mode in (RootMode.EMBEDDED, RootMode.STREAM, RootMode.HTTP):
             if able and (obstacle := obstacles[mode]):
                 notes.append(f"no {ROOTS[mode].title or f'root {mode}'}: {obstacle}")
         if RootMode.NFS in able and spec.nfs is None:
             able.remove(RootMode.NFS)
             notes.append(f"no root over NFS: {kernel.iso.initramfs} can; set pxeboot/nfs_root")
-        chosen[kernel.iso.name] = tuple(able)
+        chosen[kernel.iso.name] = {mode: ways[mode] for mode in able}
     if problems:
         raise problems[0] if len(problems) == 1 else SpecError(problems)
     return chosen
@@ -181,6 +193,7 @@ def _plan_entry(
     source: Source,
     taken: set[str],
     root: Root,
+    way: Way,
     offered: tuple[Loader, ...],
     *,
     check: bool,
@@ -190,16 +203,17 @@ def _plan_entry(
     if source.network.is_missing and root.in_memory:  # else the network must stay as it is
         user = tuple(ON if word == OFF else word for word in user)
     arguments = (
-        *root.arguments[generator],
+        *(root.streamed if way.streamed else root.arguments[generator]),
         *user,
         *spec.extra_bootargs,
         *_serial_arguments(spec),
         *(word for word in entry.extra if word not in user),
     )
     _check_arguments(arguments, spec, kernel)
-    plain = not root.in_initrd and not check  # the initramfs is the only initrd
+    addon = stream_path(kernel) if way.streamed else ROOT_CHECK if check else None
+    plain = not root.in_initrd and not addon  # the initramfs is the only initrd
     loaders = [LOADERS[kind] for kind in spec.loaders]
-    joined = any(loader.joins_initrds for loader in loaders) and not plain
+    joined = any(loader.joins_initrds for loader in loaders) and not plain and not way.streamed
     trees = kernel.device_trees if any(loader.loads_device_trees for loader in loaders) else None
     planned = LiveEntry(
         name=_label(kernel.iso.name, () if root.in_initrd else (root.mode,), entry.extra, taken),
@@ -212,7 +226,8 @@ def _plan_entry(
         arguments=arguments,
         generator=generator,
         root=root.mode,
-        root_check=ROOT_CHECK if check else None,
+        addon=addon,
+        streamed=way.streamed,
         offered=offered,
         unpacked=unpacked_path(spec, kernel),
         unpacked_for=unpacked_for(spec, kernel),
@@ -240,6 +255,7 @@ def _find_limits(
             kernel=kernel.kernel,
             initramfs=kernel.initramfs,
             squashfs=source.squashfs.bytes,
+            addon=sizes[entry.addon] if entry.addon else 0,
         )
         for firmware in firmwares
     }
@@ -298,6 +314,11 @@ def unpacked_path(spec: Spec, kernel: SourceKernel) -> str | None:
     return f"{kernel.iso.path}.Image" if unpacked_for(spec, kernel) else None
 
 
+def stream_path(kernel: SourceKernel) -> str:
+    """Name the initrd that streams a root to a kernel."""
+    return f"{kernel.iso.path}.net.cpio"
+
+
 def joined_path(kernel: SourceKernel, root: Root) -> str:
     """Name U-Boot's only initrd for a kernel and a root mode."""
     return f"{kernel.iso.path}.{'initrd' if root.in_initrd else 'check'}"
@@ -311,6 +332,7 @@ def part_sizes(kernel: SourceKernel, source: Source) -> Mapping[str, int]:
         ROOT_HEADER: len(member_header(ROOT_MEMBER, source.squashfs.bytes)),
         source.squashfs.path.name: source.squashfs.bytes,
         ROOT_CHECK: ROOT_CHECK_BYTES,
+        stream_path(kernel): stream_bytes(source.squashfs),
     }
     if padding := padding_path(kernel):
         sizes[padding] = alignment_padding(image.bytes, image.compression)

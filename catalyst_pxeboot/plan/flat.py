@@ -121,7 +121,7 @@ def _flat_live(entry: LiveEntry, names: _Names) -> LiveEntry:
         initramfs=take(entry.initramfs, "initramfs", ".igz") or "",
         padding=take(entry.padding, "padding", ".pad"),
         root_header=take(entry.root_header, "header", ".cpio", own=False),
-        root_check=take(entry.root_check, "check", ".cpio", own=False),
+        addon=take(entry.addon, "net" if entry.streamed else "check", ".cpio", own=entry.streamed),
         squashfs=take(entry.squashfs, "root", ".squashfs", own=False) or "",
         offered=_flat_offered(entry),
         joined=None,

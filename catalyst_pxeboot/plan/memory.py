@@ -38,18 +38,19 @@ def least_memory(
     kernel: Kernel,
     initramfs: Initramfs,
     squashfs: int,
+    addon: int = 0,
 ) -> int:
     """Return the bytes of memory, whole MiB, with which a client reaches its live root.
 
-    `squashfs` is its size in bytes. The running system needs more. The estimate is the larger of
+    `squashfs` is its size in bytes, `addon` that of the initrd behind the initramfs. The running system needs more. The estimate is the larger of
     two moments: the loader holds all that it fetched; the kernel unpacks it, or the initramfs
     fetches the root.
     """
     root = ROOTS[mode]
     embedded = squashfs if root.in_initrd else 0
-    loaded = initramfs.bytes + embedded  # freed by the kernel when all of it is unpacked
-    unpacked = initramfs.unpacked_bytes + embedded
-    running = initramfs.unpacked_bytes + (squashfs if root.in_memory else 0)
+    loaded = initramfs.bytes + addon + embedded  # freed by the kernel when all is unpacked
+    unpacked = initramfs.unpacked_bytes + addon + embedded
+    running = initramfs.unpacked_bytes + addon + (squashfs if root.in_memory else 0)
     system = _kernel_memory(kernel) + _SYSTEM
     if firmware is Firmware.EFI:
         system += _EFI_SYSTEM

@@ -16,11 +16,13 @@ from pathlib import Path
 from catalyst_pxeboot.formats.cpio import MAX_MEMBER
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.squashfs import Squashfs
+from catalyst_pxeboot.formats.verity import BLOCK, tree_bytes
 from catalyst_pxeboot.loader.common import RootVariables
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot, RootMode
 from catalyst_pxeboot.source.image import SourceKernel
 from catalyst_pxeboot.spec.parse import Spec
+from catalyst_pxeboot.stream.tools import NoTools, Tools
 from catalyst_pxeboot.util.errors import SourceError
 from catalyst_pxeboot.util.text import size
 
@@ -30,6 +32,10 @@ _MIB = 1 << 20
 #: its bytes: always the same, so that a plan knows them before the digest is known.
 ROOT_CHECK = "boot/root-check.cpio"
 ROOT_CHECK_BYTES = 16 << 10
+
+#: The bytes of the initrd that streams a root, but for its hash tree, which a plan knows exactly:
+#: all wired drivers of a distribution's kernel and nbdkit with its libraries, as xz packs them.
+_STREAM_BYTES = 17 << 20
 
 #: dracut's modules that bring the network up.
 _NETWORK_MODULES = frozenset(
@@ -53,6 +59,13 @@ class Obstacle:
         return SourceError(f"{root / self.file}: {self.reason}", hint=self.hint)
 
 
+class HostObstacle(Obstacle):
+    """Why a program of the build host, `file`, makes a root impossible."""
+
+    def as_error(self, root: Path) -> SourceError:
+        return SourceError(f"pxeboot/root: {self.file}: {self.reason}", hint=self.hint)
+
+
 def find_check_obstacle(kernel: SourceKernel) -> Obstacle | None:
     """Return why this kernel's initramfs cannot check a root as it is, with the remedy."""
     initramfs, reason, hint = kernel.initramfs, None, "leave pxeboot/verify_root out"
@@ -70,6 +83,50 @@ def find_check_obstacle(kernel: SourceKernel) -> Obstacle | None:
         reason = "it has no sha256sum"
         hint = f"add `-I sha256sum` to {_key(kernel)}/dracut_args of the livecd-stage2 spec"
     return Obstacle(kernel.iso.initramfs, reason, hint) if reason else None
+
+
+def stream_bytes(squashfs: Squashfs) -> int:
+    """Return an estimate of the bytes of the initrd that streams a root."""
+    return _STREAM_BYTES + tree_bytes(squashfs.bytes)
+
+
+def find_stream_obstacle(
+    kernel: SourceKernel, squashfs: Squashfs, tools: Tools | NoTools
+) -> Obstacle | None:
+    """Return why an add-on cannot get this kernel's initramfs a root from a web server."""
+    initramfs = kernel.initramfs
+    if initramfs.generator is Generator.GENKERNEL:
+        return Obstacle(
+            kernel.iso.initramfs,
+            f"genkernel {initramfs.version} made it, and a root is streamed to dracut's only",
+            f"build livecd-stage2 with {_key(kernel)}/distkernel: yes",
+        )
+    if "dmsquash-live" not in initramfs.modules:
+        return _lacks(kernel, "dmsquash-live", "which mounts the live root")
+    if initramfs.hooks is None:
+        return Obstacle(
+            kernel.iso.initramfs,
+            "it has no folder of dracut's hooks that is known here",
+            "build livecd-stage2 with dracut 050 or later",
+        )
+    if kernel.modules is None:
+        return Obstacle(
+            squashfs.path.name,
+            f"it has no modules of Linux {kernel.kernel.version or 'of unknown version'}, so no"
+            " network drivers",
+            "build livecd-stage2 again",
+        )
+    if squashfs.bytes % BLOCK:
+        return Obstacle(
+            squashfs.path.name,
+            f"its size is not a multiple of {BLOCK} bytes, by which dm-verity checks it",
+            "leave -nopad out of livecd/fsops",
+        )
+    if isinstance(tools, NoTools):
+        return HostObstacle(tools.what, tools.reason, tools.hint)
+    if tools.machine != kernel.kernel.machine:
+        return HostObstacle("nbdkit", f"not looked for, for {kernel.kernel.machine}", "")
+    return None
 
 
 def _embedded(kernel: SourceKernel, squashfs: Squashfs) -> Iterator[Obstacle]:
@@ -174,6 +231,10 @@ def _dracut_http(at: RootLocation) -> tuple[str, ...]:
     return (f"root=live:{at.url}{at.squashfs}", at.address)
 
 
+def _streamed(at: RootLocation) -> tuple[str, ...]:
+    return (f"{STREAM_URL}{at.url}{at.squashfs}", at.address)
+
+
 def _dracut_nfs(at: RootLocation) -> tuple[str, ...]:
     # dracut takes options only in its own form, which is not a URL.
     server = f"{at.nfs_options}:{at.nfs_server}:" if at.nfs_options else f"//{at.nfs_server}"
@@ -198,6 +259,21 @@ def _knows_nfs_server(spec: Spec) -> bool:
     return spec.nfs is not None and spec.nfs.server is not None
 
 
+#: Mounted by dracut as soon as it is there; an add-on makes it.
+_STREAMED = ("root=live:/dev/mapper/live-root", "rd.live.overlay.overlayfs=1", "cdroot")
+
+#: The kernel argument that tells an add-on where the root is.
+STREAM_URL = "pxeboot.url="
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How an initramfs reaches a root: by itself or by an add-on, or why it cannot."""
+
+    obstacle: Obstacle | None = None
+    streamed: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Root:
     """One root mode.
@@ -209,10 +285,11 @@ class Root:
     mode: RootMode
     title: str  # what a menu adds to an entry's title; empty for the usual way
     arguments: Mapping[Generator, tuple[str, ...]]
-    obstacles: Callable[[SourceKernel, Squashfs], Iterator[Obstacle]]
+    obstacles: Callable[[SourceKernel, Squashfs], Iterator[Obstacle]] | None
     location: Mapping[Generator, Callable[[RootLocation], tuple[str, ...]]]
-    server_key: str  # the spec key that names its server; empty: it needs none
-    knows_server: Callable[[Spec], bool]
+    streamed: tuple[str, ...] = ()  # the arguments where an add-on gets it; empty: none can
+    server_key: str = ""  # the spec key that names its server; empty: it needs none
+    knows_server: Callable[[Spec], bool] = lambda _spec: True
     in_initrd: bool = False  # the loader loads it
     in_memory: bool = True  # the running system holds it
     check_by_default: bool = False  # compared with its digest unless the spec says otherwise
@@ -228,9 +305,19 @@ class Root:
         """Whether a web server is all that a client needs."""
         return self.server_key in {"", "base_url"}
 
-    def find_obstacle(self, kernel: SourceKernel, squashfs: Squashfs) -> Obstacle | None:
-        """Return why this kernel's initramfs cannot reach the root, with the remedy."""
-        return next(self.obstacles(kernel, squashfs), None)
+    def find_way(self, kernel: SourceKernel, squashfs: Squashfs, tools: Tools | NoTools) -> Way:
+        """Return how this kernel's initramfs reaches the root: by itself, if it can."""
+        obstacle = None
+        if self.obstacles:
+            obstacle = next(self.obstacles(kernel, squashfs), None)
+            if obstacle is None:
+                return Way()
+        if self.streamed:
+            other = find_stream_obstacle(kernel, squashfs, tools)
+            if other is None:
+                return Way(streamed=True)
+            obstacle = obstacle or other
+        return Way(obstacle)
 
 
 #: Every root mode, the default order of a menu first.
@@ -258,9 +345,19 @@ ROOTS: Mapping[RootMode, Root] = {
             },
             obstacles=_embedded,
             location={},
-            server_key="",
-            knows_server=lambda _spec: True,
             in_initrd=True,
+        ),
+        Root(
+            RootMode.STREAM,
+            title="root streamed over HTTP",
+            arguments={},
+            obstacles=None,
+            location={},
+            streamed=_STREAMED,
+            server_key="base_url",
+            knows_server=_knows_base_url,
+            in_memory=False,
+            network_memory=64 * _MIB,  # drivers, nbdkit, what was read of the root lately
         ),
         Root(
             RootMode.HTTP,
@@ -268,6 +365,7 @@ ROOTS: Mapping[RootMode, Root] = {
             arguments={Generator.DRACUT: ("rd.live.overlay.overlayfs=1", "cdroot", "rd.neednet=1")},
             obstacles=_http,
             location={Generator.DRACUT: _dracut_http},
+            streamed=(*_STREAMED, "pxeboot.copy"),
             server_key="base_url",
             knows_server=_knows_base_url,
             check_by_default=True,
@@ -306,7 +404,7 @@ def root_location(entry: LiveEntry, menu: Menu, variables: RootVariables | None)
     Empty where it needs none. `variables` are those of whoever passes the arguments on; None
     is one that knows nothing beyond what the menu says.
     """
-    make = ROOTS[entry.root].location.get(entry.generator)
+    make = _streamed if entry.streamed else ROOTS[entry.root].location.get(entry.generator)
     if make is None:
         return ()
     known = variables or RootVariables()

@@ -51,7 +51,7 @@ def _live(entry: LiveEntry, loaders: Sequence[Loader]) -> EntryInfo:
         kernels={loader: LOADERS[loader].kernel(entry) for loader in able},
         arguments=" ".join(entry.arguments),
         root=entry.root,
-        checked=entry.root_check is not None,
+        checked=entry.addon is not None,
         initrds={loader: LOADERS[loader].initrds(entry) for loader in able},
         limits={loader: _limits(entry.limits[loader]) for loader in able},
     )

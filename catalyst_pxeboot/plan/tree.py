@@ -10,6 +10,7 @@ from catalyst_pxeboot.formats.initramfs import alignment_padding
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.files import (
+    AddonFile,
     JoinedFile,
     MadeFile,
     Role,
@@ -24,6 +25,7 @@ from catalyst_pxeboot.plan.entries import (
     padding_path,
     part_sizes,
     plan_live,
+    stream_path,
     unpacked_for,
     unpacked_path,
 )
@@ -31,6 +33,7 @@ from catalyst_pxeboot.plan.roots import ROOT_CHECK
 from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.source.live import root_file, source_file
 from catalyst_pxeboot.spec.parse import Spec
+from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size
 
@@ -49,23 +52,28 @@ class Plan:
     unpacked: tuple[UnpackedFile, ...]
     joined: tuple[JoinedFile, ...]
     check: RootCheckFile | None
+    streams: tuple[AddonFile, ...]
+    tools: Tools | NoTools
     loaders: Loaders
     notes: tuple[str, ...]  # what is in the tree in another form than in the source, and why
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
-def plan_tree(spec: Spec, source: Source, loaders: Loaders) -> Plan:
+def plan_tree(
+    spec: Spec, source: Source, loaders: Loaders, tools: Tools | NoTools = NOT_SOUGHT
+) -> Plan:
     """Plan the netboot tree of `source`, or raise with every reason why it cannot be.
 
-    `loaders` are the binaries that the build host has for the spec's loaders.
+    `loaders` are the binaries that the build host has for the spec's loaders, `tools` its programs
+    that stream a root.
     """
     problems = find_contradictions(source, spec.arch, spec.subarch)
     if len(problems) == 1:
         raise problems[0]
     if problems:
         raise SpecError(problems)
-    planned = plan_live(spec, source)
+    planned = plan_live(spec, source, tools)
     live = planned.entries
     memtests = tuple(_plan_memtests(source))
     menu = Menu(
@@ -82,6 +90,7 @@ def plan_tree(spec: Spec, source: Source, loaders: Loaders) -> Plan:
     files = _plan_files(spec, source)
     made = _plan_made(live, source)
     check = _plan_check(live, source)
+    streams = tuple(_plan_streams(live, source))
     unpacked = tuple(_plan_unpacked(spec, source))
     joined = tuple(_plan_joined(live, source))
     _check_paths(
@@ -90,6 +99,7 @@ def plan_tree(spec: Spec, source: Source, loaders: Loaders) -> Plan:
         *(file.path for file in unpacked),
         *(file.path for file in joined),
         *((check.path,) if check else ()),
+        *(file.path for file in streams),
     )
     return Plan(
         spec=spec,
@@ -100,6 +110,8 @@ def plan_tree(spec: Spec, source: Source, loaders: Loaders) -> Plan:
         unpacked=unpacked,
         joined=joined,
         check=check,
+        streams=streams,
+        tools=tools,
         loaders=loaders,
         notes=(*_notes(spec, source, joined), *planned.notes),
         left_out=(*source.left_out, *planned.left_out),
@@ -216,7 +228,7 @@ def _plan_made(live: Sequence[LiveEntry], source: Source) -> tuple[MadeFile, ...
 
 
 def _plan_check(live: Sequence[LiveEntry], source: Source) -> RootCheckFile | None:
-    checked = {entry.initramfs for entry in live if entry.root_check}
+    checked = {entry.initramfs for entry in live if entry.addon == ROOT_CHECK}
     if not checked:
         return None
     hooks = {
@@ -225,6 +237,18 @@ def _plan_check(live: Sequence[LiveEntry], source: Source) -> RootCheckFile | No
         if kernel.iso.initramfs in checked and kernel.initramfs.hooks
     }
     return RootCheckFile(ROOT_CHECK, source.squashfs.path.name, tuple(sorted(hooks)))
+
+
+def _plan_streams(live: Sequence[LiveEntry], source: Source) -> Iterator[AddonFile]:
+    needed = {entry.addon for entry in live if entry.streamed}
+    for kernel in source.kernels:
+        if stream_path(kernel) in needed and kernel.modules and kernel.initramfs.hooks:
+            yield AddonFile(
+                path=stream_path(kernel),
+                modules=kernel.modules,
+                hooks=kernel.initramfs.hooks,
+                compression=source.squashfs.compression,
+            )
 
 
 def _warnings(spec: Spec, source: Source, live: Sequence[LiveEntry]) -> Iterator[str]:

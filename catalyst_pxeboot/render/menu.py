@@ -35,7 +35,7 @@ class LiveView:
     padding: str  # empty where there is none
     root: str  # the root mode: embedded, http or nfs
     root_header: str  # empty unless the loader loads the live root
-    root_check: str  # an initrd that compares the root with its digest; empty if it is not
+    addon: str  # an initrd that checks or fetches the root; empty where there is none
     squashfs: str
     initrds: tuple[str, ...]  # all that the loader loads behind the kernel, in order
     arguments: str  # the kernel command line, but for what the template adds
@@ -196,7 +196,7 @@ def _view_live(
         padding=path(entry.padding),
         root=str(entry.root),
         root_header=path(entry.root_header),
-        root_check=path(entry.root_check),
+        addon=path(entry.addon),
         squashfs=path(entry.squashfs),
         initrds=tuple(map(path, loader.initrds(entry))),
         arguments=" ".join(filter(None, arguments)),

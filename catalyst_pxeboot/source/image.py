@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
@@ -24,7 +24,7 @@ from catalyst_pxeboot.source.live import (
     root_time,
 )
 from catalyst_pxeboot.source.menu import IsoEntry, IsoKernel, IsoMemtest, IsoMenu, read_iso_menu
-from catalyst_pxeboot.source.network import LiveNetwork, read_network
+from catalyst_pxeboot.source.network import LiveNetwork, read_contents
 from catalyst_pxeboot.source.open import open_image
 from catalyst_pxeboot.util.errors import FormatError, SourceError
 from catalyst_pxeboot.util.files import FileStamp
@@ -53,6 +53,7 @@ class SourceKernel:
     initramfs: Initramfs
     config: Mapping[str, str] | None
     device_trees: DeviceTrees | None = None
+    modules: str | None = None  # the folder of its modules in the live root
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,9 @@ def read_image(image: LiveImage, squashfs: Squashfs, *, names: Sequence[str] = (
     root = root_file(image, squashfs)
     with ThreadPoolExecutor(max_workers=1) as beside:
         offset = root.extent.offset if root.extent else 0
-        network = beside.submit(read_network, root.origin, offset=offset)
-        kernels = tuple(_read_kernel(image, iso) for iso in chosen)
+        contents = beside.submit(read_contents, root.origin, offset=offset)
+        read = [_read_kernel(image, iso) for iso in chosen]
+    modules = contents.result().modules
     memtests = tuple(
         (memtest, image.size(memtest.path, "a memtest image"))
         for memtest in menu.memtests
@@ -105,12 +107,14 @@ def read_image(image: LiveImage, squashfs: Squashfs, *, names: Sequence[str] = (
     lost = [memtest.title for memtest in menu.memtests if memtest.path not in found]
     return Source(
         image=image,
-        kernels=kernels,
+        kernels=tuple(
+            replace(kernel, modules=modules.get(kernel.kernel.version or "")) for kernel in read
+        ),
         squashfs=squashfs,
         memtests=memtests,
         timeout=menu.timeout,
         time=root_time(image, squashfs),
-        network=network.result(),
+        network=contents.result().network,
         left_out=(
             *(f"{title}: neither a live kernel nor memtest" for title in menu.left_out),
             *(f"{title}: its file is not in the image" for title in lost),

@@ -1,4 +1,6 @@
-"""Whether a live root brings up its network by itself: by its runlevels, or its systemd units.
+"""What a live root has for a network: its services, and the folders of its kernels' modules.
+
+A root brings its network up by itself by its runlevels, or its systemd units.
 
 An ISO's kernel arguments hold `nodhcp`, which is for a machine with a CD. A root with
 NetworkManager in a runlevel gets an address all the same; another one has no network at all when
@@ -8,7 +10,8 @@ it was booted from the network, unless `dodhcp` is given (gentoo/livecd-tools, i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +22,9 @@ OFF: Final = "nodhcp"
 ON: Final = "dodhcp"
 
 _FOLDERS: Final = ("etc/runlevels", "etc/systemd/system")
+_MODULES: Final = re.compile(
+    r"(?P<folder>(?:usr/)?lib/modules/(?P<version>[A-Za-z0-9._+-]+))/modules\.dep"
+)
 _ROOT: Final = "squashfs-root/"  # what unsquashfs puts before each name
 _SECONDS: Final = 8.0
 _MEMORY: Final = 512 << 20  # bytes of address space
@@ -51,11 +57,19 @@ class LiveNetwork:
         return f"nothing brings it up, so {ON} takes the place of {OFF}"
 
 
-def read_network(image: Path, *, offset: int) -> LiveNetwork:
+@dataclass(frozen=True, slots=True)
+class LiveContents:
+    """What is in a live root: its network, and folders of modules by the kernel's version."""
+
+    network: LiveNetwork
+    modules: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_contents(image: Path, *, offset: int) -> LiveContents:
     """Look into the squashfs that begins at byte `offset` of `image`."""
     program = find_program("unsquashfs")
     if program is None:
-        return LiveNetwork(why="unsquashfs is missing (squashfs-tools)")
+        return LiveContents(LiveNetwork(why="unsquashfs is missing (squashfs-tools)"))
     # One processor and small queues: nothing is unpacked.
     argv: list[str | Path] = [
         program,
@@ -70,16 +84,25 @@ def read_network(image: Path, *, offset: int) -> LiveNetwork:
         "-l",
         image,
         *_FOLDERS,
+        "lib/modules/*/modules.dep",
+        "usr/lib/modules/*/modules.dep",
     ]
     try:
         listed = read_output(argv, timeout=_SECONDS, limit=_MOST, memory=_MEMORY)
     except CommandError as error:
-        return LiveNetwork(why=error.message)
+        return LiveContents(LiveNetwork(why=error.message))
     names = [
         line.removeprefix(_ROOT)
         for line in listed.decode(errors="replace").splitlines()
         if line.startswith(_ROOT)
     ]
+    modules = {
+        found["version"]: found["folder"] for found in filter(None, map(_MODULES.fullmatch, names))
+    }
+    return LiveContents(_find_network(names), modules)
+
+
+def _find_network(names: Sequence[str]) -> LiveNetwork:
     for found in filter(None, map(_SERVICE.fullmatch, names)):
         if found["unit"]:
             return LiveNetwork(service=found["unit"])

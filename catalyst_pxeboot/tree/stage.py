@@ -7,10 +7,11 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Self
 
-from catalyst_pxeboot.formats.cpio import Readable
+from catalyst_pxeboot.formats.cpio import ARCHIVE_BLOCK, TRAILER, Readable, member_header
 from catalyst_pxeboot.formats.kernel import open_unpacked
 from catalyst_pxeboot.model.files import (
     IsoExtent,
@@ -111,6 +112,31 @@ def stage_joined_files(
 ) -> list[TreeFile]:
     """Write files that are others of `staging`, which must be there, one behind the other."""
     return [_join(file, staging, algorithms, time) for file in files]
+
+
+def stage_archive(
+    file: MadeFile,
+    members: Iterable[tuple[str, int, bytes | Path]],
+    staging: Path,
+    *,
+    algorithms: Sequence[str],
+    time: int,
+) -> TreeFile:
+    """Write a newc cpio archive of `members`: the name, the mode and the content of each.
+
+    A path stands for that file's content. `file` says what the archive is; its own content is
+    not used.
+    """
+    with _Writer(_make_place(staging, file.path), algorithms, time) as writer:
+        for name, mode, content in (*members, (TRAILER, 0, b"")):
+            count = content.stat().st_size if isinstance(content, Path) else len(content)
+            writer.take(BytesIO(member_header(name, count, mode=mode)))
+            with content.open("rb") if isinstance(content, Path) else BytesIO(content) as stream:
+                writer.take(stream)
+            writer.take(BytesIO(bytes(-count % 4)))
+        writer.take(BytesIO(bytes(-writer.bytes % ARCHIVE_BLOCK)))
+        digests = writer.digests
+    return TreeFile(file.path, writer.bytes, file.role, digests, file.origin, writer.bytes)
 
 
 def check_links(files: Iterable[TreeFile], staging: Path) -> None:

@@ -59,12 +59,19 @@ def run(
     return done.stdout
 
 
-def read_output(argv: Sequence[str | Path], *, timeout: float, limit: int, memory: int) -> bytes:
+def read_output(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float,
+    limit: int,
+    memory: int,
+    file_bytes: int | None = None,
+) -> bytes:
     """Run a program on what someone else wrote; return what it wrote to standard output.
 
     It ends, at the latest, after `timeout` seconds or `limit` bytes, and gets `memory` bytes of
-    address space. Raises `CommandError` for all of these and where the program fails; its messages
-    are not kept.
+    address space; no file that it writes gets more than `file_bytes`. Raises `CommandError` for all
+    of these and where the program fails; its messages are not kept.
     """
     name = Path(argv[0]).name
     try:
@@ -79,6 +86,8 @@ def read_output(argv: Sequence[str | Path], *, timeout: float, limit: int, memor
         raise _not_started(name, error) from error
     with suppress(ProcessLookupError):  # it has ended already
         resource.prlimit(process.pid, resource.RLIMIT_AS, (memory, memory))
+        if file_bytes is not None:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     timer = threading.Timer(timeout, process.kill)
     timer.start()
     try:

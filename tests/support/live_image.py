@@ -116,13 +116,14 @@ def build_live_image(
     generator: str = "dracut",
     token: str = TOKEN,
     squashfs_mib: int = 0,
+    modules: bool = False,
 ) -> Path:
     """Build the live image in the folder `target`, which is replaced, and return it.
 
     `cache` keeps the kernel and the initramfs images between builds. `generator` is one of
     `GENERATORS`; "genkernel" reads the checkout that GENKERNEL_SRC names. `squashfs_mib` adds
-    incompressible data until image.squashfs has at least that many MiB. No file shares an inode
-    with the cache, so a test may damage what it likes.
+    incompressible data until image.squashfs has at least that many MiB, `modules` the kernel's.
+    No file shares an inode with the cache, so a test may damage what it likes.
     """
     if generator not in GENERATORS:
         raise ValueError(f"generator {generator!r} is none of {', '.join(GENERATORS)}")
@@ -146,7 +147,9 @@ def build_live_image(
     if generator.startswith("dracut"):
         (boot / "gentoo.igz").chmod(0o600)  # as dracut leaves it, and catalyst after it
     (boot / "grub/grub.cfg").write_text(grub_cfg(generator))
-    _write_squashfs(target / "image.squashfs", token, squashfs_mib)
+    _write_squashfs(
+        target / "image.squashfs", token, squashfs_mib, kernel.modules if modules else None
+    )
     (target / "livecd").touch()
     (target / "README.txt").write_text(_README)
     return target
@@ -312,7 +315,7 @@ def _dracut(kernel: Kernel, config: str, *more: str, filler: int = 0) -> Callabl
     return make
 
 
-def _write_squashfs(target: Path, token: str, mib: int) -> None:
+def _write_squashfs(target: Path, token: str, mib: int, modules: Path | None = None) -> None:
     """Pack a live root whose last table ends in the file's last sector.
 
     gensquashfs pads to 4 KiB. An image cut short within that padding would still mount, so a test
@@ -320,7 +323,7 @@ def _write_squashfs(target: Path, token: str, mib: int) -> None:
     """
     filler = 0
     for _ in range(50):
-        _pack_squashfs(target, token, mib, filler)
+        _pack_squashfs(target, token, mib, filler, modules)
         with target.open("rb") as stream:
             (used,) = struct.unpack("<Q", stream.read(96)[40:48])
         slack = target.stat().st_size - used
@@ -330,7 +333,7 @@ def _write_squashfs(target: Path, token: str, mib: int) -> None:
     raise CommandError(f"{target}: no filler makes gensquashfs fill the last sector")
 
 
-def _pack_squashfs(target: Path, token: str, mib: int, filler: int) -> None:
+def _pack_squashfs(target: Path, token: str, mib: int, filler: int, modules: Path | None) -> None:
     """Pack busybox, our init, and what dracut and genkernel look for in a root."""
     busybox = _busybox()
     folders = "bin boot dev etc home lib mnt opt proc root run sbin sys tmp usr var"
@@ -360,6 +363,14 @@ def _pack_squashfs(target: Path, token: str, mib: int, filler: int) -> None:
         add("/etc/live-root.sha256", 0o644, "".join(listed).encode())
         lines += [f"slink /bin/{name} 0777 0 0 busybox" for name in ("sh", "mount", "cat")]
         lines += [f"slink /usr/bin/{name} 0777 0 0 /bin/busybox" for name in ("test", "env")]
+        if modules:
+            within = {file.parent for file in modules.rglob("*")} | {modules.parent}
+            for folder in sorted(within):
+                lines.append(f"dir /lib/{folder.relative_to(modules.parent.parent)} 0755 0 0")
+            for file in sorted(modules.rglob("*")):
+                if file.is_file() and not file.is_symlink():
+                    name = file.relative_to(modules.parent.parent)
+                    lines.append(f"file /lib/{name} 0644 0 0 {file}")
         (top / "pack-list").write_text("\n".join(lines) + "\n")
         _run(
             "gensquashfs", "--quiet", "--force", "--defaults", "mtime=0", "--compressor", "gzip",

@@ -205,7 +205,7 @@ def test_a_wrong_value_names_its_key(key: str, value: object, reason: str, tmp_p
 
 def test_a_root_over_http_is_checked_if_it_can_be(tmp_path: Path) -> None:
     found = plan(tmp_path / "1", dracut())
-    assert [entry.root_check for entry in found.menu.live] == [None] * 4
+    assert [entry.addon for entry in found.menu.live] == [None] * 4
     assert found.check is None
     assert found.notes[0] == (
         f"the root over HTTP is not checked: {IGZ}: it has no sha256sum; add `-I sha256sum` to"
@@ -217,7 +217,7 @@ def test_a_root_over_http_is_checked_if_it_can_be(tmp_path: Path) -> None:
     }
     able = builders.initramfs(members, "gzip")
     found = plan(tmp_path / "2", able)
-    assert [entry.root_check for entry in found.menu.live[::2]] == [None, "boot/root-check.cpio"]
+    assert [entry.addon for entry in found.menu.live[::2]] == [None, "boot/root-check.cpio"]
     assert found.check is not None and found.check.hooks == ("var/lib/dracut/hooks",)
     found = plan(tmp_path / "3", able, pxeboot__verify_root="no")
     assert found.check is None

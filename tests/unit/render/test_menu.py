@@ -92,7 +92,7 @@ def test_every_mix_of_options_is_a_sound_configuration(
     live = replace(LIVE, padding=padding, arguments=arguments, generator=generator)
     check = "boot/root-check.cpio"
     others = [
-        replace(live, name=f"gentoo-{root}", root=root, root_header=None, root_check=check)
+        replace(live, name=f"gentoo-{root}", root=root, root_header=None, addon=check)
         for root in (RootMode.HTTP, RootMode.NFS)
     ]
     menu = Menu("T", timeout, (live, *others), memtests, serial, base_url=URL, nfs=NFS)
@@ -452,7 +452,7 @@ def test_a_root_over_nfs_has_its_address(
 
 
 def test_the_root_check_is_one_more_initrd() -> None:
-    entry = replace(HTTP, padding="boot/gentoo.igz.pad", root_check="boot/root-check.cpio")
+    entry = replace(HTTP, padding="boot/gentoo.igz.pad", addon="boot/root-check.cpio")
     menu = replace(MENU, live=(entry,), base_url=URL)
     assert lines(render(Loader.PXELINUX, menu), "INITRD") == [
         "INITRD boot/gentoo.igz,boot/gentoo.igz.pad,boot/root-check.cpio"
@@ -461,12 +461,12 @@ def test_the_root_check_is_one_more_initrd() -> None:
     assert lines(script, "isset ${old_efi}") == [
         "isset ${old_efi} && set joined initrd=initramfs ||",
         "isset ${old_efi} && isset ${padding} && set joined ${joined} initrd=padding ||",
-        "isset ${old_efi} && isset ${root_check} && set joined ${joined} initrd=root-check ||",
+        "isset ${old_efi} && isset ${addon} && set joined ${joined} initrd=addon ||",
     ]
     assert lines(script, "initrd ") == [
         "initrd --name initramfs ${base}${initrd} || goto boot_failed",
         "initrd --name padding ${base}${padding} || goto boot_failed",
-        "initrd --name root-check ${base}${root_check} || goto boot_failed",
+        "initrd --name addon ${base}${addon} || goto boot_failed",
     ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.build.pipeline import make_plan
-from catalyst_pxeboot.source.network import LiveNetwork, read_network
+from catalyst_pxeboot.source.network import LiveNetwork, read_contents
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.process import read_output
 from tests.golden.test_golden import NETWORK
@@ -55,13 +55,13 @@ def squashfs(folder: Path, *links: str) -> Path:
     ],
 )
 def test_what_brings_it_up(tmp_path: Path, links: list[str], says: str) -> None:
-    assert str(read_network(squashfs(tmp_path, *links), offset=0)).startswith(says)
+    assert str(read_contents(squashfs(tmp_path, *links), offset=0).network).startswith(says)
 
 
 def test_behind_other_bytes(tmp_path: Path) -> None:
     image = squashfs(tmp_path, "etc/runlevels/default/connman")
     (tmp_path / "iso").write_bytes(bytes(65536) + image.read_bytes())
-    found = read_network(tmp_path / "iso", offset=65536)
+    found = read_contents(tmp_path / "iso", offset=65536).network
     assert found == LiveNetwork(service="connman in the runlevel default")
 
 
@@ -82,14 +82,14 @@ def test_a_program_without_end(
     stand_in = write_script(tmp_path / "unsquashfs", script)
     monkeypatch.setattr(f"{module}.find_program", lambda _name: stand_in)
     monkeypatch.setattr(f"{module}._SECONDS", 3.0)
-    found = read_network(tmp_path / "image", offset=0)
+    found = read_contents(tmp_path / "image", offset=0).network
     assert why in found.why
     assert not found.is_missing
 
 
 def test_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("catalyst_pxeboot.source.network.find_program", lambda _name: None)
-    found = read_network(tmp_path / "image", offset=0)
+    found = read_contents(tmp_path / "image", offset=0).network
     assert str(found) == "not known: unsquashfs is missing (squashfs-tools)"
     assert read_output(["echo", "x"], timeout=5, limit=2, memory=1 << 30) == b"x\n"
 

@@ -1,0 +1,80 @@
+"""Make the initrds that stream a root."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from catalyst_pxeboot.formats.verity import HashTree, read_hash_tree
+from catalyst_pxeboot.model.files import AddonFile, MadeFile, Role, TreeFile
+from catalyst_pxeboot.plan.tree import Plan
+from catalyst_pxeboot.render.stream import FOLDER, render_stream
+from catalyst_pxeboot.source.image import Source
+from catalyst_pxeboot.source.live import root_file
+from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools, find_tools
+from catalyst_pxeboot.tree.stage import stage_archive
+from catalyst_pxeboot.util.tempdir import scratch_folder
+
+if TYPE_CHECKING:
+    from catalyst_pxeboot.stream.pack import Packed
+
+_PROGRAM: Final = 0o100755
+_FILE: Final = 0o100644
+_FOLDER: Final = 0o040755
+
+
+def find_stream_tools(source: Source, search: Sequence[Path]) -> Tools | NoTools:
+    """Look for the programs that stream a root, unless no kernel of the image could use them."""
+    machines = [kernel.kernel.machine for kernel in source.kernels if kernel.modules]
+    return find_tools(machines[0], search) if machines else NOT_SOUGHT
+
+
+def stage_streams(
+    plan: Plan, staging: Path, *, algorithms: Sequence[str], time: int
+) -> list[TreeFile]:
+    """Make and write the plan's initrds that stream a root."""
+    from catalyst_pxeboot.stream.pack import pack_stream
+
+    tools = plan.tools
+    if not plan.streams or isinstance(tools, NoTools):
+        return []
+    image = root_file(plan.source.image, plan.source.squashfs)
+    offset = image.extent.offset if image.extent else 0
+    staged = []
+    with ThreadPoolExecutor(max_workers=1) as beside, scratch_folder() as scratch:
+        hashed = beside.submit(read_hash_tree, image.origin, start=offset, length=image.bytes)
+        packed: dict[str, Packed] = {}
+        for stream in plan.streams:
+            if stream.modules not in packed:
+                folder = scratch / str(len(packed))
+                folder.mkdir()
+                packed[stream.modules] = pack_stream(
+                    tools,
+                    image=image.origin,
+                    offset=offset,
+                    modules=stream.modules,
+                    compression=stream.compression,
+                    scratch=folder,
+                    time=time,
+                )
+            members = _members(stream, packed[stream.modules], hashed.result(), tools, plan)
+            made = MadeFile(stream.path, b"", Role.STREAM, f"{stream.modules}, nbdkit")
+            staged.append(stage_archive(made, members, staging, algorithms=algorithms, time=time))
+    return staged
+
+
+def _members(
+    stream: AddonFile, packed: Packed, tree: HashTree, tools: Tools, plan: Plan
+) -> Iterator[tuple[str, int, bytes | Path]]:
+    yield FOLDER, _FOLDER, b""
+    yield f"{FOLDER}/tools.squashfs", _FILE, packed.tools
+    yield f"{FOLDER}/drivers.squashfs", _FILE, packed.drivers
+    yield f"{FOLDER}/root.verity", _FILE, tree.content
+    yield f"{FOLDER}/root.hash", _FILE, f"{tree.root}\n".encode()
+    scripts = render_stream(
+        tree, hooks=stream.hooks, interpreter=tools.interpreter, templates=plan.spec.templates
+    )
+    for path, content in scripts:
+        yield path, _PROGRAM, content

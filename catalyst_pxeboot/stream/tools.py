@@ -1,0 +1,159 @@
+"""Find the build host's programs that stream a root, with every library that they load.
+
+Packages compile them for the build host's own architecture; for another one, name a folder with
+that one's packages unpacked in pxeboot/loader_path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from catalyst_pxeboot.formats.elf import Program, read_program
+from catalyst_pxeboot.util.errors import FormatError
+from catalyst_pxeboot.util.process import find_program
+from catalyst_pxeboot.util.resources import read_table
+
+#: The folders of the programs and of the libraries, relative to the root that they run in. systemd
+#: and OpenRC let a process be whose first argument begins with @, so the folder has that name.
+PROGRAMS: Final = "@"
+LIBRARIES: Final = "lib"
+
+_HOST: Final = Path("/")
+_INCLUDE: Final = re.compile(r"\s*include\s+(\S+)")
+_MAX_LIBRARIES: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Files of the build host by their path in the root that they run in."""
+
+    machine: str  # as kernels name it
+    files: Mapping[str, Path]
+    interpreter: str  # of busybox, relative to that root; empty where it is static
+
+
+@dataclass(frozen=True, slots=True)
+class NoTools:
+    """Why the root cannot be streamed with what this build host has, and the remedy."""
+
+    what: str
+    reason: str
+    hint: str
+
+
+#: Nothing of the image could use them.
+NOT_SOUGHT: Final = NoTools("nbdkit", "not looked for", "")
+
+
+def find_tools(machine: str, search: Sequence[Path]) -> Tools | NoTools:
+    """Look for the programs for a kernel of `machine`, in the folders `search` and the host's."""
+    table = read_table("stream/tools.toml")
+    if machine not in table["triplets"]:
+        return NoTools("nbdkit", f"no folder is known for {machine}", "choose another root")
+    for program in ("mksquashfs", "unsquashfs"):
+        if find_program(program) is None:
+            return NoTools(program, "not found on this host", "install squashfs-tools")
+    try:
+        import elftools  # noqa: F401 (an extra; formats/elf.py needs it)
+    except ImportError:
+        return NoTools(
+            "pyelftools",
+            "this Python does not have it",
+            "install catalyst-pxeboot[stream] (Gentoo: dev-python/pyelftools)",
+        )
+    roots = (*search, _HOST)
+    folders = [folder.replace("TRIPLET", table["triplets"][machine]) for folder in table["folders"]]
+    found: dict[str, Path] = {}
+    for tool in table["tools"]:
+        file = _find(tool["paths"], roots, folders, machine)
+        if file is not None:
+            kind = LIBRARIES if ".so" in tool["name"] else PROGRAMS
+            found[f"{kind}/{tool['name']}"] = file
+        elif not tool.get("optional", False):
+            return NoTools(
+                tool["name"],
+                f"not found on this host for {machine}",
+                f"install {tool['debian']} (Gentoo: {tool['gentoo']})",
+            )
+    try:
+        found |= _find_libraries(list(found.values()), roots, folders, machine)
+    except FormatError as error:
+        return NoTools("nbdkit", error.message, error.hint)
+    busybox = read_program(found[f"{PROGRAMS}/busybox"])
+    return Tools(machine, found, busybox.interpreter.lstrip("/"))
+
+
+def _find(
+    paths: Sequence[str], roots: Sequence[Path], folders: Sequence[str], machine: str
+) -> Path | None:
+    for root in roots:
+        for path in paths:
+            for name in [path.replace("FOLDER", folder) for folder in folders]:
+                file = root / name
+                if (program := _read(file)) and program.machine == machine:
+                    return file
+    return None
+
+
+def _read(file: Path) -> Program | None:
+    try:
+        return read_program(file) if file.is_file() else None
+    except (OSError, FormatError):
+        return None  # not a program: a wrapper script, or not to be read
+
+
+def _find_libraries(
+    programs: list[Path], roots: Sequence[Path], folders: Sequence[str], machine: str
+) -> Mapping[str, Path]:
+    """Return the libraries of the programs, theirs, and so on, and the dynamic loader."""
+    places = [root / folder for root in roots for folder in (*folders, *_configured(root))]
+    found: dict[str, Path] = {}
+    while programs:
+        file = programs.pop()
+        program = read_program(file)
+        for name in program.needed:
+            path = f"{LIBRARIES}/{name}"
+            if path in found:
+                continue
+            own = [Path(word.replace("$ORIGIN", str(file.parent))) for word in program.runpath]
+            library = next(
+                (
+                    place / name
+                    for place in (*own, *places)
+                    if (read := _read(place / name)) and read.machine == machine
+                ),
+                None,
+            )
+            if library is None or len(found) == _MAX_LIBRARIES:
+                raise FormatError(
+                    f"{file}: its library {name} was not found", hint="install its package again"
+                )
+            found[path] = library
+            programs.append(library)
+        if program.interpreter and (path := program.interpreter.lstrip("/")) not in found:
+            loader = next((root / path for root in roots if (root / path).is_file()), None)
+            if loader is None:
+                raise FormatError(f"{file}: {program.interpreter} was not found", hint="")
+            found[path] = loader
+    return found
+
+
+def _configured(root: Path) -> Iterator[str]:
+    """Yield the folders that etc/ld.so.conf of `root` names, relative to it."""
+    files = [root / "etc/ld.so.conf"]
+    for file in files:
+        try:
+            lines = file.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            text = line.partition("#")[0].strip()
+            if include := _INCLUDE.fullmatch(text):
+                base = root if include[1].startswith("/") else file.parent
+                files += sorted(base.glob(include[1].lstrip("/")))[:50]
+            elif text.startswith("/"):
+                yield text.lstrip("/")
