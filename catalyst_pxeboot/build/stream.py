@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from catalyst_pxeboot.formats.verity import HashTree, read_hash_tree
-from catalyst_pxeboot.model.files import AddonFile, MadeFile, Role, TreeFile
+from catalyst_pxeboot.model.files import (
+    HASH_TREE,
+    ROOT_HASH,
+    STREAM_FOLDER,
+    AddonFile,
+    MadeFile,
+    Role,
+    TreeFile,
+)
 from catalyst_pxeboot.plan.tree import Plan
-from catalyst_pxeboot.render.stream import FOLDER, render_stream
+from catalyst_pxeboot.render.stream import render_stream
 from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.source.live import root_file
 from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools, find_tools
@@ -68,13 +76,13 @@ def stage_streams(
 def _members(
     stream: AddonFile, packed: Packed, tree: HashTree, tools: Tools, plan: Plan
 ) -> Iterator[tuple[str, int, bytes | Path]]:
-    yield FOLDER, _FOLDER, b""
-    yield f"{FOLDER}/tools.squashfs", _FILE, packed.tools
-    yield f"{FOLDER}/drivers.squashfs", _FILE, packed.drivers
-    yield f"{FOLDER}/root.verity", _FILE, tree.content
-    yield f"{FOLDER}/root.hash", _FILE, f"{tree.root}\n".encode()
+    yield STREAM_FOLDER, _FOLDER, b""
+    yield f"{STREAM_FOLDER}/tools.squashfs", _FILE, packed.tools
+    yield f"{STREAM_FOLDER}/drivers.squashfs", _FILE, packed.drivers
+    yield HASH_TREE, _FILE, tree.content
+    yield ROOT_HASH, _FILE, tree.line
     scripts = render_stream(
-        tree, hooks=stream.hooks, interpreter=tools.interpreter, templates=plan.spec.templates
+        hooks=stream.hooks, interpreter=tools.interpreter, templates=plan.spec.templates
     )
     for path, content in scripts:
         yield path, _PROGRAM, content

@@ -36,7 +36,8 @@ class File:
 class Entry:
     """A menu entry as one loader boots it.
 
-    `arguments` are the manifest's; `with_root_arguments` adds where a root over HTTP is. `memory`
+    `arguments` are the manifest's; `with_root_arguments` adds where a root over HTTP is, by
+    `url_argument`; that is empty where there is none. `memory`
     is the least that a client needs, in MiB; 0 where it is not known.
     """
 
@@ -46,6 +47,7 @@ class Entry:
     kernel: File
     initrds: tuple[File, ...]
     arguments: tuple[str, ...]
+    url_argument: str
     memory: int
 
     @property
@@ -114,8 +116,8 @@ def read_export_tree(folder: Path) -> Tree:
 
 def with_root_arguments(entry: Entry, tree: Tree, base_url: str) -> tuple[str, ...]:
     """Return the kernel arguments of an entry, with where its root is."""
-    if entry.root is RootMode.HTTP:
-        where = (f"root=live:{base_url}/{tree.squashfs.path}", "ip=dhcp")
+    if entry.url_argument:
+        where = (f"{entry.url_argument}{base_url}/{tree.squashfs.path}", "ip=dhcp")
         return (*entry.arguments, *where)
     return entry.arguments
 
@@ -178,6 +180,7 @@ def _entries(live: Iterable[EntryInfo], kind: Loader, files: Mapping[str, File])
             kernel=files[entry.kernels[kind]],
             initrds=tuple(files[path] for path in initrds),
             arguments=tuple(entry.arguments.split()),
+            url_argument=entry.url_argument or "",
             memory=mebibytes(min(memory, default=0)),
         )
 

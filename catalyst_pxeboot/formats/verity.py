@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from catalyst_pxeboot.util.files import open_regular
+
 BLOCK: Final = 4096  # bytes, of the data and of the tree: what every kernel can check
 
 _READ: Final = 1 << 20
@@ -25,6 +27,11 @@ class HashTree:
     blocks: int
     root: str  # 64 hexadecimal digits
     content: bytes
+
+    @property
+    def line(self) -> bytes:
+        """What tells it to a script: the digest and the number of blocks."""
+        return f"{self.root} {self.blocks}\n".encode()
 
 
 class HashTreeBuilder:
@@ -69,12 +76,11 @@ def read_hash_tree(path: Path, *, start: int, length: int) -> HashTree:
     Raises ValueError as `HashTreeBuilder.finish`, and OSError.
     """
     builder = HashTreeBuilder()
-    buffer = memoryview(bytearray(_READ))
-    with path.open("rb", buffering=0) as stream:
+    with open_regular(path) as stream:
         stream.seek(start)
-        while length and (count := stream.readinto(buffer[: min(length, _READ)])):
-            builder.update(buffer[:count])
-            length -= count
+        while length and (data := stream.read(min(length, _READ))):
+            builder.update(data)
+            length -= len(data)
     return builder.finish()
 
 

@@ -96,6 +96,12 @@ class RootCheckFile:
     hooks: tuple[str, ...]
 
 
+#: Where the initrd that streams a root puts all its files, and those that verify looks at.
+STREAM_FOLDER = "pxeboot"
+HASH_TREE = f"{STREAM_FOLDER}/root.verity"
+ROOT_HASH = f"{STREAM_FOLDER}/root.hash"
+
+
 @dataclass(frozen=True, slots=True)
 class AddonFile:
     """An initrd of the tree by which one kernel's initramfs gets a root from a web server.

@@ -94,6 +94,7 @@ class LimitsInfo:
 class EntryInfo:
     """A menu entry. A live one has a root mode, a memory test the firmware that starts it.
 
+    `url_argument` is the start of the kernel argument that names the squashfs on a web server.
     `kernels`, `initrds` and `limits` are by the loaders that offer the entry.
     """
 
@@ -104,6 +105,7 @@ class EntryInfo:
     arguments: str
     root: RootMode | None = None
     checked: bool | None = None
+    url_argument: str | None = None
     firmware: Firmware | None = None
     initrds: Mapping[Loader, tuple[str, ...]]
     limits: Mapping[Loader, LimitsInfo] | None = None

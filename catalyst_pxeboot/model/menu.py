@@ -46,7 +46,8 @@ class LiveEntry:
     The initrds are, in this order: `initramfs`, `padding` where there is one; then, for a root in
     the initramfs, either `root_header` and `squashfs` (loaders that join files byte by byte) or
     the squashfs as a member named `ROOT_MEMBER` (iPXE); for a root over the network the
-    `addon`: what compares the root with its digest, or what gets it. U-Boot takes one file only, `joined`, which is all of them.
+    `addon`: what compares the root with its digest, or what gets it. U-Boot takes one file only,
+    `joined`, which is all of them.
     """
 
     name: str  # unique in the menu; letters, digits and hyphens, so it is a label for any loader

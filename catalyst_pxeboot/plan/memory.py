@@ -42,9 +42,9 @@ def least_memory(
 ) -> int:
     """Return the bytes of memory, whole MiB, with which a client reaches its live root.
 
-    `squashfs` is its size in bytes, `addon` that of the initrd behind the initramfs. The running system needs more. The estimate is the larger of
-    two moments: the loader holds all that it fetched; the kernel unpacks it, or the initramfs
-    fetches the root.
+    `squashfs` is its size in bytes, `addon` that of the initrd behind the initramfs. The running
+    system needs more. The estimate is the larger of two moments: the loader holds all that it
+    fetched; the kernel unpacks it, or the initramfs fetches the root.
     """
     root = ROOTS[mode]
     embedded = squashfs if root.in_initrd else 0

@@ -227,12 +227,16 @@ class RootLocation:
     mac: str  # of the network card that booted; empty if not known
 
 
+#: The kernel arguments that say where on a web server a root is, to dracut and to an add-on.
+_DRACUT_URL, _STREAM_URL = "root=live:", "pxeboot.url="
+
+
 def _dracut_http(at: RootLocation) -> tuple[str, ...]:
-    return (f"root=live:{at.url}{at.squashfs}", at.address)
+    return (f"{_DRACUT_URL}{at.url}{at.squashfs}", at.address)
 
 
 def _streamed(at: RootLocation) -> tuple[str, ...]:
-    return (f"{STREAM_URL}{at.url}{at.squashfs}", at.address)
+    return (f"{_STREAM_URL}{at.url}{at.squashfs}", at.address)
 
 
 def _dracut_nfs(at: RootLocation) -> tuple[str, ...]:
@@ -261,9 +265,6 @@ def _knows_nfs_server(spec: Spec) -> bool:
 
 #: Mounted by dracut as soon as it is there; an add-on makes it.
 _STREAMED = ("root=live:/dev/mapper/live-root", "rd.live.overlay.overlayfs=1", "cdroot")
-
-#: The kernel argument that tells an add-on where the root is.
-STREAM_URL = "pxeboot.url="
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +397,13 @@ ROOTS: Mapping[RootMode, Root] = {
         ),
     )
 }
+
+
+def url_argument(entry: LiveEntry) -> str | None:
+    """Return the start of the kernel argument that names the root of `entry` on a web server."""
+    if entry.streamed:
+        return _STREAM_URL
+    return _DRACUT_URL if entry.root is RootMode.HTTP else None
 
 
 def root_location(entry: LiveEntry, menu: Menu, variables: RootVariables | None) -> tuple[str, ...]:

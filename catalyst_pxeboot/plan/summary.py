@@ -8,6 +8,7 @@ from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.manifest import EntryInfo, InitramfsInfo, KernelInfo, LimitsInfo
 from catalyst_pxeboot.model.menu import Limits, LiveEntry, MemtestEntry
+from catalyst_pxeboot.plan.roots import url_argument
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.source.image import SourceKernel
 
@@ -52,6 +53,7 @@ def _live(entry: LiveEntry, loaders: Sequence[Loader]) -> EntryInfo:
         arguments=" ".join(entry.arguments),
         root=entry.root,
         checked=entry.addon is not None,
+        url_argument=url_argument(entry),
         initrds={loader: LOADERS[loader].initrds(entry) for loader in able},
         limits={loader: _limits(entry.limits[loader]) for loader in able},
     )

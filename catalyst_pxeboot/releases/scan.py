@@ -24,8 +24,11 @@ from catalyst_pxeboot.util.text import one_line
 #: Roles in the manifest of the files without which no entry boots. What else is missing or changed
 #: is for `verify` to tell.
 _NEEDED = frozenset(
-    {Role.KERNEL, Role.INITRAMFS, Role.SQUASHFS, Role.ROOT_HEADER, Role.ROOT_CHECK, Role.PADDING}
-)
+    {
+        Role.KERNEL, Role.INITRAMFS, Role.PADDING, Role.SQUASHFS,
+        Role.ROOT_HEADER, Role.ROOT_CHECK, Role.STREAM,
+    }
+)  # fmt: skip
 _COPY_AGAIN = "copy or build the tree again, or remove it"
 
 

@@ -54,7 +54,7 @@ class KexecEntry:
 
     name: str
     title: str
-    root: str  # embedded, http or nfs
+    root: str  # embedded, stream, http or nfs
     memory: int  # MiB; 0 where it is not known
     kernel: str
     packed: bool  # it is to be unpacked with gzip

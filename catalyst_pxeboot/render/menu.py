@@ -33,7 +33,7 @@ class LiveView:
     kernel: str
     initramfs: str
     padding: str  # empty where there is none
-    root: str  # the root mode: embedded, http or nfs
+    root: str  # the root mode: embedded, stream, http or nfs
     root_header: str  # empty unless the loader loads the live root
     addon: str  # an initrd that checks or fetches the root; empty where there is none
     squashfs: str

@@ -55,7 +55,7 @@ _SUM_PROGRAMS = {
 _GROUPS: Mapping[str, tuple[Role, ...]] = {
     "The live image": (
         Role.KERNEL, Role.INITRAMFS, Role.SQUASHFS, Role.ROOT_HEADER, Role.PADDING,
-        Role.ROOT_CHECK, Role.MEMTEST, Role.DEVICE_TREE,
+        Role.ROOT_CHECK, Role.STREAM, Role.MEMTEST, Role.DEVICE_TREE,
     ),
     "Boot loaders": (Role.LOADER,),
     "Configurations": (Role.CONFIG,),
@@ -174,7 +174,7 @@ def _values(plan: Plan, files: Sequence[TreeFile], signers: Signers) -> dict[str
         "missing": tuple(file.path for file in plan.loaders.missing),
         "modes": tuple(dict.fromkeys(str(entry.root) for entry in live)),
         "warnings": tuple(limit_warnings(entries)),
-        "checked": plan.check is not None,
+        "checked": any(entry.addon for entry in live),
         "dracut": Generator.DRACUT in generators,
         "genkernel": Generator.GENKERNEL in generators,
         "url": plan.menu.base_url or PLACEHOLDER,

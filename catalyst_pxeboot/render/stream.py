@@ -9,11 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from catalyst_pxeboot.formats.verity import HashTree
+from catalyst_pxeboot.model.files import STREAM_FOLDER
 from catalyst_pxeboot.render.templates import render_file
-
-#: Where all of it lies in the initramfs.
-FOLDER: Final = "pxeboot"
 
 #: Seconds for which a server may be away before what reads the root gets an error.
 PATIENCE: Final = 300
@@ -22,24 +19,19 @@ _SCRIPTS: Final = {"stream": "stream", "dhcp": "stream-dhcp", "report": "stream-
 
 
 def render_stream(
-    tree: HashTree, *, hooks: str, interpreter: str, templates: Path | None
+    *, hooks: str, interpreter: str, templates: Path | None
 ) -> Sequence[tuple[str, bytes]]:
     """Return the scripts with their paths in the initramfs.
 
-    `tree` is the live root's; `hooks` is the initramfs's folder of dracut's hooks, without a slash
-    before it; `interpreter` is busybox's dynamic loader in the tools' root. A file in the folder `templates` replaces the shipped template of the same relative
-    name. Raises `TemplateError`.
+    `hooks` is the initramfs's folder of dracut's hooks, without a slash
+    before it; `interpreter` is busybox's dynamic loader in the tools' root. A file in the folder
+    `templates` replaces the shipped template of the same relative name. Raises `TemplateError`.
     """
-    values = {
-        "root_hash": tree.root,
-        "blocks": tree.blocks,
-        "patience": PATIENCE,
-        "interpreter": interpreter,
-    }
+    values = {"patience": PATIENCE, "interpreter": interpreter}
 
     def render(name: str) -> bytes:
         return render_file(f"initramfs/{name}.sh", values, templates).content
 
-    scripts = [(f"{FOLDER}/{path}", render(name)) for path, name in _SCRIPTS.items()]
+    scripts = [(f"{STREAM_FOLDER}/{path}", render(name)) for path, name in _SCRIPTS.items()]
     # Before dracut's own, so that the root is there when they look for it.
     return [*scripts, (f"{hooks}/initqueue/settled/00-stream.sh", render("stream-dracut"))]

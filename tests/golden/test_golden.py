@@ -14,10 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from catalyst_pxeboot.build import stream as build_stream
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS
+from catalyst_pxeboot.source import image as source_image
+from catalyst_pxeboot.source.network import LiveContents, LiveNetwork
 from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.stream import pack as stream_pack
+from catalyst_pxeboot.stream.pack import Packed
+from catalyst_pxeboot.stream.tools import Tools
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.files import list_files
 from tests.support import builders
@@ -25,6 +31,7 @@ from tests.support.paths import GOLDEN
 from tests.support.stage2 import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
 LISTING = "listing.txt"
+VERSION = "6.1.0-test"  # of the kernels that builders make
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,9 @@ NETWORK = builders.dracut_members(
     curl=True,
 ) | {
     "usr/bin/sha256sum": (builders.FILE | 0o755, b"\x7fELF"),
+    "usr/lib/dracut/hooks/cmdline": (builders.FOLDER | 0o755, b""),
+}
+STOCK = builders.dracut_members() | {
     "usr/lib/dracut/hooks/cmdline": (builders.FOLDER | 0o755, b""),
 }
 MEMTEST = {"memtest64.bios": b"memtest\n" * 64, "memtest.efi64": b"memtest\n" * 64}
@@ -143,6 +153,12 @@ CASES = {
             "pxeboot/base_url": "http://192.168.7.1/gentoo",
         },
     ),
+    # a stock image: an add-on streams the root, or fetches it; U-Boot cannot load that
+    "amd64-stream": Case(
+        "amd64",
+        {"initramfs": builders.initramfs(STOCK), "squashfs": builders.squashfs_image(size=1 << 20)},
+        {"pxeboot/base_url": "http://192.168.7.1/gentoo"},
+    ),
     "amd64-genkernel-nfs": Case(
         "amd64",
         {
@@ -152,6 +168,29 @@ CASES = {
         {"pxeboot/root": "nfs", "pxeboot/nfs_root": "192.168.7.2:/srv/gentoo"},
     ),
 }  # fmt: skip
+
+
+@pytest.fixture
+def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every live root have drivers and every host the programs, always the same ones."""
+    contents = LiveContents(LiveNetwork(why="it is not looked into"), {VERSION: "lib/modules/6.1"})
+    monkeypatch.setattr(source_image, "read_contents", lambda _image, offset: contents)
+    monkeypatch.setattr(build_stream, "find_tools", lambda machine, _: Tools(machine, {}, ""))
+
+    def pack_stream(_tools: Tools, *, scratch: Path, **_more: object) -> Packed:
+        packed = Packed(scratch / "tools", scratch / "drivers")
+        packed.tools.write_bytes(b"tools" * 1000)
+        packed.drivers.write_bytes(b"drivers" * 1000)
+        return packed
+
+    monkeypatch.setattr(stream_pack, "pack_stream", pack_stream)
+
+
+@pytest.fixture
+def case(name: str, request: pytest.FixtureRequest) -> Case:
+    if name == "amd64-stream":
+        request.getfixturevalue("streaming")
+    return CASES[name]
 
 
 def make(case: Case, store: Path) -> Path:
@@ -176,8 +215,8 @@ def listing(tree: Path) -> str:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_golden(name: str, tmp_path: Path, no_loaders: None) -> None:
-    tree = make(CASES[name], tmp_path)
+def test_golden(name: str, case: Case, tmp_path: Path, no_loaders: None) -> None:
+    tree = make(case, tmp_path)
     configs = {path for loader in LOADERS.values() for path in loader.configs} | set(DHCP_CONFIGS)
     shown = {path for path in list_files(tree) if path in configs}
     shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "README.txt", "index.html", "kexec.sh"}
@@ -211,5 +250,5 @@ def test_golden_configurations_are_sound(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_golden_trees_verify(name: str, tmp_path: Path, no_loaders: None) -> None:
-    assert verify_tree(make(CASES[name], tmp_path)).faults == ()
+def test_golden_trees_verify(case: Case, tmp_path: Path, no_loaders: None) -> None:
+    assert verify_tree(make(case, tmp_path)).faults == ()

@@ -105,7 +105,7 @@ def test_readme_quotes_what_the_templates_say(tmp_path: Path, no_loaders: None) 
     templates = ROOT / "templates"
     for words, source in {
         "This did not work: ": "boot.ipxe.j2",
-        "of memory, and this entry needs": "include/ipxe-memory.inc.j2",
+        "of memory, and this entry needs": "include/ipxe-enough-memory.inc.j2",
         "This did not work; the reason is above": "boot/grub/grub.cfg.j2",
         "bad shim signature": "boot/grub/grub.cfg.j2",
         "the live root is not the one that this netboot tree was made with": "",

@@ -79,7 +79,7 @@ set_location() {
 # Says whether the chosen entry's root can be reached from here.
 is_reachable() {
     case $root in
-    http) [ -n "$url$base_url" ] ;;
+    http | stream) [ -n "$url$base_url" ] ;;
     nfs) [ -n "$url$nfs_server" ] ;;
     esac
 }
