@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
+from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import Loaders
 from catalyst_pxeboot.model.files import (
@@ -30,7 +31,7 @@ from catalyst_pxeboot.plan.entries import (
     unpacked_path,
 )
 from catalyst_pxeboot.plan.roots import ROOT_CHECK
-from catalyst_pxeboot.source.image import Source
+from catalyst_pxeboot.source.image import Source, SourceKernel
 from catalyst_pxeboot.source.live import root_file, source_file
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools
@@ -247,8 +248,16 @@ def _plan_streams(live: Sequence[LiveEntry], source: Source) -> Iterator[AddonFi
                 path=stream_path(kernel),
                 modules=kernel.modules,
                 hooks=kernel.initramfs.hooks,
-                compression=source.squashfs.compression,
+                compression=_stream_compression(kernel, source.squashfs),
             )
+
+
+def _stream_compression(kernel: SourceKernel, squashfs: Squashfs) -> str:
+    """Choose zstd or gzip, which are made in a tenth of the time of xz, if the kernel has them."""
+    config = kernel.config or {}
+    if squashfs.compression == "zstd" or config.get("CONFIG_SQUASHFS_ZSTD") == "y":
+        return "zstd"
+    return "gzip" if config.get("CONFIG_SQUASHFS_ZLIB") == "y" else squashfs.compression
 
 
 def _warnings(spec: Spec, source: Source, live: Sequence[LiveEntry]) -> Iterator[str]:

@@ -9,6 +9,7 @@ An event is a mapping for machines and a line for people. Each has `event` (its 
     progress  ip mac arch scheme file bytes total percent    25, 50 and 75 of a large file
     file      ip mac arch scheme file bytes seconds          fetched (seconds: of HTTP only)
     root      ip mac arch scheme file bytes seconds          the live root, all of it
+    streamed  ip mac arch scheme file bytes                  of the live root, at 1, 2, 4 ... MiB
     broken    ip mac arch scheme file bytes                  a transfer ended early
     refused   ip mac arch scheme file status                 status: of HTTP; TFTP has no such file
     changed   file served                      a file of the tree is no longer what was checked;
@@ -36,6 +37,8 @@ from catalyst_pxeboot.util.text import one_line, size
 
 #: A file whose progress is reported.
 LARGE = 32 << 20  # bytes
+#: A client that streams its root asks for less at a time; who goes on with a download, for more.
+_LARGEST_RANGE = 4 << 20  # bytes
 _STEPS = (25, 50, 75)  # per cent
 _MOST_KEPT = 4096  # clients, connections, transactions: an old one makes room for a new one
 _REPEAT_SECONDS = 30.0  # a client that asks again so soon is reported once
@@ -85,6 +88,7 @@ class Tracker:
     _transfers: OrderedDict[tuple[str, int], _Transfer] = field(default_factory=OrderedDict)
     _sent: OrderedDict[tuple[str, int], int] = field(default_factory=OrderedDict)
     _parts: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
+    _ranges: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
     _aborted: OrderedDict[str, int] = field(default_factory=OrderedDict)
 
     def is_watching(self) -> bool:
@@ -198,12 +202,34 @@ class Tracker:
                 yield self._broken(line.client, "http", file, line.bytes)
                 return
             got = line.bytes
+            if self._is_streamed(line, file):
+                yield from self._streamed(line, file)
+                return
             if line.status == 206:
                 got += self._parts.get((line.client, file), 0)
                 _keep(self._parts, (line.client, file), got)
             if got >= total:
                 self._parts.pop((line.client, file), None)
                 yield self._fetched(line.client, "http", file, total, line.seconds)
+
+    def _is_streamed(self, line: HttpEnd, file: str) -> bool:
+        return (
+            line.status == 206
+            and file in self.tree.roots
+            and line.bytes <= _LARGEST_RANGE
+            and (line.client, file) not in self._parts
+        )
+
+    def _streamed(self, line: HttpEnd, file: str) -> Iterator[Event]:
+        """Yield how much of a root was read block by block, at each power of two MiB."""
+        before = self._ranges.get((line.client, file), 0)
+        now = before + line.bytes
+        _keep(self._ranges, (line.client, file), now)
+        if (now >> 20).bit_length() > (before >> 20).bit_length():
+            yield self._of_client(
+                "streamed", line.client, f"live root streamed, {size(now)} so far",
+                scheme="http", file=file, bytes=now,
+            )  # fmt: skip
 
     def _fetched(self, ip: str, scheme: str, file: str, count: int, seconds: float | None) -> Event:
         kind, text = "file", file

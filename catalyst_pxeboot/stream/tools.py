@@ -25,6 +25,7 @@ LIBRARIES: Final = "lib"
 _HOST: Final = Path("/")
 _INCLUDE: Final = re.compile(r"\s*include\s+(\S+)")
 _MAX_LIBRARIES: Final = 200
+_MAX_CONFIGS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ def _configured(root: Path) -> Iterator[str]:
             text = line.partition("#")[0].strip()
             if include := _INCLUDE.fullmatch(text):
                 base = root if include[1].startswith("/") else file.parent
-                files += sorted(base.glob(include[1].lstrip("/")))[:50]
+                found = sorted(base.glob(include[1].lstrip("/")))[:_MAX_CONFIGS]
+                files += [more for more in found if more not in files]
             elif text.startswith("/"):
                 yield text.lstrip("/")

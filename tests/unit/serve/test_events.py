@@ -148,6 +148,19 @@ def test_events_of_a_large_file() -> None:
     assert not tracker.is_watching()
 
 
+def test_a_root_read_block_by_block_is_told_at_powers_of_two() -> None:
+    tracker = make_tracker()
+    lines = [
+        line
+        for _ in range(33)
+        for _, line in told(tracker.take(end("/image.squashfs", 128 << 10, 206)))
+    ]
+    assert lines == [f"10.0.0.52  live root streamed, {mib}.0 MiB so far" for mib in (1, 2, 4)]
+    # Another client has an account of its own.
+    other = replace(end("/image.squashfs", 1 << 20, 206), client="10.0.0.53")
+    assert [data["bytes"] for data, _ in told(tracker.take(other))] == [1 << 20]
+
+
 def test_a_file_in_parts_a_part_of_a_file_and_no_file() -> None:
     tracker = make_tracker()
     total = 700 << 20
