@@ -9,7 +9,8 @@ ipxe pxelinux syslinux-common grub-common grub-pc-bin grub-efi-amd64-bin grub-ef
 dracut-core dracut-live dracut-network nfs-common curl dmsetup kmod zstd squashfs-tools-ng
 busybox-static xorriso mtools kexec-tools shellcheck chromium fonts-dejavu-core
 gpg gpg-agent gpgconf cpio lz4 lzop bzip2 xz-utils openssl iproute2 dnsmasq-base nginx-light
-kea-dhcp4-server isc-dhcp-server ruby zsh rsync squashfs-tools'
+kea-dhcp4-server isc-dhcp-server ruby zsh rsync squashfs-tools
+nbdkit nbd-client cryptsetup-bin'
 
 missing=
 if command -v dpkg-query >/dev/null 2>&1; then

@@ -1,0 +1,157 @@
+"""Real clients whose initramfs, a stock one, streams its root over HTTP by the add-on.
+
+The initramfs is made by the release specs' arguments: it has no network driver, no livenet, no
+curl. The tree is built from an ISO, as a user would build it, with nothing set but a serial line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from catalyst_pxeboot.build.pipeline import build, parse_image
+from catalyst_pxeboot.build.stream import find_stream_tools
+from catalyst_pxeboot.lab.boottest import run_path
+from catalyst_pxeboot.lab.network import why_no_network
+from catalyst_pxeboot.lab.result import Outcome, PathResult
+from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.source.image import read_source
+from catalyst_pxeboot.stream.tools import NoTools
+from catalyst_pxeboot.tree.verify import verify_tree
+from catalyst_pxeboot.util.errors import CommandError
+from tests.boot.test_loaders import changed
+from tests.support import live_image
+from tests.support.boot_paths import find_paths
+from tests.support.iso import plain_iso
+from tests.support.paths import CACHE
+
+SQUASHFS = "image.squashfs"
+SERVER = "http://192.0.2.1"
+LEAST = 352  # MiB of the client
+TOKEN = re.compile(f"^{live_image.TOKEN}")
+
+more = pytest.mark.more
+
+
+def make_tree(folder: Path, **keys: object) -> Path:
+    if obstacle := why_no_network():
+        pytest.skip(obstacle)
+    try:
+        stage2 = live_image.build_live_image(
+            folder / "stage2", cache=CACHE, generator="dracut-release", squashfs_mib=32,
+            modules=True,
+        )  # fmt: skip
+    except CommandError as error:
+        pytest.skip(str(error))
+    iso = plain_iso(stage2, folder / "install-amd64-minimal-20261122T170000Z.iso")
+    source = read_source(iso)
+    tools = find_stream_tools(source, [])
+    if isinstance(tools, NoTools):
+        pytest.skip(f"{tools.what}: {tools.reason}; {tools.hint}")
+    settings = {
+        "pxeboot/serial": "ttyS0,115200",
+        "pxeboot/timeout": "1",
+        **{key.replace("__", "/"): value for key, value in keys.items()},
+    }
+    spec, _ = parse_image(iso, folder / "tree", settings)
+    tree = build(spec, report=lambda _line: None, source=source).output
+    assert verify_tree(tree).faults == ()
+    return tree
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree with every root mode that the image has."""
+    return make_tree(tmp_path_factory.mktemp("stream"))
+
+
+@pytest.fixture(scope="module")
+def stream_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree whose default is the streamed root, with its address for PXELINUX."""
+    folder = tmp_path_factory.mktemp("only")
+    return make_tree(folder, pxeboot__root="stream", pxeboot__base_url=SERVER)
+
+
+def boot(tree: Path, name: str, folder: Path, memory: int = LEAST, **more: object) -> PathResult:
+    (path,) = find_paths([name])
+    result = run_path(
+        tree, path, memory_mib=memory, timeout=400, until=TOKEN, log=folder / "console",
+        **more,  # type: ignore[arg-type]
+    )  # fmt: skip
+    if result.outcome is Outcome.SKIPPED:
+        pytest.skip(result.reason)
+    return result
+
+
+def test_a_stock_iso_boots_in_352_mib(tree: Path, tmp_path: Path) -> None:
+    """iPXE chooses the entry: the embedded root, the menu's first, needs more memory."""
+    result = boot(tree, "bios-ipxe", tmp_path)
+    assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
+    assert f" pxeboot.url={SERVER}/{SQUASHFS} " in result.reason
+    assert "pxeboot.copy" not in result.reason
+
+
+FAULTS = {
+    "first block": "the live root on the server is not the one that this netboot tree was made",
+    "later block": "verity: data block [0-9]+ is corrupted",
+    "cut short": "the live root on the server has [0-9]+ bytes, not [0-9]+",
+    "missing": "the live root cannot be opened: .*404",
+}
+
+
+def flip(at: float) -> Callable[[Path], None]:
+    def do(file: Path) -> None:
+        content = bytearray(file.read_bytes())
+        content[int(at * len(content))] ^= 1
+        file.write_bytes(content)
+
+    return do
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-4096])
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "first block": flip(0.00001),
+    "later block": flip(0.4),
+    "cut short": cut,
+    "missing": Path.unlink,
+}
+
+
+@pytest.mark.parametrize(
+    "fault", ["first block", *(pytest.param(name, marks=more) for name in list(FAULTS)[1:])]
+)
+def test_another_root_is_refused(stream_tree: Path, fault: str, tmp_path: Path) -> None:
+    damaged = changed(stream_tree, tmp_path / "tree")
+    DAMAGE[fault](damaged / SQUASHFS)
+    complaint = re.compile(FAULTS[fault])
+    result = boot(damaged, "bios-ipxe", tmp_path, complaint=complaint)
+    assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
+
+
+@more
+@pytest.mark.parametrize(
+    ("name", "memory"),
+    [("bios-grub", LEAST), ("bios-pxelinux", LEAST), ("x64-ipxe", 512), ("x64-http-grub", 512)],
+)
+def test_a_loader_leads_to_the_streamed_root(
+    stream_tree: Path, name: str, memory: int, tmp_path: Path
+) -> None:
+    result = boot(stream_tree, name, tmp_path, memory)
+    assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
+
+
+@more
+def test_a_stock_image_fetches_its_root_into_memory(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    folder = tmp_path_factory.mktemp("http")
+    tree = make_tree(folder, pxeboot__root=str(RootMode.HTTP))
+    result = boot(tree, "bios-ipxe", tmp_path, 640)
+    assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
+    assert " pxeboot.copy " in result.reason
