@@ -18,7 +18,7 @@ EGIT_REPO_URI="https://example.org/catalyst-pxeboot.git"
 
 LICENSE="GPL-2+"
 SLOT="0"
-IUSE="+catalyst serve sign"
+IUSE="+catalyst serve sign stream"
 
 # As in pyproject.toml; tests/integration/test_ebuild.py compares them.
 RDEPEND="
@@ -31,6 +31,13 @@ RDEPEND="
 	catalyst? ( >=dev-util/catalyst-4[${PYTHON_USEDEP}] )
 	serve? ( >=dev-python/aiohttp-3.10[${PYTHON_USEDEP}] )
 	sign? ( >=dev-python/cryptography-43[${PYTHON_USEDEP}] )
+	stream? (
+		>=dev-python/pyelftools-0.30[${PYTHON_USEDEP}]
+		sys-apps/busybox
+		sys-block/nbd
+		sys-block/nbdkit[curl]
+		sys-fs/squashfs-tools
+	)
 "
 
 # Manual pages and completions are in the wheel, in the folders where Gentoo has them.
