@@ -358,7 +358,7 @@ ROOTS: Mapping[RootMode, Root] = {
             server_key="base_url",
             knows_server=_knows_base_url,
             in_memory=False,
-            network_memory=64 * _MIB,  # drivers, nbdkit, what was read of the root lately
+            network_memory=32 * _MIB,  # drivers, nbdkit, what was read of the root lately
         ),
         Root(
             RootMode.HTTP,

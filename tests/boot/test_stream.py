@@ -17,9 +17,11 @@ from catalyst_pxeboot.build.stream import find_stream_tools
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.network import why_no_network
 from catalyst_pxeboot.lab.result import Outcome, PathResult
+from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.stream.tools import NoTools
+from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError
 from tests.boot.test_loaders import changed
@@ -41,7 +43,7 @@ def make_tree(folder: Path, **keys: object) -> Path:
         pytest.skip(obstacle)
     try:
         stage2 = live_image.build_live_image(
-            folder / "stage2", cache=CACHE, generator="dracut-release", squashfs_mib=32,
+            folder / "stage2", cache=CACHE, generator="dracut-release", squashfs_mib=100,
             modules=True,
         )  # fmt: skip
     except CommandError as error:
@@ -88,6 +90,9 @@ def boot(tree: Path, name: str, folder: Path, memory: int = LEAST, **more: objec
 
 def test_a_stock_iso_boots_in_352_mib(tree: Path, tmp_path: Path) -> None:
     """iPXE chooses the entry: the embedded root, the menu's first, needs more memory."""
+    entries = read_manifest(tree)[1].menu.live
+    assert entries[0].root is RootMode.EMBEDDED and entries[0].limits
+    assert entries[0].limits[Loader.IPXE].memory_bytes[Firmware.BIOS] > LEAST << 20
     result = boot(tree, "bios-ipxe", tmp_path)
     assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
     assert f" pxeboot.url={SERVER}/{SQUASHFS} " in result.reason

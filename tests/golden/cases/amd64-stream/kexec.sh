@@ -64,7 +64,7 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
     gentoo-stream)
         entry_title='Boot LiveCD (kernel: gentoo)'
         root=stream
-        memory=182
+        memory=149
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
@@ -73,13 +73,13 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         initrd_bytes=38912
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 37376 46acd5f4f457dd44275f86194758c2a1cfb7160e15e997735c355f4ad4648c49
+boot/gentoo.net.cpio 37376 63d7a7a2ec0fd5839a37900fb537a69e8557e487e87f6cbbc094886b1502c033
 '
         ;;
     gentoo-stream-accessibility)
         entry_title='Boot LiveCD (kernel: gentoo) (accessibility)'
         root=stream
-        memory=182
+        memory=149
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
@@ -88,7 +88,7 @@ boot/gentoo.net.cpio 37376 46acd5f4f457dd44275f86194758c2a1cfb7160e15e997735c355
         initrd_bytes=38912
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 37376 46acd5f4f457dd44275f86194758c2a1cfb7160e15e997735c355f4ad4648c49
+boot/gentoo.net.cpio 37376 63d7a7a2ec0fd5839a37900fb537a69e8557e487e87f6cbbc094886b1502c033
 '
         ;;
     gentoo-http)
@@ -103,7 +103,7 @@ boot/gentoo.net.cpio 37376 46acd5f4f457dd44275f86194758c2a1cfb7160e15e997735c355
         initrd_bytes=38912
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 37376 46acd5f4f457dd44275f86194758c2a1cfb7160e15e997735c355f4ad4648c49
+boot/gentoo.net.cpio 37376 63d7a7a2ec0fd5839a37900fb537a69e8557e487e87f6cbbc094886b1502c033
 '
         ;;
     gentoo-http-accessibility)
@@ -118,7 +118,7 @@ boot/gentoo.net.cpio 37376 46acd5f4f457dd44275f86194758c2a1cfb7160e15e997735c355
         initrd_bytes=38912
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 37376 46acd5f4f457dd44275f86194758c2a1cfb7160e15e997735c355f4ad4648c49
+boot/gentoo.net.cpio 37376 63d7a7a2ec0fd5839a37900fb537a69e8557e487e87f6cbbc094886b1502c033
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;

@@ -1,0 +1,86 @@
+"""The scripts of the initrd that streams a root."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from catalyst_pxeboot.render.stream import render_stream
+
+HOOKS = "usr/lib/dracut/hooks"
+LOADER = "lib64/ld-linux-x86-64.so.2"
+#: 1091: dracut's library is in the initramfs; 2154: udhcpc and dracut set these; others: as meant.
+IGNORED = "1091,2154,3043,2086,2046,2016"
+
+
+def scripts(interpreter: str = "", templates: Path | None = None) -> dict[str, str]:
+    made = render_stream(hooks=HOOKS, interpreter=interpreter, templates=templates)
+    return {path: content.decode("ascii") for path, content in made}
+
+
+@pytest.mark.parametrize("interpreter", ["", LOADER])
+def test_scripts(interpreter: str, tmp_path: Path) -> None:
+    """Each is a shell's script, and shellcheck finds nothing in it."""
+    found = scripts(interpreter)
+    hook = f"{HOOKS}/initqueue/settled/00-stream.sh"
+    assert found.keys() == {"pxeboot/stream", "pxeboot/dhcp", "pxeboot/report", hook}
+    assert all(text.startswith("#!/") and "{{" not in text for text in found.values())
+    assert (LOADER in found["pxeboot/stream"]) == bool(interpreter)
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is missing")
+    for path, text in found.items():
+        file = tmp_path / path.replace("/", "-")
+        file.write_text(text)
+        done = subprocess.run(
+            ["shellcheck", "--shell=sh", f"--exclude={IGNORED}", file],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+
+
+def test_a_template_of_the_user_takes_its_place(tmp_path: Path) -> None:
+    (tmp_path / "initramfs").mkdir()
+    (tmp_path / "initramfs/stream-dhcp.sh.j2").write_text("#!/bin/sh\n# mine\n")
+    found = scripts(templates=tmp_path)
+    assert found["pxeboot/dhcp"] == "#!/bin/sh\n# mine\n"
+    assert "dm-verity" in found["pxeboot/stream"]
+
+
+def run_report(folder: Path, messages: str, *, connected: bool) -> str:
+    """Run the reporter with its root in `folder`; return what the kernel's log got."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is missing")
+    (folder / "run").mkdir()
+    if connected:
+        (folder / "run/connected").touch()
+    text = scripts()["pxeboot/report"].replace("/run/", f"{folder}/run/")
+    text = text.replace("/dev/kmsg", f"{folder}/log").replace(
+        "> " + str(folder), ">> " + str(folder)
+    )
+    text = text.replace("/@/busybox", busybox)
+    done = subprocess.run(
+        [busybox, "sh", "-c", text], input=messages, text=True, check=True, capture_output=True
+    )
+    assert not done.stderr
+    log = folder / "log"
+    return log.read_text() if log.exists() else ""
+
+
+def test_a_server_that_is_away_is_told_once(tmp_path: Path) -> None:
+    """nbdkit says so each second, for each reader."""
+    told = run_report(tmp_path, "curl: error: pread: timeout\n" * 50, connected=True)
+    assert told == (
+        "<28>streamed root: curl: error: pread: timeout\n"
+        "<26>streamed root: the server does not answer; reading waits, 5 minutes at most\n"
+    )
+    assert (tmp_path / "run/last-message").read_text() == "curl: error: pread: timeout\n"
+
+
+def test_before_the_root_is_there_only_the_reason_is_told(tmp_path: Path) -> None:
+    assert run_report(tmp_path, "HTTP response code said error: 404\n", connected=False) == (
+        "<28>streamed root: HTTP response code said error: 404\n"
+    )
