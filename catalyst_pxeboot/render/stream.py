@@ -15,7 +15,7 @@ from catalyst_pxeboot.render.templates import render_file
 #: Seconds for which a server may be away before what reads the root gets an error.
 PATIENCE: Final = 300
 
-_SCRIPTS: Final = {"stream": "stream", "dhcp": "stream-dhcp", "report": "stream-report"}
+_SCRIPTS: Final = {"stream": "stream", "dhcp": "stream-dhcp", "serve": "stream-serve"}
 
 
 def render_stream(

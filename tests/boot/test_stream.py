@@ -95,7 +95,8 @@ def test_a_stock_iso_boots_in_352_mib(tree: Path, tmp_path: Path) -> None:
     assert entries[0].limits[Loader.IPXE].memory_bytes[Firmware.BIOS] > LEAST << 20
     result = boot(tree, "bios-ipxe", tmp_path)
     assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
-    assert f" pxeboot.url={SERVER}/{SQUASHFS} " in result.reason
+    # Debian's iPXE tells a script's folder only as `boot.ipxe/..`.
+    assert re.search(rf" pxeboot\.url={SERVER}/(boot\.ipxe/\.\./)?{SQUASHFS} ", result.reason)
     assert "pxeboot.copy" not in result.reason
 
 

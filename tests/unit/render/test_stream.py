@@ -26,7 +26,7 @@ def test_scripts(interpreter: str, tmp_path: Path) -> None:
     """Each is a shell's script, and shellcheck finds nothing in it."""
     found = scripts(interpreter)
     hook = f"{HOOKS}/initqueue/settled/00-stream.sh"
-    assert found.keys() == {"pxeboot/stream", "pxeboot/dhcp", "pxeboot/report", hook}
+    assert found.keys() == {"pxeboot/stream", "pxeboot/dhcp", "pxeboot/serve", hook}
     assert all(text.startswith("#!/") and "{{" not in text for text in found.values())
     assert (LOADER in found["pxeboot/stream"]) == bool(interpreter)
     if shutil.which("shellcheck") is None:
@@ -50,21 +50,24 @@ def test_a_template_of_the_user_takes_its_place(tmp_path: Path) -> None:
 
 
 def run_report(folder: Path, messages: str, *, connected: bool) -> str:
-    """Run the reporter with its root in `folder`; return what the kernel's log got."""
+    """Run the script with its root in `folder`, and an nbdkit that says `messages`.
+
+    Returns what the kernel's log got.
+    """
     busybox = shutil.which("busybox")
     if busybox is None:
         pytest.skip("busybox is missing")
     (folder / "run").mkdir()
     if connected:
         (folder / "run/connected").touch()
-    text = scripts()["pxeboot/report"].replace("/run/", f"{folder}/run/")
-    text = text.replace("/dev/kmsg", f"{folder}/log").replace(
-        "> " + str(folder), ">> " + str(folder)
-    )
-    text = text.replace("/@/busybox", busybox)
-    done = subprocess.run(
-        [busybox, "sh", "-c", text], input=messages, text=True, check=True, capture_output=True
-    )
+    (folder / "nbdkit").write_text(f"#!/bin/sh\ncat {folder}/messages >&2\n")
+    (folder / "nbdkit").chmod(0o755)
+    (folder / "messages").write_text(messages)
+    text = scripts()["pxeboot/serve"].replace("/run/", f"{folder}/run/")
+    text = text.replace("> /dev/kmsg", f">> {folder}/log").replace("/@/busybox", busybox)
+    text = text.replace("@/nbdkit", f"{folder}/nbdkit")
+    argv = [busybox, "sh", "-c", text, "serve", "http://server/root"]
+    done = subprocess.run(argv, text=True, check=True, capture_output=True)
     assert not done.stderr
     log = folder / "log"
     return log.read_text() if log.exists() else ""
