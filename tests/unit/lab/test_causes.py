@@ -11,6 +11,18 @@ from catalyst_pxeboot.util.resources import read_table
 
 #: Last lines as clients really printed them, by the row of the table that they belong to.
 CONSOLES = [
+    (
+        "stream",
+        "[   20.1] streamed root: no DHCP server gave an address to eth0",
+    ),
+    (
+        "root-changed",
+        "[   20.1] streamed root: the live root on the server has 4096 bytes, not 8192",
+    ),
+    (
+        "root-changed",
+        "[   30.1] device-mapper: verity: 254:0: data block 36621 is corrupted",
+    ),
     # dracut 059 with our root check, after one bit of image.squashfs was another
     (
         "root-changed",
