@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from catalyst_pxeboot.build import stream as build_stream
 from catalyst_pxeboot.loader import binaries as loaders
+from catalyst_pxeboot.source import image as source_image
+from catalyst_pxeboot.source.network import LiveContents, LiveNetwork
+from catalyst_pxeboot.stream import pack as stream_pack
+from catalyst_pxeboot.stream.pack import Packed
+from catalyst_pxeboot.stream.tools import Tools
 from catalyst_pxeboot.util import resources
 from tests.support.paths import STANDIN
 from tests.support.stage2 import storedir_stage2, write_stage2
@@ -62,3 +68,21 @@ def storedir(tmp_path: Path, no_loaders: None) -> Path:
 @pytest.fixture(autouse=True)
 def _fixed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+
+
+@pytest.fixture
+def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every live root have drivers and every host the programs, always the same ones."""
+    contents = LiveContents(
+        LiveNetwork(why="it is not looked into"), {"6.1.0-test": "lib/modules/6.1"}
+    )
+    monkeypatch.setattr(source_image, "read_contents", lambda _image, offset: contents)
+    monkeypatch.setattr(build_stream, "find_tools", lambda machine, _: Tools(machine, {}, ""))
+
+    def pack_stream(_tools: Tools, *, scratch: Path, **_more: object) -> Packed:
+        packed = Packed(scratch / "tools", scratch / "drivers")
+        packed.tools.write_bytes(b"tools" * 1000)
+        packed.drivers.write_bytes(b"drivers" * 1000)
+        return packed
+
+    monkeypatch.setattr(stream_pack, "pack_stream", pack_stream)

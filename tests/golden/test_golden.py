@@ -14,16 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.build import stream as build_stream
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS
-from catalyst_pxeboot.source import image as source_image
-from catalyst_pxeboot.source.network import LiveContents, LiveNetwork
 from catalyst_pxeboot.spec.parse import parse_settings
-from catalyst_pxeboot.stream import pack as stream_pack
-from catalyst_pxeboot.stream.pack import Packed
-from catalyst_pxeboot.stream.tools import Tools
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.files import list_files
 from tests.support import builders
@@ -31,7 +25,6 @@ from tests.support.paths import GOLDEN
 from tests.support.stage2 import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
 LISTING = "listing.txt"
-VERSION = "6.1.0-test"  # of the kernels that builders make
 
 
 @dataclass(frozen=True)
@@ -168,22 +161,6 @@ CASES = {
         {"pxeboot/root": "nfs", "pxeboot/nfs_root": "192.168.7.2:/srv/gentoo"},
     ),
 }  # fmt: skip
-
-
-@pytest.fixture
-def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every live root have drivers and every host the programs, always the same ones."""
-    contents = LiveContents(LiveNetwork(why="it is not looked into"), {VERSION: "lib/modules/6.1"})
-    monkeypatch.setattr(source_image, "read_contents", lambda _image, offset: contents)
-    monkeypatch.setattr(build_stream, "find_tools", lambda machine, _: Tools(machine, {}, ""))
-
-    def pack_stream(_tools: Tools, *, scratch: Path, **_more: object) -> Packed:
-        packed = Packed(scratch / "tools", scratch / "drivers")
-        packed.tools.write_bytes(b"tools" * 1000)
-        packed.drivers.write_bytes(b"drivers" * 1000)
-        return packed
-
-    monkeypatch.setattr(stream_pack, "pack_stream", pack_stream)
 
 
 @pytest.fixture

@@ -1,0 +1,72 @@
+"""What `verify` says of the initrd that streams a root, whoever wrote the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.formats.verity import BLOCK
+from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.verify import verify_tree
+from catalyst_pxeboot.util.checksum import digest_bytes
+from tests.support import builders
+from tests.support.stage2 import release_settings, storedir_stage2, write_stage2
+
+ADDON = "boot/gentoo.net.cpio"
+SQUASHFS = "image.squashfs"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, streaming: None, no_loaders: None) -> Path:
+    write_stage2(
+        storedir_stage2(tmp_path),
+        initramfs=builders.initramfs(builders.dracut_members()),
+        squashfs=builders.squashfs_image(size=300 * BLOCK),
+    )
+    return build(parse_settings(release_settings(tmp_path)), report=lambda _line: None).output
+
+
+def swap(tree: Path, name: str, change: Callable[[bytes], bytes]) -> list[str]:
+    """Change a file as someone would who writes the manifest anew; return what is wrong then."""
+    file = tree / name
+    content = change(file.read_bytes())
+    file.unlink()
+    file.write_bytes(content)
+    manifest: dict[str, Any] = json.loads((tree / "manifest.json").read_text())
+    entry = next(entry for entry in manifest["files"] if entry["path"] == name)
+    entry["digests"] = dict(digest_bytes(content, sorted(entry["digests"])))
+    entry["bytes"] = len(content)
+    (tree / "manifest.json").write_text(json.dumps(manifest))
+    return [fault.message for fault in verify_tree(tree).faults if "DIGEST" not in fault.message]
+
+
+def test_a_whole_tree(tree: Path) -> None:
+    assert verify_tree(tree).faults == ()
+    content = (tree / ADDON).read_bytes()
+    assert b"pxeboot/tools.squashfs\0" in content and b"initqueue/settled/00-stream.sh\0" in content
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (SQUASHFS, lambda data: data[:-1] + b"!"),
+        (ADDON, lambda data: data.replace(b" 300\n", b" 299\n")),
+        (ADDON, lambda data: data.replace(b"root.hash", b"root.hush")),
+        (ADDON, lambda data: data.replace(b"root.verity", b"root.verily")),
+    ],
+)
+def test_another_root_or_another_tree_of_hashes(
+    tree: Path, name: str, change: Callable[[bytes], bytes]
+) -> None:
+    faults = swap(tree, name, change)
+    assert f"{ADDON}: it does not hold the hash tree of {SQUASHFS}" in faults
+
+
+def test_a_damaged_archive(tree: Path) -> None:
+    faults = swap(tree, ADDON, lambda data: data[:5000])
+    assert any(fault.startswith(f"{ADDON}: ends early") for fault in faults)
