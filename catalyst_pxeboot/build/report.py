@@ -139,6 +139,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"files    {len(trees)} {Role.DEVICE_TREE}s, {size(sum(trees))}, {spec.link}"
     for made in plan.made:
         yield f"file     {made.path}  {made.role}, {size(len(made.content))}, made"
+    for stream in plan.streams:
+        yield f"file     {stream.path}  {Role.STREAM}, made of {stream.modules} and nbdkit"
     for kernel in plan.unpacked:
         yield f"file     {kernel.path}  {kernel.role}, unpacked from {Path(kernel.packed).name}"
     for joined in plan.joined:

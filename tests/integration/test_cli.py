@@ -114,6 +114,7 @@ entry    Boot LiveCD (kernel: gentoo) (accessibility)
          boot/gentoo root=live:/image.squashfs.img rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup
 limits   kernel  root      loader  memory, BIOS  memory, UEFI  over the wire
 limits   gentoo  embedded  ipxe    82 MiB        140 MiB       80.4 KiB
+note     no root streamed over HTTP: boot/gentoo.igz: it has no folder of dracut's hooks that is known here; build livecd-stage2 with dracut 050 or later
 note     no root over HTTP: boot/gentoo.igz: dracut 059 made it without livenet, which gets the live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the livecd-stage2 spec
 left out Memtest86+ 64bit BIOS: its file is not in the image
 left out Memtest86+ 64bit UEFI: its file is not in the image
@@ -137,6 +138,7 @@ kernel       boot/gentoo: Linux 6.1.0-test, x86_64, bzImage, 16.0 KiB, with EFI 
 initramfs    boot/gentoo.igz: dracut 059, xz, 304 B, 110 B unpacked
   modules    base dmsquash-live
   root       embedded: yes
+  root       stream: no; boot/gentoo.igz: it has no folder of dracut's hooks that is known here; build livecd-stage2 with dracut 050 or later
   root       http: no; boot/gentoo.igz: dracut 059 made it without livenet, which gets the live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the livecd-stage2 spec
   root       nfs: no; boot/gentoo.igz: dracut 059 made it without livenet, which gets the live root from a server; add `-a livenet` to boot/kernel/gentoo/dracut_args of the livecd-stage2 spec
   config     not in the image
