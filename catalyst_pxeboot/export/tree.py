@@ -51,6 +51,11 @@ class Entry:
     memory: int
 
     @property
+    def fetches(self) -> bool:
+        """Whether the initramfs fetches its root by itself, without an add-on."""
+        return self.url_argument.startswith("root=")
+
+    @property
     def full_title(self) -> str:
         """The title with what the entry needs."""
         needs = [ROOTS[self.root].title] if ROOTS[self.root].title else []
@@ -180,9 +185,14 @@ def _entries(live: Iterable[EntryInfo], kind: Loader, files: Mapping[str, File])
             kernel=files[entry.kernels[kind]],
             initrds=tuple(files[path] for path in initrds),
             arguments=tuple(entry.arguments.split()),
-            url_argument=entry.url_argument or "",
+            url_argument=_url_argument(entry),
             memory=mebibytes(min(memory, default=0)),
         )
+
+
+def _url_argument(entry: EntryInfo) -> str:
+    """Return it also for a tree that was built before the manifest had it."""
+    return entry.url_argument or ("root=live:" if entry.root is RootMode.HTTP else "")
 
 
 def _stamp(value: str) -> str:

@@ -36,7 +36,7 @@ def render(tree: Tree, base_url: str | None, templates: Path | None = None) -> t
         "initrd": initrd,
         "squashfs": tree.squashfs.path,
         "root": str(entry.root),
-        "complete": len(entry.initrds) == 1,
+        "complete": entry.fetches or len(entry.initrds) == 1,
         "arguments": _comment(" ".join(with_root_arguments(entry, tree, base_url)))
         if base_url
         else "",
@@ -57,7 +57,7 @@ def _choose(tree: Tree) -> tuple[Entry, str]:
             + (f": {'; '.join(tree.left_out)}" if tree.left_out else ""),
             hint="build the tree with `embedded` or `http` in pxeboot/root, too",
         )
-    ranked = sorted(entries, key=lambda entry: (not entry.url_argument, len(entry.initrds) > 1))
+    ranked = sorted(entries, key=lambda entry: (not entry.fetches, len(entry.initrds) > 1))
     return ranked[0], ranked[0].initrds[0].path
 
 

@@ -210,6 +210,27 @@ def test_treeinfo_takes_the_joined_initrd_of_uboot(trees: Callable[[str], Path])
     assert "# The live root is inside the initrd." in text
 
 
+@pytest.mark.parametrize("form", [form for form in Format if form is not Format.TREEINFO])
+def test_a_streamed_root_is_named_as_its_addon_reads_it(
+    form: Format, tmp_path: Path, streaming: None
+) -> None:
+    tree = make(CASES["amd64-stream"], tmp_path)
+    found = texts(tree, form)
+    assert any(f"pxeboot.url={URL}/image.squashfs" in text for text in found.values())
+    assert any("boot/gentoo.net.cpio" in text for text in found.values())
+    # Who reads one initrd only is told that this one does not do.
+    assert "reaches no live root by itself" in texts(tree, Format.TREEINFO)[".treeinfo"]
+
+
+def test_a_tree_from_before_the_manifest_named_the_argument(tmp_path: Path) -> None:
+    def older(manifest: dict[str, Any]) -> None:
+        manifest["menu"]["entries"][0]["root"] = "http"
+        manifest["menu"]["entries"][0].pop("url_argument", None)
+
+    (script,) = texts(small_tree(tmp_path, older), Format.IPXE_VARS).values()
+    assert f"root=live:{URL}/image.squashfs ip=dhcp" in script
+
+
 #: Reads an ERB file as Foreman does (Template.parse_metadata) and renders it with its macros.
 RUBY = r"""
 require "erb"; require "yaml"; require "json"
