@@ -38,9 +38,11 @@ TOKEN = re.compile(f"^{live_image.TOKEN}")
 more = pytest.mark.more
 
 
-def make_tree(folder: Path, **keys: object) -> Path:
+@pytest.fixture(scope="module")
+def iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if obstacle := why_no_network():
         pytest.skip(obstacle)
+    folder = tmp_path_factory.mktemp("iso")
     try:
         stage2 = live_image.build_live_image(
             folder / "stage2", cache=CACHE, generator="dracut-release", squashfs_mib=100,
@@ -48,7 +50,10 @@ def make_tree(folder: Path, **keys: object) -> Path:
         )  # fmt: skip
     except CommandError as error:
         pytest.skip(str(error))
-    iso = plain_iso(stage2, folder / "install-amd64-minimal-20261122T170000Z.iso")
+    return plain_iso(stage2, folder / "install-amd64-minimal-20261122T170000Z.iso")
+
+
+def make_tree(iso: Path, folder: Path, **keys: object) -> Path:
     source = read_source(iso)
     tools = find_stream_tools(source, [])
     if isinstance(tools, NoTools):
@@ -65,16 +70,16 @@ def make_tree(folder: Path, **keys: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tree(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tree with every root mode that the image has."""
-    return make_tree(tmp_path_factory.mktemp("stream"))
+    return make_tree(iso, tmp_path_factory.mktemp("stream"))
 
 
 @pytest.fixture(scope="module")
-def stream_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stream_tree(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a tree whose default is the streamed root, with its address for PXELINUX."""
     folder = tmp_path_factory.mktemp("only")
-    return make_tree(folder, pxeboot__root="stream", pxeboot__base_url=SERVER)
+    return make_tree(iso, folder, pxeboot__root="stream", pxeboot__base_url=SERVER)
 
 
 def boot(tree: Path, name: str, folder: Path, memory: int = LEAST, **more: object) -> PathResult:
@@ -153,11 +158,8 @@ def test_a_loader_leads_to_the_streamed_root(
 
 
 @more
-def test_a_stock_image_fetches_its_root_into_memory(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
-    folder = tmp_path_factory.mktemp("http")
-    tree = make_tree(folder, pxeboot__root=str(RootMode.HTTP))
+def test_a_stock_image_fetches_its_root_into_memory(iso: Path, tmp_path: Path) -> None:
+    tree = make_tree(iso, tmp_path, pxeboot__root=str(RootMode.HTTP))
     result = boot(tree, "bios-ipxe", tmp_path, 640)
     assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
     assert " pxeboot.copy " in result.reason

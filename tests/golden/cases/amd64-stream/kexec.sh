@@ -70,10 +70,10 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp'
-        initrd_bytes=39424
+        initrd_bytes=39936
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 37888 1e8ce1516df05059d0a47c2ceb522044ea9c2d8416f36ce561178743e0aeee4a
+boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636e547080f05a
 '
         ;;
     gentoo-stream-accessibility)
@@ -85,10 +85,10 @@ boot/gentoo.net.cpio 37888 1e8ce1516df05059d0a47c2ceb522044ea9c2d8416f36ce561178
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup'
-        initrd_bytes=39424
+        initrd_bytes=39936
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 37888 1e8ce1516df05059d0a47c2ceb522044ea9c2d8416f36ce561178743e0aeee4a
+boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636e547080f05a
 '
         ;;
     gentoo-http)
@@ -100,10 +100,10 @@ boot/gentoo.net.cpio 37888 1e8ce1516df05059d0a47c2ceb522044ea9c2d8416f36ce561178
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp'
-        initrd_bytes=39424
+        initrd_bytes=39936
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 37888 1e8ce1516df05059d0a47c2ceb522044ea9c2d8416f36ce561178743e0aeee4a
+boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636e547080f05a
 '
         ;;
     gentoo-http-accessibility)
@@ -115,10 +115,10 @@ boot/gentoo.net.cpio 37888 1e8ce1516df05059d0a47c2ceb522044ea9c2d8416f36ce561178
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp dospeakup'
-        initrd_bytes=39424
+        initrd_bytes=39936
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 37888 1e8ce1516df05059d0a47c2ceb522044ea9c2d8416f36ce561178743e0aeee4a
+boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636e547080f05a
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
