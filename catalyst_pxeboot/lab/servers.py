@@ -213,12 +213,18 @@ def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
     """
     fetched: Counter[str] = Counter()
     broken_off: Counter[str] = Counter()  # by client
+    closed: set[str] = set()  # clients
     for line in map(parse_dnsmasq, log.splitlines()):
         if not isinstance(line, TftpLine):
             continue
         file = Path(line.file or "/")
         name = str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
-        if line.outcome in ("missing", "failed"):
+        if line.outcome == "closed":
+            closed.add(line.client)
+        elif line.outcome == "failed" and line.client in closed:
+            closed.discard(line.client)
+            fetched[name] += file.stat().st_size if file.is_file() else 0
+        elif line.outcome in ("missing", "failed"):
             fetched[name] += 0
         elif line.outcome == "aborted":
             broken_off[line.client] += 1

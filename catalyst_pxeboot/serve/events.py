@@ -90,6 +90,7 @@ class Tracker:
     _parts: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
     _ranges: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
     _aborted: OrderedDict[str, int] = field(default_factory=OrderedDict)
+    _closed: OrderedDict[str, bool] = field(default_factory=OrderedDict)
 
     def is_watching(self) -> bool:
         """Say whether a large file is on its way."""
@@ -174,14 +175,16 @@ class Tracker:
         if line.outcome == "aborted":
             # A firmware asks for a file's size this way; dnsmasq says "sent" next.
             _keep(self._aborted, line.client, self._aborted.get(line.client, 0) + 1)
+        elif line.outcome == "closed":
+            _keep(self._closed, line.client, True)
         elif line.outcome == "missing":
             yield self._of_client(
                 "refused", line.client, f"{file}: not in the tree",
                 scheme="tftp", file=file, status=None,
             )  # fmt: skip
-        elif line.outcome == "failed":
+        elif line.outcome == "failed" and not self._closed.pop(line.client, False):
             yield self._broken(line.client, "tftp", file, 0)
-        elif self._aborted.get(line.client):
+        elif line.outcome == "sent" and self._aborted.get(line.client):
             self._aborted[line.client] -= 1
         else:
             yield self._fetched(line.client, "tftp", file, self.tree.files.get(file, 0), None)

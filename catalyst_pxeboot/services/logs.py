@@ -30,7 +30,11 @@ class DhcpLine:
 
 @dataclass(frozen=True, slots=True)
 class TftpLine:
-    """How a TFTP transfer ended: `sent`, `failed`, `missing`, or `aborted` by the client."""
+    """How a TFTP transfer ended: `sent`, `failed`, `missing`, or `aborted` by the client.
+
+    `closed`: the client says that it has all it wants, without acknowledging the last block, as
+    PXELINUX does at the end of a long file; `failed` follows.
+    """
 
     outcome: str
     client: str
@@ -80,6 +84,7 @@ _TFTP = re.compile(
     rf"{_BEGIN}dnsmasq-tftp\[\d+\]: (?:"
     r"(?P<outcome>sent|failed sending) (?P<file>/.*) to |"
     r"file (?P<missing>/.*) not found for |"
+    r"(?P<closed>error 0 No error, file close) received from |"
     r"error \d+ .* received from "
     r")(?P<client>[0-9a-f.:]+)"
 )
@@ -101,6 +106,8 @@ def parse_dnsmasq(line: str) -> DhcpLine | TftpLine | None:
         return None
     if found["missing"]:
         return TftpLine("missing", found["client"], found["missing"])
+    if found["closed"]:
+        return TftpLine("closed", found["client"])
     if found["outcome"] is None:
         return TftpLine("aborted", found["client"])
     outcome = "sent" if found["outcome"] == "sent" else "failed"

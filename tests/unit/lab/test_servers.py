@@ -38,6 +38,8 @@ Nov 22 17:00:03 dnsmasq-tftp[77]: file {root}/pxelinux.cfg/C not found for 192.0
 Nov 22 17:00:04 dnsmasq-tftp[77]: sent {root}/my file to 192.0.2.7
 dnsmasq-tftp: sent {root}/my file to 192.0.2.7
 Nov 22 17:00:05 dnsmasq-tftp[77]: failed sending {root}/boot/big to 192.0.2.7
+Nov 22 17:00:06 dnsmasq-tftp[77]: error 0 No error, file close received from 192.0.2.7
+Nov 22 17:00:06 dnsmasq-tftp[77]: failed sending {root}/image to 192.0.2.7
 """
 
 
@@ -46,11 +48,13 @@ def test_bytes_from_dnsmasqs_log(tmp_path: Path) -> None:
     (tmp_path / "boot/core.efi").write_bytes(bytes(1000))
     (tmp_path / "boot/big").write_bytes(bytes(9))
     (tmp_path / "my file").write_bytes(bytes(10))
+    (tmp_path / "image").write_bytes(bytes(5))
     assert tftp_bytes(TFTP_LOG.format(root=tmp_path), tmp_path) == {
         "boot/core.efi": 1000,
         "pxelinux.cfg/C": 0,
         "my file": 10,  # the line without dnsmasq's time could be a client's text
         "boot/big": 0,
+        "image": 5,  # PXELINUX had all of it
     }
 
 

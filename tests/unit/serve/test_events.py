@@ -148,6 +148,21 @@ def test_events_of_a_large_file() -> None:
     assert not tracker.is_watching()
 
 
+def test_pxelinux_closes_a_long_file_before_its_last_block_is_acknowledged() -> None:
+    tracker = make_tracker()
+    begin = "Nov 22 17:00:02 dnsmasq-tftp[7]: "
+    lines = [
+        f"{begin}error 0 No error, file close received from 10.0.0.52",
+        f"{begin}failed sending /run/x/tree/boot/gentoo to 10.0.0.52",
+        f"{begin}sent /run/x/tree/snponly.efi to 10.0.0.52",
+        f"{begin}failed sending /run/x/tree/boot/gentoo to 10.0.0.52",
+    ]
+    found = tell(tracker, "\n".join(lines))
+    assert [(data["event"], data["file"]) for data, _ in found] == [
+        ("file", "boot/gentoo"), ("file", "snponly.efi"), ("broken", "boot/gentoo"),
+    ]  # fmt: skip
+
+
 def test_a_root_read_block_by_block_is_told_at_powers_of_two() -> None:
     tracker = make_tracker()
     lines = [
