@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from catalyst_pxeboot.build.pipeline import build, parse_image
 from catalyst_pxeboot.build.stream import find_stream_tools
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.network import why_no_network
+from catalyst_pxeboot.lab.paths import Scheme
 from catalyst_pxeboot.lab.result import Outcome, PathResult
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
@@ -84,6 +86,7 @@ def stream_tree(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def boot(tree: Path, name: str, folder: Path, memory: int = LEAST, **more: object) -> PathResult:
     (path,) = find_paths([name])
+    path = replace(path, payload=Scheme.HTTP)  # the root's, whatever brought the loader
     result = run_path(
         tree, path, memory_mib=memory, timeout=400, until=TOKEN, log=folder / "console",
         **more,  # type: ignore[arg-type]
