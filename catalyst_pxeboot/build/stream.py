@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from catalyst_pxeboot.formats.cpio import MEMBER_FILE, MEMBER_FOLDER, MEMBER_PROGRAM
 from catalyst_pxeboot.formats.verity import HashTree, read_hash_tree
 from catalyst_pxeboot.model.files import (
     HASH_TREE,
@@ -27,10 +28,6 @@ from catalyst_pxeboot.util.tempdir import scratch_folder
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.stream.pack import Packed
-
-_PROGRAM: Final = 0o100755
-_FILE: Final = 0o100644
-_FOLDER: Final = 0o040755
 
 
 def find_stream_tools(source: Source, search: Sequence[Path]) -> Tools | NoTools:
@@ -76,13 +73,13 @@ def stage_streams(
 def _members(
     stream: AddonFile, packed: Packed, tree: HashTree, tools: Tools, plan: Plan
 ) -> Iterator[tuple[str, int, bytes | Path]]:
-    yield STREAM_FOLDER, _FOLDER, b""
-    yield f"{STREAM_FOLDER}/tools.squashfs", _FILE, packed.tools
-    yield f"{STREAM_FOLDER}/drivers.squashfs", _FILE, packed.drivers
-    yield HASH_TREE, _FILE, tree.content
-    yield ROOT_HASH, _FILE, tree.line
+    yield STREAM_FOLDER, MEMBER_FOLDER, b""
+    yield f"{STREAM_FOLDER}/tools.squashfs", MEMBER_FILE, packed.tools
+    yield f"{STREAM_FOLDER}/drivers.squashfs", MEMBER_FILE, packed.drivers
+    yield HASH_TREE, MEMBER_FILE, tree.content
+    yield ROOT_HASH, MEMBER_FILE, tree.line
     scripts = render_stream(
         hooks=stream.hooks, interpreter=tools.interpreter, templates=plan.spec.templates
     )
     for path, content in scripts:
-        yield path, _PROGRAM, content
+        yield path, MEMBER_PROGRAM, content

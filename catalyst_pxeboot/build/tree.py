@@ -19,6 +19,7 @@ from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
+from catalyst_pxeboot.plan.roots import ROOTS
 from catalyst_pxeboot.plan.signers import Signers, find_signers
 from catalyst_pxeboot.plan.tree import Plan, plan_tree
 from catalyst_pxeboot.render.dhcp import render_dhcp
@@ -32,6 +33,7 @@ from catalyst_pxeboot.render.pages import render_page, render_texts
 from catalyst_pxeboot.render.rootcheck import render_root_check
 from catalyst_pxeboot.source.image import read_image
 from catalyst_pxeboot.spec.parse import Spec
+from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools
 from catalyst_pxeboot.tree.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.tree.manifest import render_manifest
 from catalyst_pxeboot.tree.signatures import make_signatures, sign_sums
@@ -184,7 +186,10 @@ def _plan(spec: Spec, opened: Opened, find: Callable[[], Loaders]) -> Plan:
     if source is None:
         with spare_core():  # an initramfs is unpacked by one thread
             source = read_image(opened.image, opened.squashfs, names=spec.kernels)
-    return plan_tree(spec, source, find(), find_stream_tools(source, spec.loader_path))
+    tools: Tools | NoTools = NOT_SOUGHT
+    if any(ROOTS[mode].streamed for mode in spec.roots or ROOTS):
+        tools = find_stream_tools(source, spec.loader_path)
+    return plan_tree(spec, source, find(), tools)
 
 
 def tree_time(plan: Plan) -> int:

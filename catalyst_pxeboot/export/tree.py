@@ -37,8 +37,8 @@ class Entry:
     """A menu entry as one loader boots it.
 
     `arguments` are the manifest's; `with_root_arguments` adds where a root over HTTP is, by
-    `url_argument`; that is empty where there is none. `memory`
-    is the least that a client needs, in MiB; 0 where it is not known.
+    `url_argument`, which is empty for other roots. `memory` is the least that a client needs, in
+    MiB; 0 where it is not known.
     """
 
     name: str

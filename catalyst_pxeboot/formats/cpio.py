@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from catalyst_pxeboot.util.errors import FormatError
 
@@ -20,10 +21,15 @@ MAGICS = (b"070701", b"070702")  # the second has checksums of the members, they
 _HEADER = 110  # bytes: the magic and thirteen fields of eight hexadecimal digits
 _FIELDS = re.compile(rb"[0-9A-Fa-f]{104}")
 _MAX_NAME = 4096  # PATH_MAX: the kernel skips members with longer names
-TRAILER = "TRAILER!!!"
+_TRAILER = "TRAILER!!!"
 _BLOCK = 1 << 20
-ARCHIVE_BLOCK = 512  # bytes of which an archive is a multiple, as cpio's own are
+_ARCHIVE_BLOCK = 512  # bytes of which an archive is a multiple, as cpio's own are
 _TYPE, _FILE, _LINK = 0o170000, 0o100000, 0o120000
+
+#: Modes of members.
+MEMBER_PROGRAM, MEMBER_FILE, MEMBER_FOLDER = 0o100755, 0o100644, 0o040755
+
+Content = TypeVar("Content", bytes, "bytes | Path")
 
 
 class Readable(Protocol):
@@ -116,11 +122,25 @@ def write_archive(members: Iterable[tuple[str, int, bytes]]) -> bytes:
     a trailer and zeros up to a multiple of 512 bytes; another one may follow it. Raises
     `FormatError` as `member_header` does.
     """
-    data = bytearray()
-    for name, mode, content in (*members, (TRAILER, 0, b"")):
-        data += member_header(name, len(content), mode=mode) + content
-        data += bytes(-len(data) % 4)
-    return bytes(data) + bytes(-len(data) % ARCHIVE_BLOCK)
+    return b"".join(archive_parts(members))
+
+
+def archive_parts(members: Iterable[tuple[str, int, Content]]) -> Iterator[bytes | Content]:
+    """Yield an archive as `write_archive` returns it, piece by piece.
+
+    A member whose content is a path stands for that file; it comes as that path.
+    """
+    total = 0
+    for name, mode, content in members:
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        header = member_header(name, size, mode=mode)
+        padding = -size % 4
+        yield header
+        yield content
+        yield bytes(padding)
+        total += len(header) + size + padding
+    trailer = member_header(_TRAILER, 0, mode=0)
+    yield trailer + bytes(-(total + len(trailer)) % _ARCHIVE_BLOCK)
 
 
 def parse_member_header(data: bytes) -> tuple[str, int]:
@@ -164,7 +184,7 @@ def read_members(
         head = _HEADER + name_size
         raw = _read(stream, name_size + -head % 4, where)
         name = _parse_name(raw[:name_size], position, where)
-        if name == TRAILER:
+        if name == _TRAILER:
             # Some writers give it content; whoever reads on expects to stand behind it.
             _skip(stream, size + -size % 4, where)
             return

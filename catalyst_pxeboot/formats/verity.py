@@ -22,7 +22,7 @@ _PER_BLOCK: Final = BLOCK // hashlib.sha256().digest_size
 
 @dataclass(frozen=True, slots=True)
 class HashTree:
-    """The tree over `blocks` blocks of data; `root` is the digest that stands for all of them."""
+    """The tree over `blocks` blocks of data; `root` is the root hash."""
 
     blocks: int
     root: str  # 64 hexadecimal digits

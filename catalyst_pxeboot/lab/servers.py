@@ -19,7 +19,7 @@ from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.dhcp import check_server, render_dhcp
 from catalyst_pxeboot.render.servers import dnsmasq_config
 from catalyst_pxeboot.services.children import read_text, running
-from catalyst_pxeboot.services.logs import TftpLine, parse_dnsmasq
+from catalyst_pxeboot.services.logs import TftpEnds, TftpLine, parse_dnsmasq
 from catalyst_pxeboot.tree.manifest import read_config, read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
@@ -212,27 +212,15 @@ def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
     was asked for in vain adds nothing, but its name is there.
     """
     fetched: Counter[str] = Counter()
-    broken_off: Counter[str] = Counter()  # by client
-    closed: set[str] = set()  # clients
-    for line in map(parse_dnsmasq, log.splitlines()):
-        if not isinstance(line, TftpLine):
+    ends = TftpEnds()
+    for told in map(parse_dnsmasq, log.splitlines()):
+        line = ends.take(told) if isinstance(told, TftpLine) else None
+        if line is None:
             continue
         file = Path(line.file or "/")
         name = str(file.relative_to(root)) if file.is_relative_to(root) else str(file)
-        if line.outcome == "closed":
-            closed.add(line.client)
-        elif line.outcome == "failed" and line.client in closed:
-            closed.discard(line.client)
-            fetched[name] += file.stat().st_size if file.is_file() else 0
-        elif line.outcome in ("missing", "failed"):
-            fetched[name] += 0
-        elif line.outcome == "aborted":
-            broken_off[line.client] += 1
-        elif broken_off[line.client]:
-            broken_off[line.client] -= 1
-            fetched[name] += 0
-        else:
-            fetched[name] += file.stat().st_size if file.is_file() else 0
+        sent = line.outcome == "sent" and file.is_file()
+        fetched[name] += file.stat().st_size if sent else 0
     return dict(fetched)
 
 

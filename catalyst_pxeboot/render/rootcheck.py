@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from catalyst_pxeboot.formats.cpio import write_archive
+from catalyst_pxeboot.formats.cpio import MEMBER_FILE, MEMBER_FOLDER, MEMBER_PROGRAM, write_archive
 from catalyst_pxeboot.plan.roots import ROOT_CHECK, ROOT_CHECK_BYTES
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
@@ -25,7 +25,6 @@ _DRACUT_HOOK = "initramfs/root-check-dracut.sh"
 _DRACUT_CHECK = "initramfs/root-check-live-root.sh"
 _GENKERNEL = "initramfs/root-check-genkernel.sh"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PROGRAM, _SCRIPT, _DIRECTORY = 0o100755, 0o100644, 0o040755
 
 
 def render_root_check(digest: str, *, hooks: Sequence[str], templates: Path | None) -> bytes:
@@ -43,15 +42,19 @@ def render_root_check(digest: str, *, hooks: Sequence[str], templates: Path | No
     values = {"digest": digest}
     archive = write_archive(
         [
-            (_FOLDER, _DIRECTORY, b""),
-            (f"{_FOLDER}/check-live-root", _PROGRAM, _render(_DRACUT_CHECK, values, templates)),
+            (_FOLDER, MEMBER_FOLDER, b""),
+            (
+                f"{_FOLDER}/check-live-root",
+                MEMBER_PROGRAM,
+                _render(_DRACUT_CHECK, values, templates),
+            ),
             *(
                 # Before all others, so that nothing of dracut's can start a live root earlier.
-                (f"{folder}/cmdline/00-root-check.sh", _PROGRAM, hook)
+                (f"{folder}/cmdline/00-root-check.sh", MEMBER_PROGRAM, hook)
                 for hook in (_render(_DRACUT_HOOK, values, templates),)
                 for folder in sorted(set(hooks))
             ),
-            ("etc/initrd.splash", _SCRIPT, _render(_GENKERNEL, values, templates)),
+            ("etc/initrd.splash", MEMBER_FILE, _render(_GENKERNEL, values, templates)),
         ]
     )
     if len(archive) > ROOT_CHECK_BYTES:

@@ -28,11 +28,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from catalyst_pxeboot.model.arch import Arch
 from catalyst_pxeboot.serve.facts import ServedTree
-from catalyst_pxeboot.services.logs import DhcpLine, HttpBegin, HttpEnd, Line, TftpLine
+from catalyst_pxeboot.services.logs import (
+    DhcpLine,
+    HttpBegin,
+    HttpEnd,
+    Line,
+    TftpEnds,
+    TftpLine,
+    keep,
+)
 from catalyst_pxeboot.util.text import one_line, size
 
 #: A file whose progress is reported.
@@ -40,11 +48,8 @@ LARGE = 32 << 20  # bytes
 #: A client that streams its root asks for less at a time; who goes on with a download, for more.
 _LARGEST_RANGE = 4 << 20  # bytes
 _STEPS = (25, 50, 75)  # per cent
-_MOST_KEPT = 4096  # clients, connections, transactions: an old one makes room for a new one
 _REPEAT_SECONDS = 30.0  # a client that asks again so soon is reported once
 _ARCH_CODE = re.compile(r"(?:PXE|HTTP)Client:Arch:(\d{5})")
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,7 @@ class Tracker:
     _sent: OrderedDict[tuple[str, int], int] = field(default_factory=OrderedDict)
     _parts: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
     _ranges: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
-    _aborted: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    _closed: OrderedDict[str, bool] = field(default_factory=OrderedDict)
+    _tftp_ends: TftpEnds = field(default_factory=TftpEnds)
 
     def is_watching(self) -> bool:
         """Say whether a large file is on its way."""
@@ -121,7 +125,7 @@ class Tracker:
             if self.tree.files.get(file, 0) >= LARGE:
                 connection = (line.client, line.port)
                 before = self._sent.get(connection, 0)
-                _keep(self._transfers, connection, _Transfer(file, before))
+                keep(self._transfers, connection, _Transfer(file, before))
         else:
             yield from self._http(line)
 
@@ -144,14 +148,14 @@ class Tracker:
 
     def _dhcp(self, line: DhcpLine) -> Iterator[Event]:
         known = self._transactions.get(line.transaction) or _Transaction()
-        _keep(self._transactions, line.transaction, known)
+        keep(self._transactions, line.transaction, known)
         if line.mac:
             known.kind, known.mac = line.kind, line.mac
             known.ip = line.ip or known.ip
             if line.ip:
-                _keep(self._macs, line.ip, line.mac)
+                keep(self._macs, line.ip, line.mac)
             if known.arch:
-                _keep(self._arches, known.mac, known.arch)
+                keep(self._arches, known.mac, known.arch)
         if line.kind == "vendor":
             code = _ARCH_CODE.match(line.text)
             known.arch = arch_title(self.tree.arch, int(code[1])) if code else ""
@@ -162,37 +166,33 @@ class Tracker:
         reported = self._offers.get((known.mac, file))
         now = self.now()
         if reported is None or (now - reported).total_seconds() > _REPEAT_SECONDS:
-            _keep(self._offers, (known.mac, file), now)
+            keep(self._offers, (known.mac, file), now)
             arch = self._arches.get(known.mac)
             yield self.event(
                 "offer", _line(known.ip or known.mac, arch, f"is offered {file}"),
                 ip=known.ip or None, mac=known.mac, arch=arch, file=file,
             )  # fmt: skip
 
-    def _tftp(self, line: TftpLine) -> Iterator[Event]:
+    def _tftp(self, told: TftpLine) -> Iterator[Event]:
+        line = self._tftp_ends.take(told)
+        if line is None:
+            return
         path = Path(line.file or "/")
         file = str(path.relative_to(self.root)) if path.is_relative_to(self.root) else line.file
-        if line.outcome == "aborted":
-            # A firmware asks for a file's size this way; dnsmasq says "sent" next.
-            _keep(self._aborted, line.client, self._aborted.get(line.client, 0) + 1)
-        elif line.outcome == "closed":
-            _keep(self._closed, line.client, True)
-        elif line.outcome == "missing":
+        if line.outcome == "missing":
             yield self._of_client(
                 "refused", line.client, f"{file}: not in the tree",
                 scheme="tftp", file=file, status=None,
             )  # fmt: skip
-        elif line.outcome == "failed" and not self._closed.pop(line.client, False):
+        elif line.outcome == "failed":
             yield self._broken(line.client, "tftp", file, 0)
-        elif line.outcome == "sent" and self._aborted.get(line.client):
-            self._aborted[line.client] -= 1
-        else:
+        elif line.outcome == "sent":
             yield self._fetched(line.client, "tftp", file, self.tree.files.get(file, 0), None)
 
     def _http(self, line: HttpEnd) -> Iterator[Event]:
         connection = (line.client, line.port)
         self._transfers.pop(connection, None)
-        _keep(self._sent, connection, self._sent.get(connection, 0) + line.sent)
+        keep(self._sent, connection, self._sent.get(connection, 0) + line.sent)
         file = line.path.lstrip("/")
         if line.status >= 400:
             yield self._of_client(
@@ -210,7 +210,7 @@ class Tracker:
                 return
             if line.status == 206:
                 got += self._parts.get((line.client, file), 0)
-                _keep(self._parts, (line.client, file), got)
+                keep(self._parts, (line.client, file), got)
             if got >= total:
                 self._parts.pop((line.client, file), None)
                 yield self._fetched(line.client, "http", file, total, line.seconds)
@@ -227,7 +227,7 @@ class Tracker:
         """Yield how much of a root was read block by block, at each power of two MiB."""
         before = self._ranges.get((line.client, file), 0)
         now = before + line.bytes
-        _keep(self._ranges, (line.client, file), now)
+        keep(self._ranges, (line.client, file), now)
         if (now >> 20).bit_length() > (before >> 20).bit_length():
             yield self._of_client(
                 "streamed", line.client, f"live root streamed, {size(now)} so far",
@@ -252,7 +252,7 @@ class Tracker:
     def _of_client(self, kind: str, ip: str, text: str, **more: object) -> Event:
         mac = self._macs.get(ip) or self.find_mac(ip)
         if mac:
-            _keep(self._macs, ip, mac)
+            keep(self._macs, ip, mac)
         arch = self._arches.get(mac) if mac else None
         return self.event(kind, _line(ip, arch, text), ip=ip, mac=mac, arch=arch, **more)
 
@@ -291,10 +291,3 @@ def _event(now: datetime, kind: str, text: str, **more: object) -> Event:
 
 def _line(client: str, arch: str | None, text: str) -> str:
     return "  ".join(filter(None, (client, arch, text)))
-
-
-def _keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
-    kept[key] = value
-    kept.move_to_end(key)
-    if len(kept) > _MOST_KEPT:
-        kept.popitem(last=False)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 _MOST_LOG = 4 << 20  # bytes; what is read and larger is emptied
+MOST_KEPT = 4096  # clients, connections, transactions
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,44 @@ def parse_dnsmasq(line: str) -> DhcpLine | TftpLine | None:
         return TftpLine("aborted", found["client"])
     outcome = "sent" if found["outcome"] == "sent" else "failed"
     return TftpLine(outcome, found["client"], found["file"])
+
+
+class TftpEnds:
+    """Joins what dnsmasq says of one transfer in two lines.
+
+    `take` returns the line by which a transfer is known to have ended: `sent`, `failed`, `missing`
+    or, if the client only asked for the size, `aborted` with the file's name; None before that.
+    """
+
+    def __init__(self) -> None:
+        # By client. A hostile one could bring any number of addresses.
+        self._aborted: OrderedDict[str, int] = OrderedDict()
+        self._closed: OrderedDict[str, bool] = OrderedDict()
+
+    def take(self, line: TftpLine) -> TftpLine | None:
+        """Take the next line."""
+        client = line.client
+        if line.outcome == "aborted":
+            # A firmware asks for a file's size this way; dnsmasq says "sent" next.
+            keep(self._aborted, client, self._aborted.get(client, 0) + 1)
+            return None
+        if line.outcome == "closed":
+            keep(self._closed, client, True)
+            return None
+        if line.outcome == "failed" and self._closed.pop(client, False):
+            return replace(line, outcome="sent")
+        if line.outcome == "sent" and self._aborted.get(client):
+            self._aborted[client] -= 1
+            return replace(line, outcome="aborted")
+        return line
+
+
+def keep(kept: OrderedDict[K, V], key: K, value: V) -> None:
+    """Keep a value as the latest one; an old one makes room for a new one."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > MOST_KEPT:
+        kept.popitem(last=False)
 
 
 def parse_web(line: str) -> HttpBegin | HttpEnd | None:

@@ -100,7 +100,7 @@ def _unpack(image: Path, offset: int, names: Sequence[str], target: Path) -> Non
         raise CommandError("unsquashfs is missing (squashfs-tools)")
     listed = target.with_name(f"{target.name}.list")
     listed.write_text("".join(f"{name}\n" for name in names))
-    # Names that are not there are no failure of it.
+    # unsquashfs does not fail for a name that is not in the image.
     read_output(
         [program, "-o", str(offset), "-f", "-no-xattrs", "-no-progress", "-quiet",
          "-ignore-errors", "-d", target, "-ef", listed, image],

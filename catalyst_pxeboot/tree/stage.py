@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Self
 
-from catalyst_pxeboot.formats.cpio import ARCHIVE_BLOCK, TRAILER, Readable, member_header
+from catalyst_pxeboot.formats.cpio import Readable, archive_parts
 from catalyst_pxeboot.formats.kernel import open_unpacked
 from catalyst_pxeboot.model.files import (
     IsoExtent,
@@ -122,19 +122,14 @@ def stage_archive(
     algorithms: Sequence[str],
     time: int,
 ) -> TreeFile:
-    """Write a newc cpio archive of `members`: the name, the mode and the content of each.
+    """Write a newc cpio archive of `members`, as `archive_parts` takes them.
 
-    A path stands for that file's content. `file` says what the archive is; its own content is
-    not used.
+    `file` names the archive, its role and its origin; its content is not used.
     """
     with _Writer(_make_place(staging, file.path), algorithms, time) as writer:
-        for name, mode, content in (*members, (TRAILER, 0, b"")):
-            count = content.stat().st_size if isinstance(content, Path) else len(content)
-            writer.take(BytesIO(member_header(name, count, mode=mode)))
-            with content.open("rb") if isinstance(content, Path) else BytesIO(content) as stream:
+        for part in archive_parts(members):
+            with part.open("rb") if isinstance(part, Path) else BytesIO(part) as stream:
                 writer.take(stream)
-            writer.take(BytesIO(bytes(-count % 4)))
-        writer.take(BytesIO(bytes(-writer.bytes % ARCHIVE_BLOCK)))
         digests = writer.digests
     return TreeFile(file.path, writer.bytes, file.role, digests, file.origin, writer.bytes)
 

@@ -218,7 +218,7 @@ def test_a_streamed_root_is_named_as_its_addon_reads_it(
     found = texts(tree, form)
     assert any(f"pxeboot.url={URL}/image.squashfs" in text for text in found.values())
     assert any("boot/gentoo.net.cpio" in text for text in found.values())
-    # Who reads one initrd only is told that this one does not do.
+    # Readers of .treeinfo take one initrd, which does not reach the root: the file says so.
     assert "reaches no live root by itself" in texts(tree, Format.TREEINFO)[".treeinfo"]
 
 

@@ -73,7 +73,7 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         initrd_bytes=39936
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636e547080f05a
+boot/gentoo.net.cpio 38400 9f94abd09bf44b20d28e76e98896997c6a71782ebd93228001b28215b1bcc0be
 '
         ;;
     gentoo-stream-accessibility)
@@ -88,7 +88,7 @@ boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636
         initrd_bytes=39936
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636e547080f05a
+boot/gentoo.net.cpio 38400 9f94abd09bf44b20d28e76e98896997c6a71782ebd93228001b28215b1bcc0be
 '
         ;;
     gentoo-http)
@@ -103,7 +103,7 @@ boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636
         initrd_bytes=39936
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636e547080f05a
+boot/gentoo.net.cpio 38400 9f94abd09bf44b20d28e76e98896997c6a71782ebd93228001b28215b1bcc0be
 '
         ;;
     gentoo-http-accessibility)
@@ -118,7 +118,7 @@ boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636
         initrd_bytes=39936
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 38400 c2b662f4189a9c6b6a0e78fc2fbe18b07d7c44e46a2a19b6e6636e547080f05a
+boot/gentoo.net.cpio 38400 9f94abd09bf44b20d28e76e98896997c6a71782ebd93228001b28215b1bcc0be
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
