@@ -17,6 +17,7 @@ from catalyst_pxeboot.source.network import LiveContents, LiveNetwork
 from catalyst_pxeboot.stream import pack as stream_pack
 from catalyst_pxeboot.stream.pack import Packed
 from catalyst_pxeboot.stream.tools import Tools
+from catalyst_pxeboot.tree import verify_stream
 from catalyst_pxeboot.util import resources
 from tests.support.paths import STANDIN
 from tests.support.stage2 import storedir_stage2, write_stage2
@@ -77,7 +78,9 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
         LiveNetwork(why="it is not looked into"), {"6.1.0-test": "lib/modules/6.1"}
     )
     monkeypatch.setattr(source_image, "read_contents", lambda _image, offset: contents)
-    monkeypatch.setattr(build_stream, "find_tools", lambda machine, _: Tools(machine, {}, ""))
+    monkeypatch.setattr(
+        build_stream, "find_tools", lambda machine, _, **_more: Tools(machine, {}, "")
+    )
 
     def pack_stream(_tools: Tools, *, scratch: Path, **_more: object) -> Packed:
         packed = Packed(scratch / "tools", scratch / "drivers")
@@ -86,3 +89,4 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
         return packed
 
     monkeypatch.setattr(stream_pack, "pack_stream", pack_stream)
+    monkeypatch.setattr(verify_stream, "find_foreign_drivers", lambda _packed, **_where: ())

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from catalyst_pxeboot.formats.cpio import MEMBER_FILE, MEMBER_FOLDER, MEMBER_PROGRAM
 from catalyst_pxeboot.formats.verity import HashTree, read_hash_tree
 from catalyst_pxeboot.model.files import (
+    CERTIFICATES,
+    DRIVERS,
     HASH_TREE,
     ROOT_HASH,
     STREAM_FOLDER,
@@ -24,16 +26,38 @@ from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.source.live import root_file
 from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools, find_tools
 from catalyst_pxeboot.tree.stage import stage_archive
+from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.stream.pack import Packed
 
+_MAX_CERTIFICATES = 1 << 20
+
 
 def find_stream_tools(source: Source, search: Sequence[Path]) -> Tools | NoTools:
     """Look for the programs that stream a root, unless no kernel of the image could use them."""
-    machines = [kernel.kernel.machine for kernel in source.kernels if kernel.modules]
-    return find_tools(machines[0], search) if machines else NOT_SOUGHT
+    kernels = [kernel for kernel in source.kernels if kernel.modules]
+    if not kernels:
+        return NOT_SOUGHT
+    generators = {kernel.initramfs.generator for kernel in kernels}
+    return find_tools(kernels[0].kernel.machine, search, generators=generators)
+
+
+def read_certificates(file: Path) -> bytes:
+    """Read certificates of authorities, in PEM. Raises `PxebootError` if there is none."""
+    import ssl
+
+    try:
+        content = read_regular(file, limit=_MAX_CERTIFICATES)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=content.decode())
+    except (OSError, ValueError) as error:
+        raise PxebootError(
+            f"pxeboot/ca_file: {file} cannot be read as certificates: {error}",
+            hint="name a file of certificates in PEM, as /etc/ssl/certs/ca-certificates.crt",
+        ) from error
+    return content
 
 
 def stage_streams(
@@ -75,11 +99,16 @@ def _members(
 ) -> Iterator[tuple[str, int, bytes | Path]]:
     yield STREAM_FOLDER, MEMBER_FOLDER, b""
     yield f"{STREAM_FOLDER}/tools.squashfs", MEMBER_FILE, packed.tools
-    yield f"{STREAM_FOLDER}/drivers.squashfs", MEMBER_FILE, packed.drivers
+    yield DRIVERS, MEMBER_FILE, packed.drivers
     yield HASH_TREE, MEMBER_FILE, tree.content
     yield ROOT_HASH, MEMBER_FILE, tree.line
+    if plan.spec.ca_file:
+        yield CERTIFICATES, MEMBER_FILE, read_certificates(plan.spec.ca_file)
     scripts = render_stream(
-        hooks=stream.hooks, interpreter=tools.interpreter, templates=plan.spec.templates
+        generator=stream.generator,
+        hooks=stream.hooks,
+        interpreter=tools.interpreter,
+        templates=plan.spec.templates,
     )
     for path, content in scripts:
         yield path, MEMBER_PROGRAM, content

@@ -187,7 +187,7 @@ def _plan(spec: Spec, opened: Opened, find: Callable[[], Loaders]) -> Plan:
         with spare_core():  # an initramfs is unpacked by one thread
             source = read_image(opened.image, opened.squashfs, names=spec.kernels)
     tools: Tools | NoTools = NOT_SOUGHT
-    if any(ROOTS[mode].streamed for mode in spec.roots or ROOTS):
+    if any(ROOTS[mode].streamed is not None for mode in spec.roots or ROOTS):
         tools = find_stream_tools(source, spec.loader_path)
     return plan_tree(spec, source, find(), tools)
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.util.files import FileStamp
 
 if TYPE_CHECKING:
@@ -98,8 +99,12 @@ class RootCheckFile:
 
 #: Where the initrd that streams a root puts all its files, and those that verify looks at.
 STREAM_FOLDER = "pxeboot"
+#: What genkernel's init sources, if it is there.
+GENKERNEL_HOOK = "etc/initrd.splash"
 HASH_TREE = f"{STREAM_FOLDER}/root.verity"
 ROOT_HASH = f"{STREAM_FOLDER}/root.hash"
+DRIVERS = f"{STREAM_FOLDER}/drivers.squashfs"
+CERTIFICATES = f"{STREAM_FOLDER}/ca.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +112,12 @@ class AddonFile:
     """An initrd of the tree by which one kernel's initramfs gets a root from a web server.
 
     `modules` is the folder of the kernel's drivers in the live root; `hooks` the folder of
-    dracut's hooks in the initramfs.
+    dracut's hooks in the initramfs, empty for genkernel's.
     """
 
     path: str
     modules: str
+    generator: Generator
     hooks: str
     compression: str  # of the squashfs images in it
 

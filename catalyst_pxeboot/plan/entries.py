@@ -203,7 +203,7 @@ def _plan_entry(
     if source.network.is_missing and root.in_memory:  # else the network must stay as it is
         user = tuple(ON if word == OFF else word for word in user)
     arguments = (
-        *(root.streamed if way.streamed else root.arguments[generator]),
+        *root.arguments_for(generator, streamed=way.streamed),
         *user,
         *spec.extra_bootargs,
         *_serial_arguments(spec),

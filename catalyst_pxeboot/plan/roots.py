@@ -95,15 +95,17 @@ def find_stream_obstacle(
 ) -> Obstacle | None:
     """Return why an add-on cannot get this kernel's initramfs a root from a web server."""
     initramfs = kernel.initramfs
-    if initramfs.generator is Generator.GENKERNEL:
+    genkernel = initramfs.generator is Generator.GENKERNEL
+    if genkernel and not (initramfs.splash and initramfs.loop_wo_mount):
         return Obstacle(
             kernel.iso.initramfs,
-            f"genkernel {initramfs.version} made it, and a root is streamed to dracut's only",
+            f"genkernel {initramfs.version} made it with a splash, whose place an add-on would"
+            " take, or is older than 4.1",
             f"build livecd-stage2 with {_key(kernel)}/distkernel: yes",
         )
-    if "dmsquash-live" not in initramfs.modules:
+    if not genkernel and "dmsquash-live" not in initramfs.modules:
         return _lacks(kernel, "dmsquash-live", "which mounts the live root")
-    if initramfs.hooks is None:
+    if not genkernel and initramfs.hooks is None:
         return Obstacle(
             kernel.iso.initramfs,
             "it has no folder of dracut's hooks that is known here",
@@ -263,8 +265,21 @@ def _knows_nfs_server(spec: Spec) -> bool:
     return spec.nfs is not None and spec.nfs.server is not None
 
 
-#: Mounted by dracut as soon as it is there; an add-on makes it.
-_STREAMED = ("root=live:/dev/mapper/live-root", "rd.live.overlay.overlayfs=1", "cdroot")
+#: How each initramfs mounts the device that an add-on makes.
+_STREAMED: Mapping[Generator, tuple[str, ...]] = {
+    Generator.DRACUT: (
+        "root=live:/dev/mapper/live-root",
+        "rd.live.overlay.overlayfs=1",
+        "cdroot",
+    ),
+    Generator.GENKERNEL: (
+        "root=/dev/ram0",
+        "init=/linuxrc",
+        "looptype=squashfs",
+        "loop=/live-root",  # a link; it looks for it in the folder / only
+        "cdroot",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,13 +303,19 @@ class Root:
     arguments: Mapping[Generator, tuple[str, ...]]
     obstacles: Callable[[SourceKernel, Squashfs], Iterator[Obstacle]] | None
     location: Mapping[Generator, Callable[[RootLocation], tuple[str, ...]]]
-    streamed: tuple[str, ...] = ()  # the arguments where an add-on gets it; empty: none can
+    streamed: tuple[str, ...] | None = None  # more arguments where an add-on gets it; None: no
     server_key: str = ""  # the spec key that names its server; empty: it needs none
     knows_server: Callable[[Spec], bool] = lambda _spec: True
     in_initrd: bool = False  # the loader loads it
     in_memory: bool = True  # the running system holds it
     check_by_default: bool = False  # compared with its digest unless the spec says otherwise
     network_memory: int = 0
+
+    def arguments_for(self, generator: Generator, *, streamed: bool) -> tuple[str, ...]:
+        """Return the kernel arguments by which an initramfs of `generator` gets to the root."""
+        if streamed:
+            return (*_STREAMED[generator], *(self.streamed or ()))
+        return self.arguments[generator]
 
     @property
     def needs_server(self) -> bool:
@@ -313,7 +334,7 @@ class Root:
             obstacle = next(self.obstacles(kernel, squashfs), None)
             if obstacle is None:
                 return Way()
-        if self.streamed:
+        if self.streamed is not None:
             other = find_stream_obstacle(kernel, squashfs, tools)
             if other is None:
                 return Way(streamed=True)
@@ -354,7 +375,7 @@ ROOTS: Mapping[RootMode, Root] = {
             arguments={},
             obstacles=None,
             location={},
-            streamed=_STREAMED,
+            streamed=(),
             server_key="base_url",
             knows_server=_knows_base_url,
             in_memory=False,
@@ -366,7 +387,7 @@ ROOTS: Mapping[RootMode, Root] = {
             arguments={Generator.DRACUT: ("rd.live.overlay.overlayfs=1", "cdroot", "rd.neednet=1")},
             obstacles=_http,
             location={Generator.DRACUT: _dracut_http},
-            streamed=(*_STREAMED, "pxeboot.copy"),
+            streamed=("pxeboot.copy",),
             server_key="base_url",
             knows_server=_knows_base_url,
             check_by_default=True,

@@ -243,11 +243,12 @@ def _plan_check(live: Sequence[LiveEntry], source: Source) -> RootCheckFile | No
 def _plan_streams(live: Sequence[LiveEntry], source: Source) -> Iterator[AddonFile]:
     needed = {entry.addon for entry in live if entry.streamed}
     for kernel in source.kernels:
-        if stream_path(kernel) in needed and kernel.modules and kernel.initramfs.hooks:
+        if stream_path(kernel) in needed and kernel.modules:
             yield AddonFile(
                 path=stream_path(kernel),
                 modules=kernel.modules,
-                hooks=kernel.initramfs.hooks,
+                generator=kernel.initramfs.generator,
+                hooks=kernel.initramfs.hooks or "",
                 compression=_stream_compression(kernel, source.squashfs),
             )
 

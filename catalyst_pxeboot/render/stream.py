@@ -1,6 +1,7 @@
 """The scripts of the initrd that streams a root.
 
-Source: dracut's initqueue and its module dmsquash-live; dm-verity's table; nbdkit(1).
+Source: dracut's initqueue and its module dmsquash-live; genkernel's linuxrc; dm-verity's table;
+nbdkit(1).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from catalyst_pxeboot.model.files import STREAM_FOLDER
+from catalyst_pxeboot.formats.initramfs import Generator
+from catalyst_pxeboot.model.files import GENKERNEL_HOOK, STREAM_FOLDER
 from catalyst_pxeboot.render.templates import render_file
 
 #: Seconds for which a server may be away before what reads the root gets an error.
@@ -19,19 +21,26 @@ _SCRIPTS: Final = {"stream": "stream", "dhcp": "stream-dhcp", "serve": "stream-s
 
 
 def render_stream(
-    *, hooks: str, interpreter: str, templates: Path | None
+    *, generator: Generator, hooks: str, interpreter: str, templates: Path | None
 ) -> Sequence[tuple[str, bytes]]:
-    """Return the scripts with their paths in the initramfs.
+    """Return the scripts for an initramfs of `generator` with their paths in it.
 
-    `hooks` is the initramfs's folder of dracut's hooks, without a slash
-    before it; `interpreter` is busybox's dynamic loader in the tools' root. A file in the folder
-    `templates` replaces the shipped template of the same relative name. Raises `TemplateError`.
+    `hooks` is dracut's folder of hooks in it, without a slash before it; `interpreter` is busybox's
+    dynamic loader in the tools' root. A file in the folder `templates` replaces the shipped
+    template of the same relative name. Raises `TemplateError`.
     """
     values = {"patience": PATIENCE, "interpreter": interpreter}
-
-    def render(name: str) -> bytes:
-        return render_file(f"initramfs/{name}.sh", values, templates).content
-
-    scripts = [(f"{STREAM_FOLDER}/{path}", render(name)) for path, name in _SCRIPTS.items()]
-    # Before dracut's own, so that the root is there when they look for it.
-    return [*scripts, (f"{hooks}/initqueue/settled/00-stream.sh", render("stream-dracut"))]
+    # dracut runs its hooks in the order of their names: this one before those that look for a root.
+    hook = {
+        Generator.DRACUT: f"{hooks}/initqueue/settled/00-stream.sh",
+        Generator.GENKERNEL: GENKERNEL_HOOK,
+    }[generator]
+    names = {
+        **{f"{STREAM_FOLDER}/{path}": name for path, name in _SCRIPTS.items()},
+        f"{STREAM_FOLDER}/initramfs": f"stream-{generator}",
+        hook: f"stream-{generator}-hook",
+    }
+    return [
+        (path, render_file(f"initramfs/{name}.sh", values, templates).content)
+        for path, name in names.items()
+    ]

@@ -22,6 +22,7 @@ OFF: Final = "nodhcp"
 ON: Final = "dodhcp"
 
 _FOLDERS: Final = ("etc/runlevels", "etc/systemd/system")
+_MODULE_INDEX: Final = ("lib/modules/*/modules.dep", "usr/lib/modules/*/modules.dep")
 _MODULES: Final = re.compile(
     r"(?P<folder>(?:usr/)?lib/modules/(?P<version>[A-Za-z0-9._+-]+))/modules\.dep"
 )
@@ -70,36 +71,27 @@ def read_contents(image: Path, *, offset: int) -> LiveContents:
     program = find_program("unsquashfs")
     if program is None:
         return LiveContents(LiveNetwork(why="unsquashfs is missing (squashfs-tools)"))
-    # One processor and small queues: nothing is unpacked.
-    argv: list[str | Path] = [
-        program,
-        "-p",
-        "1",
-        "-da",
-        "8",
-        "-fr",
-        "8",
-        "-o",
-        str(offset),
-        "-l",
-        image,
-        *_FOLDERS,
-        "lib/modules/*/modules.dep",
-        "usr/lib/modules/*/modules.dep",
-    ]
-    try:
+
+    def names(*wanted: str) -> list[str]:
+        # One processor and small queues: nothing is unpacked.
+        argv: list[str | Path] = [
+            program, "-p", "1", "-da", "8", "-fr", "8", "-o", str(offset), "-l", image, *wanted
+        ]  # fmt: skip
         listed = read_output(argv, timeout=_SECONDS, limit=_MOST, memory=_MEMORY)
+        lines = listed.decode(errors="replace").splitlines()
+        return [line.removeprefix(_ROOT) for line in lines if line.startswith(_ROOT)]
+
+    try:
+        network = _find_network(names(*_FOLDERS))
+        # One at a time: unsquashfs 4.5 crashes where it looks for others beside one that would lie
+        # behind a symbolic link, as lib is in a live root of today.
+        modules: dict[str, str] = {}
+        for pattern in _MODULE_INDEX:
+            for found in filter(None, map(_MODULES.fullmatch, names(pattern))):
+                modules[found["version"]] = found["folder"]
     except CommandError as error:
         return LiveContents(LiveNetwork(why=error.message))
-    names = [
-        line.removeprefix(_ROOT)
-        for line in listed.decode(errors="replace").splitlines()
-        if line.startswith(_ROOT)
-    ]
-    modules = {
-        found["version"]: found["folder"] for found in filter(None, map(_MODULES.fullmatch, names))
-    }
-    return LiveContents(_find_network(names), modules)
+    return LiveContents(network, modules)
 
 
 def _find_network(names: Sequence[str]) -> LiveNetwork:

@@ -72,6 +72,7 @@ class Spec:
     server: Server | None  # None: placeholder addresses in the DHCP configurations
     roots: tuple[RootMode, ...]  # empty: all that can be had
     base_url: str | None  # the tree on its web server, without a slash at the end
+    ca_file: Path | None  # certificates that a streamed root's web server is checked against
     nfs: NfsRoot | None  # None: not known, so not offered unless asked for
     verify_root: bool | None  # None: where it can be done
     release: Release | None  # flat files for mirrors, beside the tree
@@ -188,6 +189,7 @@ def _parse(
     roots = _roots(reader)
     base_url_word = reader.word("pxeboot/base_url")
     base_url = reader.take("pxeboot/base_url", lambda: parse_base_url(base_url_word, server))
+    ca_file = reader.file("pxeboot/ca_file")
     nfs_word = reader.word("pxeboot/nfs_root")
     nfs = reader.take("pxeboot/nfs_root", lambda: parse_nfs_root(nfs_word, server, roots))
     verify_root = reader.boolean("pxeboot/verify_root")
@@ -225,6 +227,7 @@ def _parse(
         server=server,
         roots=roots,
         base_url=base_url,
+        ca_file=ca_file,
         nfs=nfs,
         verify_root=verify_root,
         release=release,

@@ -1,10 +1,11 @@
-"""Take the network drivers of a kernel, and the firmware that they name, out of a live root.
+"""Take the network drivers of a kernel, with the firmware that they name, out of a live root.
 
 Source of the formats: modules.dep(5); the kernel's include/linux/module.h (MODULE_FIRMWARE).
 """
 
 from __future__ import annotations
 
+import filecmp
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -17,14 +18,13 @@ from catalyst_pxeboot.util.errors import CommandError, FormatError, SourceError
 from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.process import find_program, read_output
 from catalyst_pxeboot.util.resources import read_table
+from catalyst_pxeboot.util.tempdir import scratch_folder
 
-#: What modprobe reads, beside modules.dep, which this program reads.
+#: What modprobe reads to load a module by its name or alias.
 _INDEX: Final = (
-    "modules.dep.bin", "modules.alias.bin", "modules.symbols.bin", "modules.softdep",
-    "modules.builtin", "modules.builtin.bin", "modules.builtin.alias.bin",
-    "modules.builtin.modinfo", "modules.order",
+    "modules.dep.bin", "modules.alias.bin", "modules.softdep", "modules.builtin.bin",
+    "modules.builtin.alias.bin",
 )  # fmt: skip
-_FIRMWARE: Final = ("lib/firmware", "usr/lib/firmware")
 _PACKED: Final = ("", ".xz", ".zst")
 
 _MODULE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+/-]*\.ko(?:\.xz|\.zst|\.gz)?")
@@ -79,7 +79,8 @@ def take_drivers(image: Path, *, offset: int, modules: str, target: Path) -> Non
         for name in (*_INDEX, *chosen):
             _move(scratch / modules / name, place / name)
         names = {name for path in chosen for name in _firmware(place / path)}
-        _take_firmware(image, offset, names, scratch, target / "lib/firmware")
+        firmware = f"{Path(modules).parent.parent}/firmware"
+        _take_firmware(image, offset, firmware, names, scratch, target / "lib/firmware")
     except (OSError, ValueError, FormatError, CommandError) as error:
         raise SourceError(
             f"{image}: the drivers in {modules} cannot be taken out of it: {error}",
@@ -90,6 +91,45 @@ def take_drivers(image: Path, *, offset: int, modules: str, target: Path) -> Non
     (target / "usr/lib").symlink_to("../lib")
 
 
+def find_foreign_drivers(packed: bytes, *, where: str, root: Path) -> tuple[str, ...]:
+    """Return the files of the image `packed` that are not those of the squashfs `root`, sorted.
+
+    `packed` is one of drivers, as it is in the initrd `where`. Raises `SourceError`.
+    """
+    with scratch_folder() as scratch:
+        image, theirs, ours = (scratch / name for name in ("image", "theirs", "ours"))
+        image.write_bytes(packed)
+        try:
+            _unpack(image, 0, [], theirs)
+            names = [
+                str(file.relative_to(theirs))
+                for file in sorted(theirs.rglob("*"))
+                if not file.is_symlink() and not file.is_dir()
+            ]
+            if not names:
+                return ()
+            # A live root has lib/, or usr/lib/ and a link to it.
+            for folder in ("", "usr"):
+                places = [str(Path(folder, name)) for name in names]
+                _unpack(root, 0, places, ours)
+                names = [name for name in names if not _same(theirs / name, ours / folder / name)]
+                if not names:
+                    break
+            return tuple(names)
+        except (OSError, CommandError) as error:
+            raise SourceError(
+                f"{where}: its drivers cannot be compared with those of the live root: {error}",
+                hint="install squashfs-tools",
+            ) from error
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return all(map(Path.is_file, (one, other))) and filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
 def _matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -98,12 +138,15 @@ def _unpack(image: Path, offset: int, names: Sequence[str], target: Path) -> Non
     program = find_program("unsquashfs")
     if program is None:
         raise CommandError("unsquashfs is missing (squashfs-tools)")
-    listed = target.with_name(f"{target.name}.list")
-    listed.write_text("".join(f"{name}\n" for name in names))
+    chosen: list[str | Path] = []
+    if names:
+        listed = target.with_name(f"{target.name}.list")
+        listed.write_text("".join(f"{name}\n" for name in names))
+        chosen = ["-ef", listed]
     # unsquashfs does not fail for a name that is not in the image.
     read_output(
         [program, "-o", str(offset), "-f", "-no-xattrs", "-no-progress", "-quiet",
-         "-ignore-errors", "-d", target, "-ef", listed, image],
+         "-ignore-errors", "-d", target, *chosen, image],
         timeout=_SECONDS, limit=1 << 20, memory=_MEMORY, file_bytes=_MAX_FILE,
     )  # fmt: skip
 
@@ -133,31 +176,25 @@ def _firmware(module: Path) -> Iterator[str]:
 
 
 def _take_firmware(
-    image: Path, offset: int, names: Iterable[str], scratch: Path, target: Path
+    image: Path, offset: int, folder: str, names: Iterable[str], scratch: Path, target: Path
 ) -> None:
     """Take firmware files, each by the links that lead to it."""
     left = {f"{name}{ending}" for name in names for ending in _PACKED}
     for _ in range(3):
         if not left:
             return
-        paths = sorted(f"{folder}/{name}" for folder in _FIRMWARE for name in left)
-        _unpack(image, offset, paths, scratch)
+        _unpack(image, offset, sorted(f"{folder}/{name}" for name in left), scratch)
         links = set()
         for name in sorted(left):
-            for folder in _FIRMWARE:
-                file = scratch / folder / name
-                place = target / name
-                if file.is_symlink():
-                    where = Path(name).parent / file.readlink()
-                    link = Path(*_plain(where.parts))
-                    links.add(str(link))
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    place.unlink(missing_ok=True)
-                    place.symlink_to(Path(*[".."] * (len(Path(name).parts) - 1), link))
-                    break
-                if file.is_file() and file.stat().st_size <= _MAX_FIRMWARE:
-                    _move(file, place)
-                    break
+            file, place = scratch / folder / name, target / name
+            if file.is_symlink():
+                link = Path(*_plain((Path(name).parent / file.readlink()).parts))
+                links.add(str(link))
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.unlink(missing_ok=True)
+                place.symlink_to(Path(*[".."] * (len(Path(name).parts) - 1), link))
+            elif file.is_file() and file.stat().st_size <= _MAX_FIRMWARE:
+                _move(file, place)
         left = links
 
 

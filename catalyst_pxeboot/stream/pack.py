@@ -19,7 +19,7 @@ from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program, run
 
 #: Folders that the programs find in the root that they run in, beside their own.
-_FOLDERS: Final = ("dev", "etc", "proc", "run", "tmp")
+_FOLDERS: Final = ("dev", "drivers", "etc", "proc", "run", "sys", "tmp")
 _SECONDS: Final = 600.0
 #: The highest levels take ten times as long for a tenth less.
 _LEVELS: Final = {"gzip": "6", "zstd": "6"}

@@ -7,7 +7,7 @@ that one's packages unpacked in pxeboot/loader_path.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -50,8 +50,13 @@ class NoTools:
 NOT_SOUGHT: Final = NoTools("nbdkit", "not looked for", "")
 
 
-def find_tools(machine: str, search: Sequence[Path]) -> Tools | NoTools:
-    """Look for the programs for a kernel of `machine`, in the folders `search` and the host's."""
+def find_tools(
+    machine: str, search: Sequence[Path], *, generators: Collection[str] = ()
+) -> Tools | NoTools:
+    """Look for the programs for a kernel of `machine`, in the folders `search` and the host's.
+
+    `generators` made the initramfs images that will call them; some have a part of them already.
+    """
     table = read_table("stream/tools.toml")
     if machine not in table["triplets"]:
         return NoTools("nbdkit", f"no folder is known for {machine}", "choose another root")
@@ -70,6 +75,8 @@ def find_tools(machine: str, search: Sequence[Path]) -> Tools | NoTools:
     folders = [folder.replace("TRIPLET", table["triplets"][machine]) for folder in table["folders"]]
     found: dict[str, Path] = {}
     for tool in table["tools"]:
+        if "generator" in tool and tool["generator"] not in generators:
+            continue
         file = _find(tool["paths"], roots, folders, machine)
         if file is not None:
             kind = LIBRARIES if ".so" in tool["name"] else PROGRAMS

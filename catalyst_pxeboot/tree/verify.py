@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from catalyst_pxeboot.formats.cpio import parse_member_header, read_members
-from catalyst_pxeboot.formats.verity import read_hash_tree
+from catalyst_pxeboot.formats.cpio import parse_member_header
 from catalyst_pxeboot.loader import LOADER_OF
-from catalyst_pxeboot.model.files import HASH_TREE, ROOT_HASH, Role
+from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import MANIFEST, FileInfo, Manifest
 from catalyst_pxeboot.tree.manifest import (
     MAX_CONFIG,
@@ -21,12 +20,11 @@ from catalyst_pxeboot.tree.manifest import (
     read_manifest,
 )
 from catalyst_pxeboot.tree.verify_signatures import find_signature_faults
+from catalyst_pxeboot.tree.verify_stream import find_stream_faults
 from catalyst_pxeboot.util.checksum import digest_bytes, digest_file
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files, open_regular, read_regular
 from catalyst_pxeboot.util.sums import MANIFEST_DIGEST, render_sums
-
-_MAX_HASH_TREE = 64 << 20  # bytes; that of a root of 4 GiB has 33 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def _faults(
     yield from _header_faults(tree, manifest)
     yield from _check_faults(tree, manifest)
     if any(file.role is Role.STREAM for file in manifest.files):
-        yield from _stream_faults(tree, manifest)
+        yield from find_stream_faults(tree, manifest)
     # What the build host lacked was reported then; the user may add it beside the tree.
     absent = {name for loader in manifest.loaders.values() for name in loader.missing}
     for name in sorted(files.keys() & there):
@@ -183,35 +181,6 @@ def _check_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
             yield VerifyError(
                 f"{name}: it does not hold the sha256 of {manifest.squashfs.path}", hint=REBUILD
             )
-
-
-def _stream_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
-    """Yield each initrd that would not accept the tree's live root, block by block."""
-    names = [file.path for file in manifest.files if file.role is Role.STREAM]
-    squashfs = manifest.squashfs.path
-    try:
-        made = read_hash_tree(tree / squashfs, start=0, length=manifest.squashfs.bytes)
-    except (OSError, ValueError):
-        return  # reported already
-    for name in names:
-        try:
-            with open_regular(tree / name) as stream:
-                found = {
-                    member.name: member.content
-                    for member in read_members(
-                        stream,
-                        where=name,
-                        wanted={HASH_TREE, ROOT_HASH}.__contains__,
-                        limit=_MAX_HASH_TREE,
-                    )
-                }
-        except OSError:
-            continue  # reported already
-        except FormatError as error:
-            yield VerifyError(error.message, hint=REBUILD)
-            continue
-        if (found.get(HASH_TREE), found.get(ROOT_HASH)) != (made.content, made.line):
-            yield VerifyError(f"{name}: it does not hold the hash tree of {squashfs}", hint=REBUILD)
 
 
 def find_config_faults(tree: Path, name: str, there: Set[str]) -> Iterator[VerifyError]:

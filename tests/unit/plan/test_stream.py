@@ -79,6 +79,16 @@ def test_an_image_that_can_fetch_its_root_needs_no_addon_for_that(tmp_path: Path
     }  # fmt: skip
 
 
+def test_genkernels_image_is_streamed(tmp_path: Path) -> None:
+    made = plan(tmp_path, source(tmp_path, builders.initramfs(builders.genkernel_members())))
+    assert modes(made) == {HTTP: True, STREAM: True, EMBEDDED: False}
+    by_mode = {entry.root: entry.arguments for entry in made.menu.live}
+    assert {"looptype=squashfs", "loop=/live-root", "cdroot"} <= set(by_mode[STREAM])
+    assert {"loop=/live-root", "pxeboot.copy"} <= set(by_mode[HTTP])
+    (stream,) = made.streams
+    assert (stream.generator, stream.hooks) == ("genkernel", "")
+
+
 def test_pxelinux_must_be_told_the_server_and_uboot_cannot(tmp_path: Path) -> None:
     made = plan(tmp_path, source(tmp_path))
     streamed = next(entry for entry in made.menu.live if entry.root is STREAM)
@@ -89,9 +99,11 @@ def test_pxelinux_must_be_told_the_server_and_uboot_cannot(tmp_path: Path) -> No
 
 
 CASES: dict[str, tuple[dict[str, Any], Tools | NoTools, str]] = {
-    "genkernel": (
-        {"initramfs": builders.initramfs(builders.genkernel_members())}, TOOLS,
-        "boot/gentoo.igz: genkernel 4.3.17 made it, and a root is streamed to dracut's only",
+    "genkernel with a splash": (
+        {"initramfs": builders.initramfs(
+            builders.genkernel_members() | {"etc/initrd.splash": b"splash"}
+        )}, TOOLS,
+        "boot/gentoo.igz: genkernel 4.3.17 made it with a splash, whose place an add-on would take",
     ),
     "no live module": (
         {"initramfs": builders.initramfs(builders.dracut_members(modules=("base",)))}, TOOLS,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.render.stream import render_stream
 
 HOOKS = "usr/lib/dracut/hooks"
@@ -16,18 +17,29 @@ LOADER = "lib64/ld-linux-x86-64.so.2"
 IGNORED = "1091,2154,3043,2086,2046,2016"
 
 
-def scripts(interpreter: str = "", templates: Path | None = None) -> dict[str, str]:
-    made = render_stream(hooks=HOOKS, interpreter=interpreter, templates=templates)
+def scripts(
+    interpreter: str = "", templates: Path | None = None, generator: Generator = Generator.DRACUT
+) -> dict[str, str]:
+    made = render_stream(
+        generator=generator, hooks=HOOKS, interpreter=interpreter, templates=templates
+    )
     return {path: content.decode("ascii") for path, content in made}
 
 
 @pytest.mark.parametrize("interpreter", ["", LOADER])
-def test_scripts(interpreter: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("generator", Generator)
+def test_scripts(interpreter: str, generator: Generator, tmp_path: Path) -> None:
     """Each is a shell's script, and shellcheck finds nothing in it."""
-    found = scripts(interpreter)
-    hook = f"{HOOKS}/initqueue/settled/00-stream.sh"
-    assert found.keys() == {"pxeboot/stream", "pxeboot/dhcp", "pxeboot/serve", hook}
-    assert all(text.startswith("#!/") and "{{" not in text for text in found.values())
+    found = scripts(interpreter, generator=generator)
+    hooks = {
+        Generator.DRACUT: f"{HOOKS}/initqueue/settled/00-stream.sh",
+        Generator.GENKERNEL: "etc/initrd.splash",
+    }
+    parts = {f"pxeboot/{name}" for name in ("stream", "dhcp", "serve", "initramfs")}
+    assert found.keys() == {*parts, hooks[generator]}
+    assert all("{{" not in text for text in found.values())
+    programs = parts - {"pxeboot/initramfs"}
+    assert all(found[path].startswith("#!/") for path in programs)
     assert (LOADER in found["pxeboot/stream"]) == bool(interpreter)
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is missing")
@@ -80,7 +92,7 @@ def test_a_server_that_is_away_is_told_once(tmp_path: Path) -> None:
         "<28>streamed root: curl: error: pread: timeout\n"
         "<26>streamed root: the server does not answer; reading waits, 5 minutes at most\n"
     )
-    assert (tmp_path / "run/last-message").read_text() == "curl: error: pread: timeout\n"
+    assert (tmp_path / "run/first-error").read_text() == "pread: timeout\n"
 
 
 def test_before_the_root_is_there_only_the_reason_is_told(tmp_path: Path) -> None:

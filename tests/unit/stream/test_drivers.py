@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.stream.drivers import choose_modules, take_drivers
+from catalyst_pxeboot.stream.drivers import choose_modules, find_foreign_drivers, take_drivers
 from catalyst_pxeboot.stream.pack import pack_stream
 from catalyst_pxeboot.stream.tools import Tools
 from catalyst_pxeboot.util.errors import FormatError, SourceError
@@ -151,6 +151,31 @@ def test_a_damaged_root_is_named(tmp_path: Path, files: Mapping[str, bytes], say
         take(tmp_path, packed)
     assert str(packed) in raised.value.message and says in raised.value.message
     assert "pxeboot/root" in raised.value.hint
+
+
+def squashfs(folder: Path, files: Mapping[str, bytes]) -> Path:
+    folder.mkdir()
+    made = image(folder, files)
+    made.write_bytes(made.read_bytes()[65536:])
+    return made
+
+
+@pytest.mark.parametrize("place", ["lib", "usr/lib"])
+@pytest.mark.parametrize("changed", ["", "content", "name"])
+def test_drivers_that_are_not_the_roots(tmp_path: Path, place: str, changed: str) -> None:
+    name = "modules/6.1.0-test/kernel/drivers/net/virtio_net.ko"
+    root = squashfs(tmp_path / "root", {f"{place}/{name}": module(), "etc/passwd": b"root"})
+    there = f"lib/{name}.xz" if changed == "name" else f"lib/{name}"
+    content = module("other") if changed == "content" else module()
+    packed = squashfs(tmp_path / "packed", {there: content}).read_bytes()
+    foreign = find_foreign_drivers(packed, where="net.cpio", root=root)
+    assert foreign == ((there,) if changed else ())
+
+
+def test_drivers_that_cannot_be_read(tmp_path: Path) -> None:
+    root = squashfs(tmp_path / "root", {"etc/passwd": b"root"})
+    with pytest.raises(SourceError, match=r"net\.cpio"):
+        find_foreign_drivers(b"no image", where="net.cpio", root=root)
 
 
 def test_both_images_are_always_the_same(tmp_path: Path) -> None:
