@@ -32,10 +32,12 @@ GRUB_EFI = Client("grub-efi", Loader.GRUB, Firmware.EFI)
 IPXE_EFI = Client("ipxe-efi", Loader.IPXE, Firmware.EFI)
 
 
-def make_tree(folder: Path, generator: str, **keys: str) -> Path:
-    """Build a live image, then its netboot tree as a user would."""
+def make_tree(folder: Path, generator: str, *, modules: bool = False, **keys: str) -> Path:
+    """Build a live image, with or without the kernel's modules, then its netboot tree."""
     try:
-        stage2 = liveimage.build_live_image(folder / "stage2", cache=CACHE, generator=generator)
+        stage2 = liveimage.build_live_image(
+            folder / "stage2", cache=CACHE, generator=generator, modules=modules
+        )
     except CommandError as error:
         pytest.skip(str(error))
     settings = {

@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from catalyst_pxeboot.util.errors import CommandError
@@ -37,7 +38,8 @@ VOLUME_ID = "Gentoo-amd64-20261122"
 #: Bytes by which a loop device is counted; what lies behind the last whole one is not seen.
 SECTOR = 512
 
-_KERNEL_PACKAGE = "linux-image-cloud-amd64"
+#: Debian's kernel for cloud machines, and the one with every driver.
+CLOUD, FULL = "linux-image-cloud-amd64", "linux-image-amd64"
 
 # dm_mod and dm_snapshot stay; what goes is half the image and is never touched by a live root.
 _DRACUT_CONFIG = """\
@@ -85,6 +87,15 @@ finish() {
 [ "$$" = 1 ] || finish "live root: not started as process 1"
 [ "$(busybox cat /etc/live-root)" = "@TOKEN@" ] || finish "live root: /etc/live-root is not ours"
 busybox grep -q ' squashfs ' /proc/mounts || finish "live root: no squashfs is mounted"
+# live.free=MiB: with no more memory than that.
+free=$(busybox sed -n 's/.* live.free=\\([0-9]*\\).*/\\1/p' /proc/cmdline)
+if [ -n "$free" ]; then
+    busybox mount -t tmpfs -o size=100% tmpfs /mnt
+    available() { busybox awk '/^MemAvailable/ {print int($2 / 1024)}' /proc/meminfo; }
+    while [ "$(available)" -gt "$free" ]; do
+        busybox dd if=/dev/zero bs=1M count=1 >> /mnt/full 2>/dev/null || break
+    done
+fi
 busybox sha256sum -c /etc/live-root.sha256 >/dev/null || finish "live root: damaged"
 finish "@TOKEN@ $(busybox cat /proc/cmdline)"
 """
@@ -117,12 +128,14 @@ def build_live_image(
     token: str = TOKEN,
     squashfs_mib: int = 0,
     modules: bool = False,
+    package: str = CLOUD,
 ) -> Path:
     """Build the live image in the folder `target`, which is replaced, and return it.
 
     `cache` keeps the kernel and the initramfs images between builds. `generator` is one of
     `GENERATORS`; "genkernel" reads the checkout that GENKERNEL_SRC names. `squashfs_mib` adds
     incompressible data until image.squashfs has at least that many MiB, `modules` the kernel's.
+    That one is of Debian's `package`.
     No file shares an inode with the cache, so a test may damage what it likes.
     """
     if generator not in GENERATORS:
@@ -130,7 +143,7 @@ def build_live_image(
     if not re.fullmatch(r"[A-Za-z0-9._-]+", token):
         raise ValueError(f"token {token!r} must be letters, digits, dots, hyphens")
     cache.mkdir(parents=True, exist_ok=True)
-    kernel = _kernel(cache)
+    kernel = _kernel(cache, package)
     initramfs = _initramfs(cache, kernel, generator)
     if target.exists():
         shutil.rmtree(target)
@@ -212,27 +225,27 @@ def make_initramfs(cache: Path, generator: str) -> Path:
     return _initramfs(cache, _kernel(cache), generator)
 
 
-def _kernel(cache: Path) -> Kernel:
-    """Unpack the kernel package into `cache`, or find it there."""
-    top = cache / "kernel"
+def _kernel(cache: Path, package: str = CLOUD) -> Kernel:
+    """Unpack the kernel `package` into `cache`, or find it there."""
+    top = cache / ("kernel" if package == CLOUD else package)
     if not top.is_dir():
-        _once(top, _unpack_kernel)
+        _once(top, partial(_unpack_kernel, package))
     (modules,) = (top / "lib/modules").iterdir()
     return Kernel(top, modules.name)
 
 
-def _unpack_kernel(top: Path) -> None:
-    shown = _output("apt-cache", "depends", "--important", _KERNEL_PACKAGE)
+def _unpack_kernel(package: str, top: Path) -> None:
+    shown = _output("apt-cache", "depends", "--important", package)
     found = re.search(r"Depends: (linux-image-\d\S+)", shown)
     if found is None:
-        raise RuntimeError(f"apt knows no {_KERNEL_PACKAGE}: run apt-get update on Debian amd64")
+        raise RuntimeError(f"apt knows no {package}: run apt-get update on Debian amd64")
     with tempfile.TemporaryDirectory() as scratch:
         # Root's apt hands the download to the user _apt, who must be able to write here.
         Path(scratch).chmod(0o777)
         _run("apt-get", "-qq", "download", found[1], folder=Path(scratch))
-        (package,) = Path(scratch).glob("*.deb")
+        (file,) = Path(scratch).glob("*.deb")
         top.mkdir()
-        _run("dpkg-deb", "-x", str(package), str(top))
+        _run("dpkg-deb", "-x", str(file), str(top))
     if not (top / "lib").exists():
         (top / "lib").symlink_to("usr/lib")  # packages of a merged /usr
     (modules,) = (top / "lib/modules").iterdir()

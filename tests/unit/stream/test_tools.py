@@ -184,7 +184,7 @@ def test_genkernels_initramfs_needs_more(sysroot: Path) -> None:
     found = find_tools("arm64", [sysroot], generators={"genkernel"})
     assert isinstance(found, NoTools)
     assert found.what == "modprobe" and "kmod" in found.hint
-    write(sysroot, "sbin/modprobe", elf("libc.so.6"))
+    write(sysroot, "bin/kmod", elf("libc.so.6"))
     write(sysroot, "sbin/dmsetup", elf("libc.so.6"))
     found = find_tools("arm64", [sysroot], generators={"dracut", "genkernel"})
     assert isinstance(found, Tools) and {"@/modprobe", "@/dmsetup"} <= found.files.keys()

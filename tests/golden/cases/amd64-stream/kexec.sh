@@ -70,10 +70,10 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp'
-        initrd_bytes=40448
+        initrd_bytes=41472
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 38912 014d911db167940b3ad749ba1b4267a2d489a8d2303fb213f2e0251913d0347f
+boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d332cb7fd93ec
 '
         ;;
     gentoo-stream-accessibility)
@@ -85,10 +85,10 @@ boot/gentoo.net.cpio 38912 014d911db167940b3ad749ba1b4267a2d489a8d2303fb213f2e02
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup'
-        initrd_bytes=40448
+        initrd_bytes=41472
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 38912 014d911db167940b3ad749ba1b4267a2d489a8d2303fb213f2e0251913d0347f
+boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d332cb7fd93ec
 '
         ;;
     gentoo-http)
@@ -100,10 +100,10 @@ boot/gentoo.net.cpio 38912 014d911db167940b3ad749ba1b4267a2d489a8d2303fb213f2e02
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp'
-        initrd_bytes=40448
+        initrd_bytes=41472
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 38912 014d911db167940b3ad749ba1b4267a2d489a8d2303fb213f2e0251913d0347f
+boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d332cb7fd93ec
 '
         ;;
     gentoo-http-accessibility)
@@ -115,10 +115,10 @@ boot/gentoo.net.cpio 38912 014d911db167940b3ad749ba1b4267a2d489a8d2303fb213f2e02
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp dospeakup'
-        initrd_bytes=40448
+        initrd_bytes=41472
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 38912 014d911db167940b3ad749ba1b4267a2d489a8d2303fb213f2e0251913d0347f
+boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d332cb7fd93ec
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;

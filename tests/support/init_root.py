@@ -1,0 +1,98 @@
+"""Live roots of Debian with an init system that Gentoo has too: systemd, or OpenRC's shutdown.
+
+debootstrap makes them as root, from Debian's packages.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from catalyst_pxeboot.util.errors import CommandError
+from tests.support import live_image
+
+#: The packages for process 1, in a second step: openrc replaces what the first one brings.
+PACKAGES = {"systemd": ("systemd-sysv", "udev"), "openrc": ("sysvinit-core", "openrc", "udev")}
+
+_MIRROR = "http://deb.debian.org/debian"
+
+# What runs in the live root: all of /usr/bin is read, then the machine is stopped.
+_SCRIPT = f"""\
+echo "{live_image.TOKEN} $(cat /proc/cmdline)" > /dev/console
+cat /usr/bin/* | sha256sum > /dev/null
+read -r seconds _ < /proc/uptime
+echo "live root: stopping at $seconds" > /dev/console
+"""
+
+_UNIT = """\
+[Unit]
+After=multi-user.target
+[Service]
+Type=idle
+ExecStart=/bin/sh /live-test
+[Install]
+WantedBy=multi-user.target
+"""
+
+# Gentoo's inittab has `openrc shutdown` for level 0, whose service killprocs is this.
+_INITTAB = """\
+id:3:initdefault:
+l3:3:wait:/bin/sh /live-test
+l0:0:wait:/bin/sh /live-stop
+"""
+_STOP = """\
+/lib/rc/bin/kill_all 15
+sleep 1
+/lib/rc/bin/kill_all 9
+exec halt -dhip
+"""
+
+
+def build_init_image(stage2: Path, *, cache: Path, init: str, modules: Path) -> None:
+    """Put a live root with the init system `init` into the live image at `stage2`.
+
+    `modules` are the kernel's. Raises `CommandError` where debootstrap is missing.
+    """
+    if shutil.which("debootstrap") is None or shutil.which("mksquashfs") is None:
+        raise CommandError("debootstrap or mksquashfs is missing")
+    base = cache / f"live-root-{init}"
+    if not base.is_dir():
+        live_image._once(base, partial(_bootstrap, init))
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch, "root")
+        live_image._run("cp", "-a", str(base), str(root))
+        shutil.copytree(modules, root / "usr/lib/modules" / modules.name, symlinks=True)
+        _configure(root, init)
+        target = stage2 / "image.squashfs"
+        target.unlink(missing_ok=True)
+        live_image._run("mksquashfs", str(root), str(target), "-quiet", "-no-progress")
+
+
+def _bootstrap(init: str, root: Path) -> None:
+    root.mkdir()
+    live_image._run("debootstrap", "--variant=minbase", "bookworm", str(root), _MIRROR)
+    live_image._run(
+        "chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive",
+        "apt-get", "-qq", "-y", "--no-install-recommends", "install", *PACKAGES[init],
+    )  # fmt: skip
+    for kept in ("cache/apt/archives", "lib/apt/lists"):
+        for file in (root / "var" / kept).glob("*"):
+            if file.is_file():
+                file.unlink()
+
+
+def _configure(root: Path, init: str) -> None:
+    (root / "etc/fstab").write_text("")
+    stop = "systemctl poweroff\n" if init == "systemd" else "exec init 0\n"
+    (root / "live-test").write_text(_SCRIPT + stop)
+    if init == "systemd":
+        units = root / "etc/systemd/system"
+        (units / "live-test.service").write_text(_UNIT)
+        wanted = units / "multi-user.target.wants/live-test.service"
+        wanted.parent.mkdir(exist_ok=True)
+        wanted.symlink_to("../live-test.service")
+    else:
+        (root / "etc/inittab").write_text(_INITTAB)
+        (root / "live-stop").write_text(_STOP)
