@@ -323,6 +323,11 @@ class Root:
         return bool(self.server_key)
 
     @property
+    def by_url(self) -> bool:
+        """Whether the kernel must be told the root's address on a web server."""
+        return self.server_key == "base_url"
+
+    @property
     def by_http(self) -> bool:
         """Whether a web server is all that a client needs."""
         return self.server_key in {"", "base_url"}

@@ -15,7 +15,7 @@ from catalyst_pxeboot.loader.common import RootVariables
 from catalyst_pxeboot.model.files import MadeFile, Role, TreeFile
 from catalyst_pxeboot.model.menu import LiveEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot
-from catalyst_pxeboot.plan.roots import root_location
+from catalyst_pxeboot.plan.roots import ROOTS, root_location
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.menu import NfsView
 from catalyst_pxeboot.render.templates import render_file
@@ -55,6 +55,7 @@ class KexecEntry:
     name: str
     title: str
     root: str  # embedded, stream, http or nfs
+    by_url: bool  # the kernel is told the root's address on a web server
     memory: int  # MiB; 0 where it is not known
     kernel: str
     packed: bool  # it is to be unpacked with gzip
@@ -111,6 +112,7 @@ def _view(
         name=quote_shell(entry.name),
         title=quote_shell(entry.title),
         root=str(entry.root),
+        by_url=ROOTS[entry.root].by_url,
         memory=mebibytes(_least_memory(entry)),
         kernel=quote_shell(kernel.path),
         packed=entry.unpacked is None and images[entry.kernel] is KernelImage.GZIP,

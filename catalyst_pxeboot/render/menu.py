@@ -34,6 +34,7 @@ class LiveView:
     initramfs: str
     padding: str  # empty where there is none
     root: str  # the root mode: embedded, stream, http or nfs
+    by_url: bool  # the kernel is told the root's address on a web server
     root_header: str  # empty unless the loader loads the live root
     addon: str  # an initrd that checks or fetches the root; empty where there is none
     squashfs: str
@@ -195,6 +196,7 @@ def _view_live(
         initramfs=path(entry.initramfs),
         padding=path(entry.padding),
         root=str(entry.root),
+        by_url=ROOTS[entry.root].by_url,
         root_header=path(entry.root_header),
         addon=path(entry.addon),
         squashfs=path(entry.squashfs),

@@ -41,6 +41,9 @@ SECTOR = 512
 #: Debian's kernel for cloud machines, and the one with every driver.
 CLOUD, FULL = "linux-image-cloud-amd64", "linux-image-amd64"
 
+#: Half of the full kernel's modules, which no network boot asks for.
+_NO_MODULES = re.compile(r"/kernel/(?:sound|drivers/(?:gpu|iio|infiniband|media|staging))/")
+
 # dm_mod and dm_snapshot stay; what goes is half the image and is never touched by a live root.
 _DRACUT_CONFIG = """\
 omit_drivers+=" bcache raid0 raid1 raid10 raid456 raid6_pq md_mod multipath linear faulty \
@@ -381,7 +384,7 @@ def _pack_squashfs(target: Path, token: str, mib: int, filler: int, modules: Pat
             for folder in sorted(within):
                 lines.append(f"dir /lib/{folder.relative_to(modules.parent.parent)} 0755 0 0")
             for file in sorted(modules.rglob("*")):
-                if file.is_file() and not file.is_symlink():
+                if file.is_file() and not file.is_symlink() and not _NO_MODULES.search(str(file)):
                     name = file.relative_to(modules.parent.parent)
                     lines.append(f"file /lib/{name} 0644 0 0 {file}")
         (top / "pack-list").write_text("\n".join(lines) + "\n")

@@ -149,8 +149,9 @@ set_location() {
 # Says whether the chosen entry's root can be reached from here.
 is_reachable() {
     case $root in
-    http | stream) [ -n "$url$base_url" ] ;;
+    embedded) ;;
     nfs) [ -n "$url$nfs_server" ] ;;
+    *) [ -n "$url$base_url" ] ;;
     esac
 }
 

@@ -70,10 +70,10 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp'
-        initrd_bytes=41472
+        initrd_bytes=41984
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d332cb7fd93ec
+boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5fb96b0bb91ed
 '
         ;;
     gentoo-stream-accessibility)
@@ -85,10 +85,10 @@ boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d3
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup'
-        initrd_bytes=41472
+        initrd_bytes=41984
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d332cb7fd93ec
+boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5fb96b0bb91ed
 '
         ;;
     gentoo-http)
@@ -100,10 +100,10 @@ boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d3
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp'
-        initrd_bytes=41472
+        initrd_bytes=41984
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d332cb7fd93ec
+boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5fb96b0bb91ed
 '
         ;;
     gentoo-http-accessibility)
@@ -115,10 +115,10 @@ boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d3
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp dospeakup'
-        initrd_bytes=41472
+        initrd_bytes=41984
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 39936 0bb1ba7f32406e83a5fc083f68572bd26528786a8b906bf0633d332cb7fd93ec
+boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5fb96b0bb91ed
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
@@ -146,8 +146,9 @@ set_location() {
 # Says whether the chosen entry's root can be reached from here.
 is_reachable() {
     case $root in
-    http | stream) [ -n "$url$base_url" ] ;;
+    embedded) ;;
     nfs) [ -n "$url$nfs_server" ] ;;
+    *) [ -n "$url$base_url" ] ;;
     esac
 }
 
