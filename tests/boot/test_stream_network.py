@@ -6,8 +6,12 @@ every driver, the initramfs one of the release specs' arguments.
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
+import threading
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +19,7 @@ import pytest
 
 from catalyst_pxeboot.build.pipeline import build, parse_image
 from catalyst_pxeboot.lab.network import why_no_network
+from catalyst_pxeboot.render import stream
 from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program
@@ -203,3 +208,27 @@ def test_all_of_the_root_is_read_with_16_mib_free(tmp_path: Path) -> None:
         place=Place(), until=TOKEN, memory_mib=352, timeout=600,
     )  # fmt: skip
     assert verdict.passed, "\n".join([verdict.reason, *verdict.console_tail])
+
+
+def test_a_server_that_stays_away_ends_in_io_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads the root waits, the console says so once, and nothing hangs."""
+    if obstacle := why_no_network():
+        pytest.skip(obstacle)
+    monkeypatch.setattr(stream, "PATIENCE", 20)
+    tree = make_tree(plain_iso(make_stage2(tmp_path, 100), tmp_path / ISO), tmp_path, {})
+    console = tmp_path / "console"
+
+    def stop_server() -> None:
+        while not console.exists() or b"each block of it is checked" not in console.read_bytes():
+            time.sleep(0.2)
+        os.kill(int((tmp_path / "nginx.pid").read_text()), signal.SIGTERM)
+
+    threading.Thread(target=stop_server, daemon=True).start()
+    verdict = boot_direct(
+        tree, tmp_path, (*ARGUMENTS, f"pxeboot.url=http://{SERVER}/image.squashfs"),
+        place=Place(), until="live root: damaged|Kernel panic", timeout=400,
+    )  # fmt: skip
+    assert verdict.passed, "\n".join([verdict.reason, *verdict.console_tail])
+    assert console.read_text("utf-8", "replace").count("reading waits") == 1

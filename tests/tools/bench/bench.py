@@ -201,13 +201,17 @@ def our_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def build(bench: Bench, stage2: Path | None = None, *, watch: bool = False) -> Run:
-    """Build the tree in a process of its own; with `watch`, look at its memory as it runs."""
+def build(bench: Bench, stage2: Path | None = None, *more: str, watch: bool = False) -> Run:
+    """Build the tree in a process of its own, with `more` arguments.
+
+    With `watch`, look at its memory as it runs.
+    """
     if bench.output.exists():
         shutil.rmtree(bench.output)
     argv = our_argv(
         *("build", "--quiet", "--config", bench.conf, "--source", stage2 or bench.stage2),
         *("--output", bench.output, "--subarch", "amd64", "--set", LOADERS),
+        *more,
     )
     begun = time.perf_counter()
     # Absent loaders are warned of, and not of interest here.
