@@ -109,6 +109,24 @@ def test_the_estimate_is_enough_and_not_much_more(
     assert least <= found // MIB <= least + max(48, least * 0.15)
 
 
+#: A streamed root, with Debian's kernel of every driver and an initramfs of the release specs'
+#: arguments: MiB of squashfs and of the add-on, least -m, found to 16 MiB.
+STREAMED = [(132, 20.50, 288), (340, 22.13, 304), (1024, 27.51, 304)]
+
+
+@pytest.mark.parametrize(("squashfs", "addon", "least"), STREAMED)
+def test_the_estimate_for_a_streamed_root(
+    squashfs: int, addon: float, least: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "gentoo"
+    path.write_bytes(builders.bzimage(init_size=66_682_880, size=8_247_232))
+    found = least_memory(
+        RootMode.STREAM, Loader.IPXE, BIOS, kernel=read_kernel(path),
+        initramfs=initramfs(27.02, 128.06), squashfs=squashfs * MIB, addon=int(addon * MIB),
+    )  # fmt: skip
+    assert least <= found // MIB <= least + max(48, least * 0.15)
+
+
 def test_a_root_over_the_network_needs_less(kernel: Kernel) -> None:
     def need(mode: RootMode, squashfs: int) -> int:
         return least_memory(
