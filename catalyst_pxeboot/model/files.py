@@ -11,10 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.util.files import FileStamp
 
 if TYPE_CHECKING:
+    from catalyst_pxeboot.formats.initramfs import Generator
     from catalyst_pxeboot.formats.kernel import Kernel
 
 

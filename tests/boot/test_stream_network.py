@@ -102,7 +102,7 @@ CASES = {
     "no DHCP": Case(Place(DNS), until="streamed root: no DHCP server gave an address to eth0$"),
     "no card": Case(devices=(), more=HUB, until="streamed root: no network card was found"),
     "no link": Case(
-        devices=(UNPLUGGED,), more=HUB, until="streamed root: no network card has a link: eth0$"
+        Place(no_link=1000), until="streamed root: no network card has a link: eth0$"
     ),
 }  # fmt: skip
 
