@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.build.stream import read_certificates
 from catalyst_pxeboot.formats.verity import BLOCK
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.checksum import digest_bytes
+from catalyst_pxeboot.util.errors import PxebootError
 from tests.support import builders
 from tests.support.stage2 import release_settings, storedir_stage2, write_stage2
 
@@ -23,12 +26,17 @@ SQUASHFS = "image.squashfs"
 
 @pytest.fixture
 def tree(tmp_path: Path, streaming: None, no_loaders: None) -> Path:
+    return make_tree(tmp_path)
+
+
+def make_tree(folder: Path, **keys: str) -> Path:
     write_stage2(
-        storedir_stage2(tmp_path),
+        storedir_stage2(folder),
         initramfs=builders.initramfs(builders.dracut_members()),
         squashfs=builders.squashfs_image(size=300 * BLOCK),
     )
-    return build(parse_settings(release_settings(tmp_path)), report=lambda _line: None).output
+    settings = release_settings(folder, **keys)
+    return build(parse_settings(settings), report=lambda _line: None).output
 
 
 def swap(tree: Path, name: str, change: Callable[[bytes], bytes]) -> list[str]:
@@ -70,3 +78,29 @@ def test_another_root_or_another_tree_of_hashes(
 def test_a_damaged_archive(tree: Path) -> None:
     faults = swap(tree, ADDON, lambda data: data[:5000])
     assert any(fault.startswith(f"{ADDON}: ends early") for fault in faults)
+
+
+def test_the_certificates_are_in_the_addon(
+    tmp_path: Path, streaming: None, no_loaders: None
+) -> None:
+    known = ssl.create_default_context().get_ca_certs(binary_form=True)
+    if not known:
+        pytest.skip("this machine trusts no certificate (ca-certificates)")
+    file = tmp_path / "ca.pem"
+    file.write_text(ssl.DER_cert_to_PEM_cert(known[0]))
+    content = (make_tree(tmp_path, pxeboot__ca_file=str(file)) / ADDON).read_bytes()
+    assert b"pxeboot/ca.pem\0" in content and file.read_bytes() in content
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"\xff\xfe", bytes(2 << 20)])
+def test_what_is_no_certificate_is_refused(
+    tmp_path: Path, content: bytes | None, streaming: None, no_loaders: None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(PxebootError, match=r"^pxeboot/ca_file: .*ca\.pem"):
+        read_certificates(file)
+    with pytest.raises(PxebootError, match=r"^pxeboot/ca_file: "):
+        make_tree(tmp_path / "store", pxeboot__ca_file=str(file))
+    assert not list((tmp_path / "store").rglob("pxeboot-*"))
