@@ -6,6 +6,7 @@ curl. The tree is built from an ISO, as a user would build it, with nothing set 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,13 +43,15 @@ more = pytest.mark.more
 
 @pytest.fixture(scope="module")
 def iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_iso(tmp_path_factory.mktemp("iso"), "dracut-release")
+
+
+def make_iso(folder: Path, generator: str) -> Path:
     if obstacle := why_no_network():
         pytest.skip(obstacle)
-    folder = tmp_path_factory.mktemp("iso")
     try:
         stage2 = live_image.build_live_image(
-            folder / "stage2", cache=CACHE, generator="dracut-release", squashfs_mib=100,
-            modules=True,
+            folder / "stage2", cache=CACHE, generator=generator, squashfs_mib=100, modules=True,
         )  # fmt: skip
     except CommandError as error:
         pytest.skip(str(error))
@@ -166,3 +169,13 @@ def test_a_stock_image_fetches_its_root_into_memory(iso: Path, tmp_path: Path) -
     result = boot(tree, "bios-ipxe", tmp_path, 640)
     assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
     assert " pxeboot.copy " in result.reason
+
+
+@pytest.mark.genkernel
+@pytest.mark.skipif("GENKERNEL_SRC" not in os.environ, reason="GENKERNEL_SRC names no checkout")
+def test_genkernels_own_init_mounts_a_streamed_root(tmp_path: Path) -> None:
+    tree = make_tree(make_iso(tmp_path, "genkernel"), tmp_path, pxeboot__base_url=SERVER,
+                     pxeboot__root=str(RootMode.STREAM))  # fmt: skip
+    result = boot(tree, "bios-ipxe", tmp_path)
+    assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
+    assert " looptype=squashfs loop=/live-root cdroot " in result.reason

@@ -90,7 +90,8 @@ def boot_direct(
         argv: list[str | Path] = [
             find_qemu(BIOS), "-nodefaults", "-no-user-config", "-machine", BIOS.board,
             "-accel", "tcg,thread=multi", "-cpu", BIOS.cpu, "-m", str(memory_mib),
-            "-display", "none", "-vga", "std", "-device", "virtio-rng-pci", "-monitor", "none", "-serial", "stdio", "-no-reboot",
+            "-display", "none", "-vga", "std", "-device", "virtio-rng-pci", "-monitor", "none",
+            "-serial", "stdio", "-no-reboot",
             "-kernel", tree / "boot/gentoo", "-initrd", initrd,
             "-append", " ".join(arguments), "-netdev", netdev, *more,
         ]  # fmt: skip
