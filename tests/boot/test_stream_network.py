@@ -205,7 +205,7 @@ def test_all_of_the_root_is_read_with_16_mib_free(tmp_path: Path) -> None:
     verdict = boot_direct(
         tree, tmp_path,
         (*ARGUMENTS, f"pxeboot.url=http://{SERVER}/image.squashfs", "live.free=16"),
-        place=Place(), until=TOKEN, memory_mib=352, timeout=600,
+        place=Place(), until=TOKEN, memory_mib=384, timeout=600,
     )  # fmt: skip
     assert verdict.passed, "\n".join([verdict.reason, *verdict.console_tail])
 
