@@ -221,7 +221,7 @@ def test_a_server_that_stays_away_ends_in_io_errors(
     console = tmp_path / "console"
 
     def stop_server() -> None:
-        while not console.exists() or b"each block of it is checked" not in console.read_bytes():
+        while not console.exists() or b"live root: comparing" not in console.read_bytes():
             time.sleep(0.2)
         os.kill(int((tmp_path / "nginx.pid").read_text()), signal.SIGTERM)
 

@@ -99,6 +99,7 @@ if [ -n "$free" ]; then
         busybox dd if=/dev/zero bs=1M count=1 >> /mnt/full 2>/dev/null || break
     done
 fi
+echo "live root: comparing"
 busybox sha256sum -c /etc/live-root.sha256 >/dev/null || finish "live root: damaged"
 finish "@TOKEN@ $(busybox cat /proc/cmdline)"
 """
