@@ -128,7 +128,7 @@ def write_archive(members: Iterable[tuple[str, int, bytes]]) -> bytes:
 def archive_parts(members: Iterable[tuple[str, int, Content]]) -> Iterator[bytes | Content]:
     """Yield an archive as `write_archive` returns it, piece by piece.
 
-    A member whose content is a path stands for that file; it comes as that path.
+    Where the content of a member is a path, that path is yielded in place of the file's bytes.
     """
     total = 0
     for name, mode, content in members:

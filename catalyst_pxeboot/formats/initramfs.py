@@ -40,9 +40,9 @@ _RELEASES = ("etc/initrd-release", "usr/lib/initrd-release", "lib/initrd-release
 _MODULES = ("usr/lib/dracut/modules.txt", "lib/dracut/modules.txt")
 _KEPT = frozenset({_BUILD_ID, "init", *_RELEASES, *_MODULES})
 #: What genkernel's init sources behind its own functions, if it is there.
-_SPLASH = "etc/initrd.splash"
-#: What genkernel's init must call so that a script sourced as _SPLASH can check a root image:
-#: the function that finds the image's file, the last one before the root's init, the shell.
+GENKERNEL_HOOK: Final = "etc/initrd.splash"
+#: What genkernel's init must call so that the hook can check a root image: the function that finds
+#: the image's file, the last one before the root's init, the shell.
 _SPLASH_CALLS = (b"/etc/initrd.splash", b"cache_cd_contents", b"cdupdate", b"run_emergency_shell")
 _CURL = frozenset({"usr/bin/curl", "bin/curl"})
 _SHA256SUM = frozenset({"usr/bin/sha256sum", "bin/sha256sum", "usr/sbin/sha256sum"})
@@ -51,7 +51,7 @@ _BUSYBOX = frozenset({"usr/bin/busybox", "bin/busybox", "usr/sbin/busybox", "sbi
 _BUSYBOX_SHA256SUM = "busybox sha256sum"
 _MAX_READ = 4 << 20  # bytes of a member that is looked into; busybox has one to two MiB
 _MAX_TEXT = 64 << 10  # bytes of a text that says what made the image; dracut's have 1 KiB
-_NAMED = _CURL | _SHA256SUM | {_SPLASH, "etc/initrd.scripts", "linuxrc"}
+_NAMED = _CURL | _SHA256SUM | {GENKERNEL_HOOK, "etc/initrd.scripts", "linuxrc"}
 #: Where dracut looks for hooks, the first first. Which of them it was is known by their folder.
 _HOOKS = ("var/lib/dracut/hooks", "usr/lib/dracut/hooks", "lib/dracut/hooks")
 
@@ -157,7 +157,7 @@ def read_initramfs(source: InputFile) -> Initramfs:
         hasher=not found.names.isdisjoint(_SHA256SUM | {_BUSYBOX_SHA256SUM}),
         hooks=found.hooks() if generator is Generator.DRACUT else None,
         splash=generator is Generator.GENKERNEL
-        and _SPLASH not in found.names
+        and GENKERNEL_HOOK not in found.names
         and all(call in found.content.get("init", b"") for call in _SPLASH_CALLS),
         kernel_versions=tuple(sorted(found.kernels)),
     )

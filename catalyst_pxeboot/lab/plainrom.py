@@ -99,29 +99,50 @@ def relayed_link(
 
 
 def _relay(disguise: Disguise, client: socket.socket, tap: int, stopped: socket.socket) -> None:
-    """Carry frames both ways until `stopped` is closed at its other end."""
+    with suppress(OSError):  # QEMU has ended; the caller sees that by itself
+        for inward, frame in read_frames(client, tap, stopped):
+            send_frame(client, tap, inward, frame if inward else disguise.pass_frame(frame))
+
+
+def read_frames(
+    client: socket.socket,
+    tap: int,
+    stopped: socket.socket,
+    wait: Callable[[], float | None] = lambda: None,
+) -> Iterator[tuple[bool, bytes]]:
+    """Yield whether a frame goes to the client, and the frame, until `stopped` is closed.
+
+    A frame is empty where none came in the seconds that `wait` gave. Raises `OSError` when QEMU
+    has ended.
+    """
     pending = b""
     with selectors.DefaultSelector() as selector:
         for source in (client, tap, stopped):
             selector.register(source, selectors.EVENT_READ)
         while True:
-            ready = [key.fileobj for key, _ in selector.select()]
+            ready = [key.fileobj for key, _ in selector.select(wait())]
             if stopped in ready:
                 return
-            try:
-                if client in ready:
-                    data = client.recv(_FRAME * 4)
-                    if not data:  # QEMU has ended
-                        selector.unregister(client)
-                    frames, pending = split_frames(pending + data)
-                    for frame in frames:
-                        with suppress(OSError):  # the network is on its way down
-                            os.write(tap, disguise.pass_frame(frame))
-                if tap in ready:
-                    frame = os.read(tap, _FRAME)
-                    client.sendall(len(frame).to_bytes(4, "big") + frame)
-            except OSError:  # QEMU has ended; the caller sees that by itself
-                return
+            if client in ready:
+                data = client.recv(_FRAME * 4)
+                if not data:  # QEMU has ended
+                    selector.unregister(client)
+                frames, pending = split_frames(pending + data)
+                for frame in frames:
+                    yield False, frame
+            if tap in ready:
+                yield True, os.read(tap, _FRAME)
+            if not ready:
+                yield False, b""
+
+
+def send_frame(client: socket.socket, tap: int, inward: bool, frame: bytes) -> None:
+    """Send `frame` to the client, or to the network. Raises `OSError` when QEMU has ended."""
+    if inward:
+        client.sendall(len(frame).to_bytes(4, "big") + frame)
+    else:
+        with suppress(OSError):  # the network is on its way down
+            os.write(tap, frame)
 
 
 def split_frames(data: bytes) -> tuple[list[bytes], bytes]:

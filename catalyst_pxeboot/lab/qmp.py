@@ -23,7 +23,7 @@ def save_screen(control: Path, file: Path) -> None:
     """
     taken = control.with_name(f"{control.name}.png")
     try:
-        _ask(control, "screendump", {"filename": str(taken), "format": "png"})
+        ask(control, "screendump", {"filename": str(taken), "format": "png"})
         place_file(taken, file)
     finally:
         with suppress(FileNotFoundError):
@@ -42,7 +42,8 @@ def place_file(source: Path, file: Path) -> None:
         raise from_os_error(error, f"{file} could not be written") from error
 
 
-def _ask(control: Path, command: str, arguments: dict[str, Any]) -> None:
+def ask(control: Path, command: str, arguments: dict[str, Any]) -> None:
+    """Have QEMU run `command`; `control` is its socket. Raises `CommandError` if it refuses."""
     try:
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(_TIMEOUT)

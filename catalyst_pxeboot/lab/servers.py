@@ -213,8 +213,8 @@ def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
     """
     fetched: Counter[str] = Counter()
     ends = TftpEnds()
-    for told in map(parse_dnsmasq, log.splitlines()):
-        line = ends.take(told) if isinstance(told, TftpLine) else None
+    for logged in map(parse_dnsmasq, log.splitlines()):
+        line = ends.take(logged) if isinstance(logged, TftpLine) else None
         if line is None:
             continue
         file = Path(line.file or "/")

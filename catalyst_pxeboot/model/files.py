@@ -99,8 +99,6 @@ class RootCheckFile:
 
 #: Where the initrd that streams a root puts all its files, and those that verify looks at.
 STREAM_FOLDER = "pxeboot"
-#: What genkernel's init sources, if it is there.
-GENKERNEL_HOOK = "etc/initrd.splash"
 HASH_TREE = f"{STREAM_FOLDER}/root.verity"
 ROOT_HASH = f"{STREAM_FOLDER}/root.hash"
 DRIVERS = f"{STREAM_FOLDER}/drivers.squashfs"

@@ -265,21 +265,23 @@ def _knows_nfs_server(spec: Spec) -> bool:
     return spec.nfs is not None and spec.nfs.server is not None
 
 
-#: How each initramfs mounts the device that an add-on makes.
-_STREAMED: Mapping[Generator, tuple[str, ...]] = {
-    Generator.DRACUT: (
-        "root=live:/dev/mapper/live-root",
-        "rd.live.overlay.overlayfs=1",
-        "cdroot",
-    ),
-    Generator.GENKERNEL: (
-        "root=/dev/ram0",
-        "init=/linuxrc",
-        "looptype=squashfs",
-        "loop=/live-root",  # a link; it looks for it in the folder / only
-        "cdroot",
-    ),
-}
+def _mounted(dracut: str, genkernel: str) -> Mapping[Generator, tuple[str, ...]]:
+    """Return how each initramfs mounts a live root that it has at that path."""
+    return {
+        Generator.DRACUT: (f"root=live:{dracut}", "rd.live.overlay.overlayfs=1", "cdroot"),
+        # Without root=/dev/ram0 the kernel unpacks into a tmpfs that ends at half the memory.
+        Generator.GENKERNEL: (
+            "root=/dev/ram0",
+            "init=/linuxrc",
+            "looptype=squashfs",
+            f"loop={genkernel}",
+            "cdroot",
+        ),
+    }
+
+
+#: The device that an add-on makes; genkernel looks for it in the folder / only, so by a link.
+_STREAMED = _mounted("/dev/mapper/live-root", "/live-root")
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +326,7 @@ class Root:
 
     @property
     def by_url(self) -> bool:
-        """Whether the kernel must be told the root's address on a web server."""
+        """Whether the root's address on a web server is a kernel argument."""
         return self.server_key == "base_url"
 
     @property
@@ -354,22 +356,7 @@ ROOTS: Mapping[RootMode, Root] = {
         Root(
             RootMode.EMBEDDED,
             title="",
-            arguments={
-                Generator.DRACUT: (
-                    f"root=live:/{ROOT_MEMBER}",
-                    "rd.live.overlay.overlayfs=1",
-                    "cdroot",
-                ),
-                # Without root=/dev/ram0 the kernel unpacks into a tmpfs that ends at half the
-                # memory.
-                Generator.GENKERNEL: (
-                    "root=/dev/ram0",
-                    "init=/linuxrc",
-                    "looptype=squashfs",
-                    f"loop=/{ROOT_MEMBER}",
-                    "cdroot",
-                ),
-            },
+            arguments=_mounted(f"/{ROOT_MEMBER}", f"/{ROOT_MEMBER}"),
             obstacles=_embedded,
             location={},
             in_initrd=True,

@@ -55,7 +55,7 @@ class KexecEntry:
     name: str
     title: str
     root: str  # embedded, stream, http or nfs
-    by_url: bool  # the kernel is told the root's address on a web server
+    by_url: bool  # the root's address on a web server is a kernel argument
     memory: int  # MiB; 0 where it is not known
     kernel: str
     packed: bool  # it is to be unpacked with gzip

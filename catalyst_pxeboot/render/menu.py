@@ -34,7 +34,7 @@ class LiveView:
     initramfs: str
     padding: str  # empty where there is none
     root: str  # the root mode: embedded, stream, http or nfs
-    by_url: bool  # the kernel is told the root's address on a web server
+    by_url: bool  # the root's address on a web server is a kernel argument
     root_header: str  # empty unless the loader loads the live root
     addon: str  # an initrd that checks or fetches the root; empty where there is none
     squashfs: str

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from catalyst_pxeboot.formats.cpio import MEMBER_FILE, MEMBER_FOLDER, MEMBER_PROGRAM, write_archive
+from catalyst_pxeboot.formats.initramfs import GENKERNEL_HOOK
 from catalyst_pxeboot.plan.roots import ROOT_CHECK, ROOT_CHECK_BYTES
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import TemplateError
@@ -54,7 +55,7 @@ def render_root_check(digest: str, *, hooks: Sequence[str], templates: Path | No
                 for hook in (_render(_DRACUT_HOOK, values, templates),)
                 for folder in sorted(set(hooks))
             ),
-            ("etc/initrd.splash", MEMBER_FILE, _render(_GENKERNEL, values, templates)),
+            (GENKERNEL_HOOK, MEMBER_FILE, _render(_GENKERNEL, values, templates)),
         ]
     )
     if len(archive) > ROOT_CHECK_BYTES:

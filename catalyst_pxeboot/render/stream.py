@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.model.files import GENKERNEL_HOOK, STREAM_FOLDER
+from catalyst_pxeboot.formats.initramfs import GENKERNEL_HOOK, Generator
+from catalyst_pxeboot.model.files import STREAM_FOLDER
 from catalyst_pxeboot.render.templates import render_file
 
-#: Seconds for which a server may be away before what reads the root gets an error.
+#: Seconds for which a server may be away before reading the root ends in an error.
 PATIENCE: Final = 300
 
 _SCRIPTS: Final = {"stream": "stream", "dhcp": "stream-dhcp", "serve": "stream-serve"}

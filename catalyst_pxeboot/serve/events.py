@@ -173,8 +173,8 @@ class Tracker:
                 ip=known.ip or None, mac=known.mac, arch=arch, file=file,
             )  # fmt: skip
 
-    def _tftp(self, told: TftpLine) -> Iterator[Event]:
-        line = self._tftp_ends.take(told)
+    def _tftp(self, logged: TftpLine) -> Iterator[Event]:
+        line = self._tftp_ends.take(logged)
         if line is None:
             return
         path = Path(line.file or "/")

@@ -47,14 +47,23 @@ def iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_iso(folder: Path, generator: str) -> Path:
+    return pack_iso(make_stage2(folder, generator, 100, live_image.CLOUD), folder)
+
+
+def make_stage2(folder: Path, generator: str, mib: int, package: str) -> Path:
+    """Return a live image whose squashfs has at least `mib`; skip where none can be booted."""
     if obstacle := why_no_network():
         pytest.skip(obstacle)
     try:
-        stage2 = live_image.build_live_image(
-            folder / "stage2", cache=CACHE, generator=generator, squashfs_mib=100, modules=True,
+        return live_image.build_live_image(
+            folder / "stage2", cache=CACHE, generator=generator, squashfs_mib=mib, modules=True,
+            package=package,
         )  # fmt: skip
     except CommandError as error:
         pytest.skip(str(error))
+
+
+def pack_iso(stage2: Path, folder: Path) -> Path:
     return plain_iso(stage2, folder / "install-amd64-minimal-20261122T170000Z.iso")
 
 

@@ -17,16 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.build.pipeline import build, parse_image
-from catalyst_pxeboot.lab.network import why_no_network
 from catalyst_pxeboot.render import stream
-from catalyst_pxeboot.source.image import read_source
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program
+from tests.boot.test_stream import make_stage2, make_tree, pack_iso
 from tests.support import live_image
 from tests.support.direct import CARD, DNS, MAC, SERVER, Place, boot_direct, tagged
 from tests.support.init_root import PACKAGES, build_init_image
-from tests.support.iso import plain_iso
 from tests.support.paths import CACHE
 
 pytestmark = pytest.mark.more
@@ -35,7 +32,6 @@ TOKEN = f"^{live_image.TOKEN}"
 STATIC = "ip=192.0.2.50::192.0.2.1:255.255.255.0::{card}:none"
 OTHER_MAC = "52:54:00:00:00:01"
 UNPLUGGED = f"virtio-net-pci,netdev=other,mac={OTHER_MAC}"
-ISO = "install-amd64-minimal-20261122T170000Z.iso"
 HUB = ("-netdev", "hubport,id=other,hubid=0")
 
 ARGUMENTS = (
@@ -54,7 +50,7 @@ _RA = "port=0\nenable-ra\nra-param=br0,10\ndhcp-range=2001:db8::,ra-only,64,10m\
 
 @dataclass(frozen=True)
 class Case:
-    """A network, what the kernel is told of it, and what the console must show."""
+    """A network, the kernel arguments for it, and what the console must show."""
 
     place: Place = field(default_factory=Place)
     arguments: str = ""
@@ -121,22 +117,14 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if obstacle := why_no_network():
-        pytest.skip(obstacle)
     if find_program("nginx") is None:
         pytest.skip("nginx is missing (nginx-light)")
     folder = tmp_path_factory.mktemp("image")
-    return plain_iso(make_stage2(folder), folder / ISO)
+    return pack_iso(full_stage2(folder), folder)
 
 
-def make_stage2(folder: Path, mib: int = 0) -> Path:
-    try:
-        return live_image.build_live_image(
-            folder / "stage2", cache=CACHE, generator="dracut-release", modules=True,
-            package=live_image.FULL, squashfs_mib=mib,
-        )  # fmt: skip
-    except CommandError as error:
-        pytest.skip(str(error))
+def full_stage2(folder: Path, mib: int = 0) -> Path:
+    return make_stage2(folder, "dracut-release", mib, live_image.FULL)
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +132,9 @@ def trees(image: Path, keys: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """Return a tree without and one with the web server's certificate."""
     made = {}
     for trusted in (False, True):
-        settings = {"pxeboot/ca_file": str(keys / "server.crt")} if trusted else {}
-        made[trusted] = make_tree(image, tmp_path_factory.mktemp("trees"), settings)
+        settings = {"pxeboot__ca_file": str(keys / "server.crt")} if trusted else {}
+        made[trusted] = make_tree(image, tmp_path_factory.mktemp("trees"), **settings)
     return made
-
-
-def make_tree(image: Path, folder: Path, settings: dict[str, str]) -> Path:
-    spec, _ = parse_image(image, folder / "tree", settings)
-    return build(spec, report=lambda _line: None, source=read_source(image)).output
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -175,15 +158,13 @@ def test_the_root_comes_or_the_reason_is_told(
 @pytest.mark.parametrize("init", PACKAGES)
 def test_a_machine_whose_root_is_streamed_stops_within_15_s(init: str, tmp_path: Path) -> None:
     """The init system of the live root does not end what serves that root."""
-    if obstacle := why_no_network():
-        pytest.skip(obstacle)
-    stage2 = make_stage2(tmp_path)
+    stage2 = full_stage2(tmp_path)
     (modules,) = (CACHE / live_image.FULL / "lib/modules").iterdir()
     try:
         build_init_image(stage2, cache=CACHE, init=init, modules=modules)
     except CommandError as error:
         pytest.skip(str(error))
-    tree = make_tree(plain_iso(stage2, tmp_path / ISO), tmp_path, {})
+    tree = make_tree(pack_iso(stage2, tmp_path), tmp_path)
     verdict = boot_direct(
         tree, tmp_path, (*ARGUMENTS, f"pxeboot.url=http://{SERVER}/image.squashfs"),
         place=Place(), until="reboot: Power down", memory_mib=512,
@@ -199,9 +180,7 @@ def test_a_machine_whose_root_is_streamed_stops_within_15_s(init: str, tmp_path:
 
 
 def test_all_of_the_root_is_read_with_16_mib_free(tmp_path: Path) -> None:
-    if obstacle := why_no_network():
-        pytest.skip(obstacle)
-    tree = make_tree(plain_iso(make_stage2(tmp_path, 100), tmp_path / ISO), tmp_path, {})
+    tree = make_tree(pack_iso(full_stage2(tmp_path, 100), tmp_path), tmp_path)
     verdict = boot_direct(
         tree, tmp_path,
         (*ARGUMENTS, f"pxeboot.url=http://{SERVER}/image.squashfs", "live.free=16"),
@@ -214,10 +193,8 @@ def test_a_server_that_stays_away_ends_in_io_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What reads the root waits, the console says so once, and nothing hangs."""
-    if obstacle := why_no_network():
-        pytest.skip(obstacle)
     monkeypatch.setattr(stream, "PATIENCE", 20)
-    tree = make_tree(plain_iso(make_stage2(tmp_path, 100), tmp_path / ISO), tmp_path, {})
+    tree = make_tree(pack_iso(full_stage2(tmp_path, 100), tmp_path), tmp_path)
     console = tmp_path / "console"
 
     def stop_server() -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.lab.machine import BIOS, TapLink, find_qemu
 from catalyst_pxeboot.lab.network import TAP, Subnet, make_network
-from catalyst_pxeboot.lab.plainrom import relayed_link, split_frames
+from catalyst_pxeboot.lab.plainrom import read_frames, relayed_link, send_frame
+from catalyst_pxeboot.lab.qmp import ask
 from catalyst_pxeboot.lab.servers import _dnsmasq
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.services.children import running
+from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import run
 
 SERVER = "192.0.2.1"
@@ -28,7 +27,6 @@ CARD = (f"virtio-net-pci,netdev=net0,mac={MAC}",)
 DHCP = "port=0\ndhcp-range=192.0.2.100,192.0.2.199,255.255.255.0,10m\n"
 #: No addresses, but a name.
 DNS = f"no-resolv\nno-hosts\naddress=/server.test/{SERVER}\n"
-_FRAME = 65536  # bytes, more than any frame has
 
 #: Carries frames between the client's socket and the tap until the third is closed.
 Cable = Callable[[socket.socket, int, socket.socket], None]
@@ -99,7 +97,7 @@ def boot_direct(
             argv += ["-device", device]
         if place.no_link:
             control = folder / "qmp"
-            argv += ["-qmp", f"unix:{control},server=on,wait=on"]
+            argv += ["-qmp", f"unix:{control},server=on,wait=off"]
             worker = threading.Thread(target=_unplug, args=(control, place.no_link), daemon=True)
             worker.start()
         return watch_machine(
@@ -110,25 +108,12 @@ def boot_direct(
 
 def _unplug(control: Path, seconds: float) -> None:
     """Take the client's cable out before it starts, and put it in `seconds` later."""
-    with socket.socket(socket.AF_UNIX) as stream:
-        while True:
-            try:
-                stream.connect(str(control))
-                break
-            except OSError:  # QEMU has not made it yet
-                time.sleep(0.1)
-        with stream.makefile("rw") as talk:
-
-            def say(**command: object) -> None:
-                talk.write(json.dumps(command) + "\n")
-                talk.flush()
-                talk.readline()
-
-            talk.readline()
-            say(execute="qmp_capabilities")
-            say(execute="set_link", arguments={"name": "net0", "up": False})
-            time.sleep(seconds)
-            say(execute="set_link", arguments={"name": "net0", "up": True})
+    while not control.exists():  # QEMU has not made it yet
+        time.sleep(0.1)
+    ask(control, "set_link", {"name": "net0", "up": False})
+    time.sleep(seconds)
+    with suppress(CommandError):  # QEMU has ended
+        ask(control, "set_link", {"name": "net0", "up": True})
 
 
 def tagged(vlan: int) -> Cable:
@@ -136,28 +121,11 @@ def tagged(vlan: int) -> Cable:
     tag = b"\x81\x00" + vlan.to_bytes(2, "big")
 
     def relay(client: socket.socket, tap: int, stopped: socket.socket) -> None:
-        pending = b""
-        with selectors.DefaultSelector() as selector:
-            for source in (client, tap, stopped):
-                selector.register(source, selectors.EVENT_READ)
-            while True:
-                ready = [key.fileobj for key, _ in selector.select()]
-                if stopped in ready:
-                    return
-                try:
-                    if client in ready:
-                        data = client.recv(_FRAME * 4)
-                        if not data:  # QEMU has ended
-                            selector.unregister(client)
-                        frames, pending = split_frames(pending + data)
-                        for frame in frames:
-                            if frame[12:16] == tag:
-                                os.write(tap, frame[:12] + frame[16:])
-                    if tap in ready:
-                        frame = os.read(tap, _FRAME)
-                        frame = frame[:12] + tag + frame[12:]
-                        client.sendall(len(frame).to_bytes(4, "big") + frame)
-                except OSError:  # QEMU has ended
-                    return
+        with suppress(OSError):  # QEMU has ended
+            for inward, frame in read_frames(client, tap, stopped):
+                if inward:
+                    send_frame(client, tap, inward, frame[:12] + tag + frame[12:])
+                elif frame[12:16] == tag:
+                    send_frame(client, tap, inward, frame[:12] + frame[16:])
 
     return relay

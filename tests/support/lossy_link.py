@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import selectors
 import socket
 import time
 from collections import deque
@@ -12,9 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from catalyst_pxeboot.lab.machine import StreamLink
-from catalyst_pxeboot.lab.plainrom import Disguise, relayed_link, split_frames
-
-_FRAME = 65536  # bytes, more than any frame has
+from catalyst_pxeboot.lab.plainrom import Disguise, read_frames, relayed_link, send_frame
 
 
 class LossyCable:
@@ -34,39 +30,15 @@ class LossyCable:
             yield link, self._disguise
 
     def _relay(self, client: socket.socket, tap: int, stopped: socket.socket) -> None:
-        pending = b""
         under_way: deque[tuple[float, bool, bytes]] = deque()  # due, to the client, frame
-        with selectors.DefaultSelector() as selector:
-            for source in (client, tap, stopped):
-                selector.register(source, selectors.EVENT_READ)
-            while True:
-                wait = max(0.0, under_way[0][0] - time.monotonic()) if under_way else None
-                ready = [key.fileobj for key, _ in selector.select(wait)]
-                if stopped in ready:
-                    return
-                due = time.monotonic() + self._delay
-                try:
-                    if client in ready:
-                        data = client.recv(_FRAME * 4)
-                        if not data:  # QEMU has ended
-                            selector.unregister(client)
-                        frames, pending = split_frames(pending + data)
-                        for frame in frames:
-                            self._send(under_way, due, False, self._disguise.pass_frame(frame))
-                    if tap in ready:
-                        self._send(under_way, due, True, os.read(tap, _FRAME))
-                    while under_way and under_way[0][0] <= time.monotonic():
-                        _due, inward, frame = under_way.popleft()
-                        if inward:
-                            client.sendall(len(frame).to_bytes(4, "big") + frame)
-                        else:
-                            with suppress(OSError):  # the network is on its way down
-                                os.write(tap, frame)
-                except OSError:  # QEMU has ended
-                    return
 
-    def _send(
-        self, under_way: deque[tuple[float, bool, bytes]], due: float, inward: bool, frame: bytes
-    ) -> None:
-        if self._random.random() >= self._loss:
-            under_way.append((due, inward, frame))
+        def wait() -> float | None:
+            return max(0.0, under_way[0][0] - time.monotonic()) if under_way else None
+
+        with suppress(OSError):  # QEMU has ended
+            for inward, frame in read_frames(client, tap, stopped, wait):
+                if frame and self._random.random() >= self._loss:
+                    passed = frame if inward else self._disguise.pass_frame(frame)
+                    under_way.append((time.monotonic() + self._delay, inward, passed))
+                while under_way and under_way[0][0] <= time.monotonic():
+                    send_frame(client, tap, *under_way.popleft()[1:])

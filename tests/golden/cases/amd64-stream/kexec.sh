@@ -70,10 +70,10 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp'
-        initrd_bytes=41984
+        initrd_bytes=42496
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5fb96b0bb91ed
+boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc75961639ab806a
 '
         ;;
     gentoo-stream-accessibility)
@@ -85,10 +85,10 @@ boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5f
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup'
-        initrd_bytes=41984
+        initrd_bytes=42496
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5fb96b0bb91ed
+boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc75961639ab806a
 '
         ;;
     gentoo-http)
@@ -100,10 +100,10 @@ boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5f
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp'
-        initrd_bytes=41984
+        initrd_bytes=42496
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5fb96b0bb91ed
+boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc75961639ab806a
 '
         ;;
     gentoo-http-accessibility)
@@ -115,10 +115,10 @@ boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5f
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp dospeakup'
-        initrd_bytes=41984
+        initrd_bytes=42496
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40448 9f3967acd32057eb74c845214c753b3ee979993cd38b1e56e5c5fb96b0bb91ed
+boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc75961639ab806a
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
