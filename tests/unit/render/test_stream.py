@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.formats.initramfs import Generator
+from catalyst_pxeboot.render import stream
 from catalyst_pxeboot.render.stream import render_stream
 
 HOOKS = "usr/lib/dracut/hooks"
@@ -61,8 +62,8 @@ def test_a_template_of_the_user_takes_its_place(tmp_path: Path) -> None:
     assert "dm-verity" in found["pxeboot/stream"]
 
 
-def run_report(folder: Path, messages: str, *, connected: bool) -> str:
-    """Run the script with its root in `folder`, and an nbdkit that says `messages`.
+def run_report(folder: Path, nbdkit: str, *, connected: bool) -> str:
+    """Run the script with its root in `folder`, and `nbdkit` in place of that program.
 
     Returns what the kernel's log got.
     """
@@ -72,12 +73,14 @@ def run_report(folder: Path, messages: str, *, connected: bool) -> str:
     (folder / "run").mkdir()
     if connected:
         (folder / "run/connected").touch()
-    (folder / "nbdkit").write_text(f"#!/bin/sh\ncat {folder}/messages >&2\n")
-    (folder / "nbdkit").chmod(0o755)
-    (folder / "messages").write_text(messages)
+    for name, content in {"nbdkit": nbdkit, "nbd-client": "echo $* >> {folder}/ended"}.items():
+        (folder / name).write_text("#!/bin/sh\n" + content.replace("{folder}", str(folder)) + "\n")
+        (folder / name).chmod(0o755)
+    (folder / "stat").write_text("7 0 0\n")
     text = scripts()["pxeboot/serve"].replace("/run/", f"{folder}/run/")
     text = text.replace("> /dev/kmsg", f">> {folder}/log").replace("/@/busybox", busybox)
-    text = text.replace("@/nbdkit", f"{folder}/nbdkit")
+    text = text.replace("/sys/block/nbd0/stat", f"{folder}/stat")
+    text = text.replace("@/nbd", f"{folder}/nbd")
     argv = [busybox, "sh", "-c", text, "serve", "http://server/root"]
     done = subprocess.run(argv, text=True, check=True, capture_output=True)
     assert not done.stderr
@@ -85,17 +88,48 @@ def run_report(folder: Path, messages: str, *, connected: bool) -> str:
     return log.read_text() if log.exists() else ""
 
 
+def errors(count: int, *, between: str = "", text: str = "curl: error: pread: timeout") -> str:
+    """Return a program that prints as nbdkit does while its server is away."""
+    return f"for _ in $(seq {count}); do echo '{text}' >&2; {between or ':'}; done"
+
+
+WAITS = (
+    "<28>streamed root: curl: error: pread: timeout\n"
+    "<26>streamed root: the server does not answer; reading waits, {} seconds at most\n"
+)
+
+
 def test_a_server_that_is_away_is_told_once(tmp_path: Path) -> None:
     """nbdkit says so each second, for each reader."""
-    told = run_report(tmp_path, "curl: error: pread: timeout\n" * 50, connected=True)
-    assert told == (
-        "<28>streamed root: curl: error: pread: timeout\n"
-        "<26>streamed root: the server does not answer; reading waits, 5 minutes at most\n"
-    )
+    assert run_report(tmp_path, errors(50), connected=True) == WAITS.format(300)
     assert (tmp_path / "run/first-error").read_text() == "pread: timeout\n"
+    assert not (tmp_path / "ended").exists()
+
+
+def test_a_server_that_stays_away_ends_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "PATIENCE", 2)
+    shown = run_report(tmp_path, errors(5, between="sleep 1"), connected=True)
+    assert shown == WAITS.format(2) + (
+        "<26>streamed root: the server did not answer for 2 seconds; start this machine again when"
+        " it does\n"
+    )
+    assert (tmp_path / "ended").read_text() == "-d /dev/nbd0\n"
+
+
+def test_a_server_that_answers_now_and_then_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "PATIENCE", 2)
+    answers = "sleep 1; date +%s > {folder}/stat"
+    shown = run_report(tmp_path, errors(5, between=answers), connected=True)
+    assert shown == WAITS.format(2)
+    assert not (tmp_path / "ended").exists()
 
 
 def test_before_the_root_is_there_only_the_reason_is_told(tmp_path: Path) -> None:
-    assert run_report(tmp_path, "HTTP response code said error: 404\n", connected=False) == (
+    failing = errors(1, text="HTTP response code said error: 404")
+    assert run_report(tmp_path, failing, connected=False) == (
         "<28>streamed root: HTTP response code said error: 404\n"
     )
