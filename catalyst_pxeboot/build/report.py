@@ -9,6 +9,7 @@ from typing import Any
 from catalyst_pxeboot.build.tree import Built
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import MANIFEST, Manifest
+from catalyst_pxeboot.plan.entries import PERSONAL
 from catalyst_pxeboot.plan.roots import ROOTS
 from catalyst_pxeboot.plan.summary import menu_entries
 from catalyst_pxeboot.plan.tree import Plan
@@ -141,6 +142,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"file     {made.path}  {made.role}, {size(len(made.content))}, made"
     for stream in plan.streams:
         yield f"file     {stream.path}  {Role.STREAM}, made of {stream.modules} and nbdkit"
+    if plan.personal:
+        yield f"file     {PERSONAL}  {Role.PERSONAL}, {plan.personal}"
     for kernel in plan.unpacked:
         yield f"file     {kernel.path}  {kernel.role}, unpacked from {Path(kernel.packed).name}"
     for joined in plan.joined:
@@ -174,6 +177,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     copied = [(file.path, file.role, file.bytes) for file in plan.files]
     made = [(file.path, file.role, len(file.content)) for file in plan.made]
     joined = [(file.path, file.role, file.bytes) for file in plan.joined]
+    personal = [(PERSONAL, Role.PERSONAL, None)] if plan.personal else []
     unpacked = [(file.path, file.role, None) for file in plan.unpacked]
     loaders = [(file.path, Role.LOADER, None) for file in plan.loaders.found]
     return {
@@ -184,7 +188,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "loaders": [str(loader) for loader in plan.spec.loaders],
         "files": [
             {"path": path, "role": str(role), "bytes": count}
-            for path, role, count in (*copied, *made, *joined, *unpacked, *loaders)
+            for path, role, count in (*copied, *made, *joined, *unpacked, *personal, *loaders)
         ],
         "entries": encode(entries),
         "notes": list(plan.notes),
@@ -202,6 +206,9 @@ def tree_lines(tree: Path, manifest: Manifest) -> Iterator[str]:
     yield f"made for     {manifest.release.arch}, at {manifest.release.time}"
     yield f"squashfs     {manifest.squashfs.path}: {size(manifest.squashfs.bytes)}"
     yield f"files        {len(manifest.files)}"
+    for file in manifest.files:
+        if file.role is Role.PERSONAL:
+            yield f"personal     {file.path}: {file.origin}"
     for entry in menu.entries:
         mark = "*" if entry.name == menu.default else " "
         root = f"  root: {entry.root}" if entry.root else ""

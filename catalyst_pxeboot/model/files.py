@@ -27,6 +27,7 @@ class Role(StrEnum):
     ROOT_HEADER = "root-header"
     ROOT_CHECK = "root-check"
     STREAM = "stream"  # an initrd with what reads the live root from a web server
+    PERSONAL = "personal"  # an initrd with the user's keys, files and script
     PADDING = "padding"
     MEMTEST = "memtest"
     DEVICE_TREE = "device-tree"

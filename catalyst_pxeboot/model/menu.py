@@ -46,8 +46,8 @@ class LiveEntry:
     The initrds are, in this order: `initramfs`, `padding` where there is one; then, for a root in
     the initramfs, either `root_header` and `squashfs` (loaders that join files byte by byte) or
     the squashfs as a member named `ROOT_MEMBER` (iPXE); for a root over the network the
-    `addon`: what compares the root with its digest, or what gets it. U-Boot takes one file only,
-    `joined`, which is all of them.
+    `addon`: what compares the root with its digest, or what gets it; at the end `personal`, the
+    user's own files. U-Boot takes one file only, `joined`, which is all of them.
     """
 
     name: str  # unique in the menu; letters, digits and hyphens, so it is a label for any loader
@@ -61,6 +61,7 @@ class LiveEntry:
     generator: Generator
     root: RootMode = RootMode.EMBEDDED
     addon: str | None = None
+    personal: str | None = None
     streamed: bool = False  # the add-on, not the initramfs itself, gets the root from a server
     offered: tuple[Loader, ...] = tuple(Loader)  # loaders that can lead it to its root
     limits: Mapping[Loader, Limits] = field(default_factory=dict)
@@ -72,10 +73,9 @@ class LiveEntry:
     @property
     def parts(self) -> tuple[str, ...]:
         """The files that make the whole initrd, joined byte by byte."""
-        first = (self.initramfs, *((self.padding,) if self.padding else ()))
-        if self.root_header:
-            return (*first, self.root_header, self.squashfs)
-        return (*first, *((self.addon,) if self.addon else ()))
+        root = (self.root_header, self.squashfs) if self.root_header else (self.addon,)
+        parts = (self.initramfs, self.padding, *root, self.personal)
+        return tuple(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,21 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonalSettings:
+    """What the spec gives a machine beside the stock image; files and folders are the user's."""
+
+    ssh_keys: Path | None = None
+    files: Path | None = None
+    script: Path | None = None
+    hostname: str = ""
+    keymap: str = ""
+    allow_secrets: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.ssh_keys or self.files or self.script or self.hostname or self.keymap)
+
+
+@dataclass(frozen=True, slots=True)
 class Signing:
     """What the spec says of signatures; the files are the user's own and named nowhere else."""
 

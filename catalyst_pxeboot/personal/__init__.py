@@ -1,1 +1,1 @@
-"""What a machine gets of its owner beside the stock image: keys, files, a script, a name."""
+"""Read what a machine gets beside the stock image: keys, files, a script, a name."""

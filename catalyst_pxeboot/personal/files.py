@@ -89,7 +89,9 @@ def _raise(error: OSError) -> None:
 
 
 def _find_fault(path: str) -> tuple[str, str] | None:
-    if not path.isprintable() or len(os.fsencode(path)) > _MAX_NAME:
+    # dracut reads the names line by line, and without read's -r.
+    plain = path.isprintable() and "\\" not in path and path == path.strip()
+    if not plain or len(os.fsencode(path)) > _MAX_NAME:
         return "its name has what no name should have", "rename it"
     if any(fnmatchcase(path, pattern) for pattern in _KEPT):
         return (

@@ -18,7 +18,10 @@ from catalyst_pxeboot.util.files import read_regular
 
 _MAX_BYTES: Final = 1 << 20
 _MAX_KEYS: Final = 1000
-_PRIVATE: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|^PuTTY-User-Key-File", re.MULTILINE)
+#: A private key of ssh, TLS, OpenPGP or PuTTY.
+PRIVATE_KEY: Final = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY|^PuTTY-User-Key-File", re.MULTILINE
+)
 _KIND: Final = re.compile(
     r"ssh-(?:ed25519|rsa)|ecdsa-sha2-nistp(?:256|384|521)"
     r"|sk-(?:ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
@@ -45,12 +48,13 @@ def read_keys(file: Path, *, key: str) -> tuple[PublicKey, ...]:
     not one, and loudly for a private key.
     """
     try:
-        text = read_regular(file, limit=_MAX_BYTES).decode()
+        content = read_regular(file, limit=_MAX_BYTES)
+        text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise PxebootError(
             f"{key}: {file} cannot be read: {error}", hint="name a file of public keys"
         ) from error
-    if _PRIVATE.search(text):
+    if PRIVATE_KEY.search(content):
         raise PxebootError(
             f"{key}: {file} holds a PRIVATE key, which every client of the network could read",
             hint=f"name the public one: {file}.pub",

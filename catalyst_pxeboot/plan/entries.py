@@ -12,6 +12,7 @@ from catalyst_pxeboot.loader import LOADERS, BootLoader
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, Limits, LiveEntry
 from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.personal.model import NO_PERSONAL, Personal
 from catalyst_pxeboot.plan.memory import least_memory
 from catalyst_pxeboot.plan.roots import (
     ROOT_CHECK,
@@ -32,6 +33,7 @@ from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import size
 
 ROOT_HEADER = "boot/root.cpio-header"
+PERSONAL = "boot/personal.cpio"
 
 #: Bytes that loaders add to a command line by themselves: BOOT_IMAGE=, initrd=, BOOTIF=, and the
 #: address of a root in the network.
@@ -47,10 +49,15 @@ class LivePlan:
     left_out: tuple[str, ...]  # what is asked for and not possible
 
 
-def plan_live(spec: Spec, source: Source, tools: Tools | NoTools = NOT_SOUGHT) -> LivePlan:
+def plan_live(
+    spec: Spec,
+    source: Source,
+    tools: Tools | NoTools = NOT_SOUGHT,
+    personal: Personal = NO_PERSONAL,
+) -> LivePlan:
     """Plan each kernel's entries by each root mode that the spec and its initramfs allow.
 
-    `tools` are the build host's programs that stream a root.
+    `tools` are the build host's programs that stream a root, `personal` what the user adds.
     Raises `SpecError` with each reason if a kernel cannot do what is asked for, or nothing.
     """
     taken: set[str] = set()
@@ -93,7 +100,9 @@ def plan_live(spec: Spec, source: Source, tools: Tools | NoTools = NOT_SOUGHT) -
             check = not way.streamed and _plan_check(root, kernel, spec, notes)
             _check_nfs(mode, kernel, spec)
             entries += [
-                _plan_entry(spec, kernel, entry, source, taken, root, way, offered, check=check)
+                _plan_entry(
+                    spec, kernel, entry, source, taken, root, way, offered, personal, check=check
+                )
                 for entry in _iso_entries(spec, kernel)
             ]
     for loader in spec.loaders:
@@ -195,6 +204,7 @@ def _plan_entry(
     root: Root,
     way: Way,
     offered: tuple[Loader, ...],
+    personal: Personal,
     *,
     check: bool,
 ) -> LiveEntry:
@@ -206,12 +216,13 @@ def _plan_entry(
         *root.arguments_for(generator, streamed=way.streamed),
         *user,
         *spec.extra_bootargs,
+        *(word for word in personal.arguments if word not in (*user, *spec.extra_bootargs)),
         *_serial_arguments(spec),
         *(word for word in entry.extra if word not in user),
     )
     _check_arguments(arguments, spec, kernel)
     addon = stream_path(kernel) if way.streamed else ROOT_CHECK if check else None
-    plain = not root.in_initrd and not addon  # the initramfs is the only initrd
+    plain = not (root.in_initrd or addon or personal)  # the initramfs is the only initrd
     loaders = [LOADERS[kind] for kind in spec.loaders]
     joined = any(loader.joins_initrds for loader in loaders) and not plain and not way.streamed
     trees = kernel.device_trees if any(loader.loads_device_trees for loader in loaders) else None
@@ -227,6 +238,7 @@ def _plan_entry(
         generator=generator,
         root=root.mode,
         addon=addon,
+        personal=PERSONAL if personal else None,
         streamed=way.streamed,
         offered=offered,
         unpacked=unpacked_path(spec, kernel),
@@ -234,15 +246,22 @@ def _plan_entry(
         joined=joined_path(kernel, root) if joined else None,
         device_trees=trees.folder if trees else None,
     )
-    limits = {loader: _find_limits(planned, loader, kernel, source, spec) for loader in offered}
+    sizes = part_sizes(kernel, source, personal)
+    limits = {
+        loader: _find_limits(planned, loader, kernel, source, spec, sizes) for loader in offered
+    }
     return replace(planned, limits=limits)
 
 
 def _find_limits(
-    entry: LiveEntry, loader: Loader, kernel: SourceKernel, source: Source, spec: Spec
+    entry: LiveEntry,
+    loader: Loader,
+    kernel: SourceKernel,
+    source: Source,
+    spec: Spec,
+    sizes: Mapping[str, int],
 ) -> Limits:
     """Estimate what `entry` needs of a client that boots it by `loader`."""
-    sizes = part_sizes(kernel, source)
     loaded = sum(sizes[part] for part in entry.parts)
     root = ROOTS[entry.root]
     fetched = source.squashfs.bytes if root.in_memory and not root.in_initrd else 0
@@ -255,7 +274,7 @@ def _find_limits(
             kernel=kernel.kernel,
             initramfs=kernel.initramfs,
             squashfs=source.squashfs.bytes,
-            addon=sizes[entry.addon] if entry.addon else 0,
+            addon=sum(sizes[part] for part in (entry.addon, entry.personal) if part),
         )
         for firmware in firmwares
     }
@@ -324,7 +343,9 @@ def joined_path(kernel: SourceKernel, root: Root) -> str:
     return f"{kernel.iso.path}.{'initrd' if root.in_initrd else 'check'}"
 
 
-def part_sizes(kernel: SourceKernel, source: Source) -> Mapping[str, int]:
+def part_sizes(
+    kernel: SourceKernel, source: Source, personal: Personal = NO_PERSONAL
+) -> Mapping[str, int]:
     """Return the bytes of each file that an initrd of this kernel is made of, by its path."""
     image = kernel.initramfs
     sizes = {
@@ -333,6 +354,7 @@ def part_sizes(kernel: SourceKernel, source: Source) -> Mapping[str, int]:
         source.squashfs.path.name: source.squashfs.bytes,
         ROOT_CHECK: ROOT_CHECK_BYTES,
         stream_path(kernel): stream_bytes(source.squashfs),
+        PERSONAL: personal.bytes,
     }
     if padding := padding_path(kernel):
         sizes[padding] = alignment_padding(image.bytes, image.compression)

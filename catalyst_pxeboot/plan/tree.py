@@ -20,8 +20,10 @@ from catalyst_pxeboot.model.files import (
     UnpackedFile,
 )
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
+from catalyst_pxeboot.personal.model import NO_PERSONAL, Personal
 from catalyst_pxeboot.plan.checks import find_contradictions
 from catalyst_pxeboot.plan.entries import (
+    PERSONAL,
     ROOT_HEADER,
     padding_path,
     part_sizes,
@@ -55,6 +57,7 @@ class Plan:
     check: RootCheckFile | None
     streams: tuple[AddonFile, ...]
     tools: Tools | NoTools
+    personal: Personal
     loaders: Loaders
     notes: tuple[str, ...]  # what is in the tree in another form than in the source, and why
     left_out: tuple[str, ...]
@@ -62,19 +65,23 @@ class Plan:
 
 
 def plan_tree(
-    spec: Spec, source: Source, loaders: Loaders, tools: Tools | NoTools = NOT_SOUGHT
+    spec: Spec,
+    source: Source,
+    loaders: Loaders,
+    tools: Tools | NoTools = NOT_SOUGHT,
+    personal: Personal = NO_PERSONAL,
 ) -> Plan:
     """Plan the netboot tree of `source`, or raise with every reason why it cannot be.
 
     `loaders` are the binaries that the build host has for the spec's loaders, `tools` its programs
-    that stream a root.
+    that stream a root, `personal` what the spec gives a machine beside the stock image.
     """
     problems = find_contradictions(source, spec.arch, spec.subarch)
     if len(problems) == 1:
         raise problems[0]
     if problems:
         raise SpecError(problems)
-    planned = plan_live(spec, source, tools)
+    planned = plan_live(spec, source, tools, personal)
     live = planned.entries
     memtests = tuple(_plan_memtests(source))
     menu = Menu(
@@ -93,7 +100,7 @@ def plan_tree(
     check = _plan_check(live, source)
     streams = tuple(_plan_streams(live, source))
     unpacked = tuple(_plan_unpacked(spec, source))
-    joined = tuple(_plan_joined(live, source))
+    joined = tuple(_plan_joined(live, source, personal))
     _check_paths(
         *(file.path for file in files),
         *(file.path for file in made),
@@ -101,6 +108,7 @@ def plan_tree(
         *(file.path for file in joined),
         *((check.path,) if check else ()),
         *(file.path for file in streams),
+        *((PERSONAL,) if personal else ()),
     )
     return Plan(
         spec=spec,
@@ -113,6 +121,7 @@ def plan_tree(
         check=check,
         streams=streams,
         tools=tools,
+        personal=personal,
         loaders=loaders,
         notes=(*_notes(spec, source, joined), *planned.notes),
         left_out=(*source.left_out, *planned.left_out),
@@ -156,14 +165,16 @@ def _plan_unpacked(spec: Spec, source: Source) -> Iterator[UnpackedFile]:
         )
 
 
-def _plan_joined(live: Sequence[LiveEntry], source: Source) -> Iterator[JoinedFile]:
+def _plan_joined(
+    live: Sequence[LiveEntry], source: Source, personal: Personal
+) -> Iterator[JoinedFile]:
     """Plan U-Boot's initrds; several entries may share one."""
     joined = {}
     for entry in live:
         if entry.joined is None:
             continue
         kernel = next(kernel for kernel in source.kernels if kernel.iso.path == entry.kernel)
-        sizes = part_sizes(kernel, source)
+        sizes = part_sizes(kernel, source, personal)
         count = sum(sizes[part] for part in entry.parts)
         joined[entry.joined] = JoinedFile(entry.joined, entry.parts, Role.INITRAMFS, count)
     yield from joined.values()

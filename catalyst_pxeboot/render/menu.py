@@ -89,6 +89,7 @@ class MenuView:
     memories: tuple[MemoryView, ...]  # each figure once
     memtests: tuple[MemtestView, ...]
     root_member: str
+    personal: str  # the initrd with the user's files, which every entry has; empty: none has
     base_url: str  # the tree on its web server, without a slash at the end; empty if not known
     nfs: NfsView | None
     signed: str  # whether iPXE's signatures are there and checked: empty, asked or always
@@ -144,6 +145,7 @@ def view_menu(kind: Loader, menu: Menu) -> MenuView:
     loader = LOADERS[kind]
     memories: dict[tuple[int, int], MemoryView] = {}
     live = tuple(_view_live(loader, entry, menu, memories) for entry in menu.live_for(kind))
+    personal = menu.live[0].personal
     return MenuView(
         title=loader.quote_title(menu.title),
         timeout=menu.timeout,
@@ -153,6 +155,7 @@ def view_menu(kind: Loader, menu: Menu) -> MenuView:
         memories=tuple(memories.values()),
         memtests=tuple(_view_memtest(loader, entry) for entry in menu.memtests),
         root_member=loader.quote_path(ROOT_MEMBER),
+        personal=loader.quote_path(personal) if personal else "",
         base_url=menu.base_url or "",
         nfs=NfsView(menu.nfs.server or "", menu.nfs.path, menu.nfs.options) if menu.nfs else None,
         signed=("always" if menu.ipxe_always else "asked") if menu.ipxe_signed else "",

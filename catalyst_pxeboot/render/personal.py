@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from catalyst_pxeboot.formats.cpio import MEMBER_FOLDER, MEMBER_PROGRAM
+from catalyst_pxeboot.formats.cpio import MEMBER_FOLDER, MEMBER_PROGRAM, write_archive
 from catalyst_pxeboot.personal.model import Personal
 from catalyst_pxeboot.render.templates import render_file
 
@@ -25,8 +25,17 @@ _WANTED: Final = "etc/systemd/system/multi-user.target.wants/pxeboot-personal.se
 Member = tuple[str, int, bytes]
 
 
-def render_personal(personal: Personal, templates: Path | None) -> list[Member]:
-    """Return the members of the archive, folders before what is in them.
+def render_personal(personal: Personal, templates: Path | None) -> bytes:
+    """Return the archive.
+
+    A file in the folder `templates` replaces the shipped template of the same relative name.
+    Raises `TemplateError`.
+    """
+    return write_archive(personal_members(personal, templates))
+
+
+def personal_members(personal: Personal, templates: Path | None) -> list[Member]:
+    """Return the archive's members, folders before what is in them.
 
     The user's own folder wins where it has a file of the same name. Raises `TemplateError`.
     """

@@ -19,6 +19,7 @@ from catalyst_pxeboot.model.settings import (
     MAX_TITLE,
     LinkMode,
     NfsRoot,
+    PersonalSettings,
     Release,
     RootMode,
     Serial,
@@ -39,6 +40,10 @@ from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.text import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
+_HOSTNAME = re.compile(
+    r"(?=.{1,64}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*"
+)
+_KEYMAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 #: What catalyst packs a build as; the folder of the same name lies beside it.
 _PACKED = re.compile(r"\.(tar(\.\w+)?|squashfs)$")
@@ -77,6 +82,7 @@ class Spec:
     verify_root: bool | None  # None: where it can be done
     release: Release | None  # flat files for mirrors, beside the tree
     signing: Signing
+    personal: PersonalSettings
     keyring: Path | None = None  # OpenPGP public keys that an ISO must be signed by
     notes: tuple[str, ...] = ()  # what was concluded where nothing was said
 
@@ -196,6 +202,7 @@ def _parse(
     release_word = reader.word("pxeboot/release")
     release = reader.take("pxeboot/release", lambda: parse_release(release_word))
     signing = _signing(reader)
+    personal = _personal(reader)
     keyring = reader.file("pxeboot/keyring")
     digest_format = reader.word("digest_format") or "linux"
     if digest_format not in ("linux", "bsd"):
@@ -232,6 +239,7 @@ def _parse(
         verify_root=verify_root,
         release=release,
         signing=signing,
+        personal=personal,
         keyring=keyring,
         notes=notes,
     )
@@ -291,6 +299,39 @@ def _signing(reader: _KeyReader) -> Signing:
         passphrase_file=passphrase_file,
         always=verify == "always",
     )
+
+
+def _personal(reader: _KeyReader) -> PersonalSettings:
+    files = reader.folder("pxeboot/files", reader.words("pxeboot/files"))
+    if len(files) > 1:
+        reader.fault("pxeboot/files", "takes one folder", "put all files into one")
+    personal = PersonalSettings(
+        ssh_keys=reader.file("pxeboot/ssh_keys"),
+        files=files[0] if files else None,
+        script=reader.file("pxeboot/script"),
+        hostname=reader.word("pxeboot/hostname"),
+        keymap=reader.word("pxeboot/keymap"),
+        allow_secrets=reader.boolean("pxeboot/allow_secrets") or False,
+    )
+    if personal.hostname and not _HOSTNAME.fullmatch(personal.hostname):
+        reader.fault(
+            "pxeboot/hostname",
+            f"{personal.hostname!r} is not a name of RFC 1123",
+            "use letters, digits and hyphens, 63 at most, and dots between such names",
+        )
+    if personal.keymap and not _KEYMAP.fullmatch(personal.keymap):
+        reader.fault(
+            "pxeboot/keymap",
+            f"{personal.keymap!r} is not a keymap",
+            "name it as loadkeys, us or de",
+        )
+    if personal and reader.word("pxeboot/release"):
+        reader.fault(
+            "pxeboot/release",
+            "its files are for everyone, and the keys, files and script of this spec are not",
+            "leave it out, or pxeboot/ssh_keys, files, script, hostname and keymap",
+        )
+    return personal
 
 
 def _consoles(reader: _KeyReader, kernels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:

@@ -25,6 +25,7 @@ from tests.support.paths import GOLDEN
 from tests.support.stage2 import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
 LISTING = "listing.txt"
+PERSONAL = INITRAMFS.parent / "personal"
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,17 @@ CASES = {
         "amd64",
         {"initramfs": builders.initramfs(STOCK), "squashfs": builders.squashfs_image(size=1 << 20)},
         {"pxeboot/base_url": "http://192.168.7.1/gentoo"},
+    ),
+    # what the user adds comes last in every entry, by every loader
+    "amd64-personal": Case(
+        "amd64",
+        {"initramfs": (INITRAMFS / "dracut-059.lz4").read_bytes()},
+        {
+            "pxeboot/ssh_keys": str(PERSONAL / "authorized_keys"),
+            "pxeboot/script": str(PERSONAL / "script"),
+            "pxeboot/hostname": "rescue",
+            "pxeboot/keymap": "de",
+        },
     ),
     "amd64-genkernel-nfs": Case(
         "amd64",

@@ -63,6 +63,11 @@ def make_socket(place: Path) -> None:
         made.bind(str(place))
 
 
+def touch(place: Path) -> None:
+    place.parent.mkdir(parents=True)
+    place.touch()
+
+
 BAD: dict[str, Callable[[Path], object]] = {
     "pipe": lambda top: os.mkfifo(top / "etc/bad"),
     "socket": lambda top: make_socket(top / "etc/bad"),
@@ -70,13 +75,11 @@ BAD: dict[str, Callable[[Path], object]] = {
     "link out and in": lambda top: (top / "etc/bad").symlink_to("../../x/../etc"),
     "absolute out": lambda top: (top / "etc/bad").symlink_to("/../etc"),
     "name": lambda top: (top / "etc/b\x1bad").touch(),
-    "init": lambda top: ((top / "sbin").mkdir(), (top / "sbin/init").touch()),
-    "systemd": lambda top: (
-        (top / "usr/lib/systemd").mkdir(parents=True), (top / "usr/lib/systemd/systemd").touch(),
-    ),
-    "packages": lambda top: (
-        (top / "var/db/pkg/sys-apps").mkdir(parents=True), (top / "var/db/pkg/sys-apps/x").touch(),
-    ),
+    "backslash": lambda top: (top / "etc/b\\ad").touch(),
+    "space": lambda top: (top / "etc/bad ").touch(),
+    "init": lambda top: touch(top / "sbin/init"),
+    "systemd": lambda top: touch(top / "usr/lib/systemd/systemd"),
+    "packages": lambda top: touch(top / "var/db/pkg/sys-apps/x"),
 }  # fmt: skip
 
 

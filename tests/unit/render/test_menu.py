@@ -539,14 +539,15 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "#!ipxe\n{{ titel }}\n",
             "template {file}, line 2: 'titel' is undefined; correct the template; the values it"
-            " may use are: base_url config default folder live memories memtests nfs root_member"
-            " serial signed timeout title",
+            " may use are: base_url config default folder live memories memtests nfs personal"
+            " root_member serial signed timeout title",
         ),
         (
             "\n{% for entry in live %}\n{{ entry.tilte }}\n{% endfor %}",
             "template {file}, line 3: 'catalyst_pxeboot.render.menu.LiveView object' has no"
             " attribute 'tilte'; correct the template; the values it may use are: base_url config"
-            " default folder live memories memtests nfs root_member serial signed timeout title",
+            " default folder live memories memtests nfs personal root_member serial signed timeout"
+            " title",
         ),
         (
             "\n\n{% if %}",
@@ -572,14 +573,15 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "{{ 1 / 0 }}",
             "template {file}, line 1: division by zero; correct the template; the values it may"
-            " use are: base_url config default folder live memories memtests nfs root_member"
-            " serial signed timeout title",
+            " use are: base_url config default folder live memories memtests nfs personal"
+            " root_member serial signed timeout title",
         ),
         (
             "{{ title.__class__.__mro__ }}",
             "template {file}, line 1: access to attribute '__class__' of 'str' object is unsafe.;"
             " correct the template; the values it may use are: base_url config"
-            " default folder live memories memtests nfs root_member serial signed timeout title",
+            " default folder live memories memtests nfs personal root_member serial signed timeout"
+            " title",
         ),
     ],
 )

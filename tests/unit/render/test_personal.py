@@ -11,13 +11,13 @@ import pytest
 from catalyst_pxeboot.personal.files import OverlayMember
 from catalyst_pxeboot.personal.keys import PublicKey
 from catalyst_pxeboot.personal.model import Personal
-from catalyst_pxeboot.render.personal import render_personal
+from catalyst_pxeboot.render.personal import personal_members
 
 KEY = PublicKey("ssh-ed25519", "SHA256:x", "me", "ssh-ed25519 AAAA me")
 
 
 def names(personal: Personal) -> dict[str, tuple[int, bytes]]:
-    return {name: (mode, content) for name, mode, content in render_personal(personal, None)}
+    return {name: (mode, content) for name, mode, content in personal_members(personal, None)}
 
 
 def test_keys_and_a_script() -> None:
@@ -35,7 +35,7 @@ def test_keys_and_a_script() -> None:
 
 def test_folders_come_first_and_files_alone_report_nothing() -> None:
     overlay = (OverlayMember("opt/a/b", 0o100755, b"x"), OverlayMember("etc", 0o040711, b""))
-    order = [name for name, _, _ in render_personal(Personal(overlay=overlay), None)]
+    order = [name for name, _, _ in personal_members(Personal(overlay=overlay), None)]
     assert order.index("updates") < order.index("updates/opt") < order.index("updates/opt/a")
     assert not any("pxeboot" in name or "ssh" in name for name in order)
     assert names(Personal(overlay=overlay))["updates/etc"][0] == 0o040711
@@ -54,6 +54,6 @@ def test_scripts_are_shells(tmp_path: Path) -> None:
         if content.startswith(b"#!/bin/sh"):
             file = tmp_path / name.replace("/", "-")
             file.write_bytes(content)
-            argv = ["shellcheck", "--shell=sh", "--exclude=SC2013", file]
+            argv = ["shellcheck", "--shell=sh", "--exclude=SC2013", str(file)]
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout

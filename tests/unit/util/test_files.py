@@ -57,6 +57,7 @@ OPENERS = {
     "serve/events.py": "the kernel's table of addresses",
     "services/logs.py": "logs in a scratch folder",
     "serve/pinned.py": "files through open_regular; what it makes in a scratch folder",
+    "personal/files.py": "in a folder held open, with O_NOFOLLOW and O_NONBLOCK",
     "serve/run.py": "a scratch folder's",
     "serve/ports.py": "the kernel's tables of sockets",
     "services/children.py": "logs in a scratch folder",
