@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalyst_pxeboot.cli import personal
 from catalyst_pxeboot.cli.console import Advance, Console
 from catalyst_pxeboot.util.errors import PxebootError
 
@@ -47,6 +48,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--set", action="append", default=[], metavar="KEY=VALUE", type=_assignment,
         help="a spec key, such as pxeboot/timeout=5; may be given again for others",
     )  # fmt: skip
+    personal.add_options(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.set_defaults(run=run, usage_error=parser.error)
 
@@ -99,7 +101,7 @@ def _read_spec(arguments: argparse.Namespace, console: Console) -> tuple[Spec, S
     folders = arguments.source or arguments.output or arguments.subarch
     if bool(arguments.file) == bool(folders):
         arguments.usage_error("build takes either -f SPEC, or --source ISO or folder")
-    changes: dict[str, object] = dict(arguments.set)
+    changes: dict[str, object] = {**dict(arguments.set), **personal.spec_keys(arguments)}
     if arguments.keyring:
         changes["pxeboot/keyring"] = str(arguments.keyring.absolute())
     conf = read_conf(arguments.config)

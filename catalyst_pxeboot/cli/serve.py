@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalyst_pxeboot.cli import personal
 from catalyst_pxeboot.cli.console import Console
-from catalyst_pxeboot.util.errors import SpecError
+from catalyst_pxeboot.util.errors import SpecError, needs_extra
 
 if TYPE_CHECKING:
+    from catalyst_pxeboot.personal.model import Personal
     from catalyst_pxeboot.serve.facts import Account, ServedTree
     from catalyst_pxeboot.serve.plan import Facts, ServePlan
+
+
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,6 +54,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare the tree with its manifest first"
     )
+    personal.add_options(parser)
+    parser.add_argument(
+        "--known-hosts", type=Path, metavar="FILE",
+        help="append the ssh host keys of machines that are up",
+    )  # fmt: skip
+    parser.add_argument(
+        "--only", type=mac_addresses, default=(), metavar="MAC,...",
+        help="answer no other machines by DHCP",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exit-after", type=count, default=0, metavar="N", help="end when N machines are up"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the configurations and start nothing"
     )
@@ -64,10 +82,12 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from catalyst_pxeboot.serve.run import pinned_tree, serve
 
     tree = read_served_tree(arguments.tree)
+    additions = _read_personal(arguments)
     facts = read_facts()
     options = ServeOptions(
-        arguments.interface, arguments.proxy_dhcp, arguments.dhcp_range, arguments.http_port
-    )
+        arguments.interface, arguments.proxy_dhcp, arguments.dhcp_range, arguments.http_port,
+        arguments.only,
+    )  # fmt: skip
     plan = plan_serving(options, facts)
     for note in (*plan.notes, *tree_notes(tree, plan)):
         console.warning(note)
@@ -97,10 +117,28 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             serve(
                 plan, tree, facts, pinned,
                 tell=lambda event: console.event(event.data, event.text), started=started,
+                personal=additions, known_hosts=arguments.known_hosts,
+                exit_after=arguments.exit_after,
             )  # fmt: skip
     except KeyboardInterrupt:
-        event = stopped_event()
-        console.event(event.data, event.text)
+        pass
+    event = stopped_event()
+    console.event(event.data, event.text)
+
+
+def _read_personal(arguments: argparse.Namespace) -> Personal:
+    """Read what the options name; without them nothing is imported for it."""
+    from catalyst_pxeboot.personal.model import NO_PERSONAL
+
+    keys = personal.spec_keys(arguments)
+    if not keys:
+        return NO_PERSONAL
+    from catalyst_pxeboot.spec.parse import parse_personal
+
+    with needs_extra("sign", "--ssh-key"):
+        from catalyst_pxeboot.personal.read import read_personal
+
+        return read_personal(parse_personal(keys))
 
 
 def address_range(text: str) -> tuple[IPv4Address, IPv4Address]:
@@ -120,6 +158,24 @@ def port(text: str) -> int:
     """Read a port's number."""
     if not text.isdecimal() or not 1 <= int(text[:6]) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 1 to 65535")
+    return int(text)
+
+
+def mac_addresses(text: str) -> tuple[str, ...]:
+    """Read hardware addresses with commas between."""
+    found = tuple(word.strip().lower().replace("-", ":") for word in text.split(","))
+    for mac in found:
+        if not _MAC.fullmatch(mac):
+            raise argparse.ArgumentTypeError(
+                f"{mac!r} is not a hardware address such as 52:54:00:12:34:56"
+            )
+    return found
+
+
+def count(text: str) -> int:
+    """Read a number of machines."""
+    if not text.isdecimal() or not 1 <= int(text[:6]) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 65535")
     return int(text)
 
 

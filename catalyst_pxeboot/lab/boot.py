@@ -27,7 +27,7 @@ from catalyst_pxeboot.lab.machine import (
 )
 from catalyst_pxeboot.lab.screen import Screen
 from catalyst_pxeboot.lab.serve import serve_tree
-from catalyst_pxeboot.lab.treemenu import add_arguments, view_tree
+from catalyst_pxeboot.lab.treemenu import view_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Firmware, Loader
@@ -144,7 +144,7 @@ def user_link(
         url = f"http://{_HOST}:{port}/{entry}"
         return UserLink(tree, url if loader is Loader.IPXE else entry)
     name = LOADERS[loader].configs[0]
-    text = add_arguments(loader, read_config(tree, name), arguments)
+    text = LOADERS[loader].add_arguments(read_config(tree, name), arguments)
     if loader is Loader.IPXE:
         # The script comes by TFTP then, and the files still by HTTP.
         text = f"#!ipxe\nset base-url http://{_HOST}:{port}\n{text}"

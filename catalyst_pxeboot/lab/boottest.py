@@ -39,7 +39,7 @@ from catalyst_pxeboot.lab.servers import (
     read_arch,
     serve_site,
 )
-from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
+from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, view_tree, why_mute
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
@@ -345,7 +345,7 @@ def _walk_network(task: _Task) -> _Walk:
         if task.arguments:
             name = LOADERS[path.loader].configs[0]
             text = read_config(tree, name)
-            changes = {name: add_arguments(path.loader, text, task.arguments)}
+            changes = {name: LOADERS[path.loader].add_arguments(text, task.arguments)}
             tree = view_tree(tree, scratch / "view", changes)
         network = stack.enter_context(make_network(site.subnet, other=path.dhcp is DhcpMode.PROXY))
         services = stack.enter_context(serve_site(network, tree, site, scratch))

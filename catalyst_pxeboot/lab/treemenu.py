@@ -80,19 +80,6 @@ def why_mute(tree: Path, loader: Loader) -> str:
     return ""
 
 
-def add_arguments(loader: Loader, text: str, words: str) -> str:
-    """Return a loader's configuration with kernel arguments for every entry.
-
-    iPXE and GRUB have a variable for them; the files for PXELINUX and U-Boot have not.
-    """
-    if loader is Loader.IPXE:
-        return f"#!ipxe\nset cmdline {words} ${{cmdline}}\n{text}"
-    if loader is Loader.GRUB:
-        return f'set cmdline="{words} $cmdline"\nexport cmdline\n{text}'
-    text = re.sub(r"^( *APPEND) -$", r"\1", text, flags=re.MULTILINE | re.IGNORECASE)
-    return re.sub(r"^( *APPEND\b.*)$", rf"\1 {words}", text, flags=re.MULTILINE | re.IGNORECASE)
-
-
 def view_tree(tree: Path, folder: Path, changes: Mapping[str, str]) -> Path:
     """Make `folder` look like `tree` with other texts for some files, and return it.
 

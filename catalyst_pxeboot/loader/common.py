@@ -90,6 +90,14 @@ class BootLoader(ABC):
         Not the loader's own parser, but strict where a mistake would only be seen at a boot.
         """
 
+    def add_arguments(self, text: str, words: str) -> str:
+        """Return a configuration with more kernel arguments, `words`, for every entry.
+
+        Here for those whose entries have APPEND lines and that know no variables.
+        """
+        text = re.sub(r"^( *APPEND) -$", r"\1", text, flags=re.MULTILINE | re.IGNORECASE)
+        return re.sub(r"^( *APPEND\b.*)$", rf"\1 {words}", text, flags=re.MULTILINE | re.IGNORECASE)
+
     @abstractmethod
     def _quote_title(self, text: str) -> str:
         """Quote a title that is printable and not empty."""

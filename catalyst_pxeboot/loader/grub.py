@@ -51,6 +51,9 @@ class Grub(BootLoader):
     def quote_variables(self, word: str) -> str:
         return f'"{word}"' if "$" in word else word
 
+    def add_arguments(self, text: str, words: str) -> str:
+        return f'set cmdline="{words} $cmdline"\nexport cmdline\n{text}'
+
     def _memory_efi(self, kernel: int, resident: int, loaded: int, before: int) -> int:
         # OVMF keeps 108 MiB or so; GRUB's own pool is a quarter of what is free, so that small
         # machines fail below a fixed size.

@@ -69,6 +69,9 @@ class Ipxe(BootLoader):
     def fetched(self, entry: LiveEntry) -> frozenset[str]:
         return frozenset({self.kernel(entry), *entry.parts})
 
+    def add_arguments(self, text: str, words: str) -> str:
+        return f"#!ipxe\nset cmdline {words} ${{cmdline}}\n{text}"
+
     def _memory_efi(self, kernel: int, resident: int, loaded: int, before: int) -> int:
         # iPXE keeps what it has fetched while the kernel's EFI stub makes a copy, in one piece; one
         # of what came before the last file is there as well then. Since 6.6 (and 6.1.84) the stub

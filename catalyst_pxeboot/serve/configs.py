@@ -119,7 +119,7 @@ def _dnsmasq_setup(
         values = {"interface": plan.interface.name, "tftp_root": root}
         config = _render("server/tftp.conf", values)
     else:
-        config = dhcp_for(tree, _DHCP_FILES[plan.dhcp], plan.server(root))
+        config = dhcp_for(tree, _DHCP_FILES[plan.dhcp], plan.server(root)) + _only(plan.only)
     folder = scratch / "dnsmasq"
     own = dnsmasq_config(
         folder,
@@ -137,6 +137,12 @@ def _dnsmasq_setup(
         "dnsmasq/log",
         "started, version",
     )
+
+
+def _only(machines: tuple[str, ...]) -> str:
+    """Return dnsmasq's settings that leave all other machines without an answer."""
+    known = "".join(f"dhcp-host={mac},set:meant\n" for mac in machines)
+    return f"{known}dhcp-ignore=tag:!meant\n" if machines else ""
 
 
 def server_for(

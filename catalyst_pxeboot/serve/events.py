@@ -14,6 +14,8 @@ An event is a mapping for machines and a line for people. Each has `event` (its 
     refused   ip mac arch scheme file status                 status: of HTTP; TFTP has no such file
     changed   file served                      a file of the tree is no longer what was checked;
               served: the one that was checked still is
+    up        ip mac arch seconds status keys  the live system is there; seconds since its first
+              sign; status: the script's, null without one; keys: of sshd, each type key fingerprint
     stopped                                     all servers were stopped, after Ctrl-C
 
 `arch` is the client's firmware as the DHCP configurations call it (`BIOS`, `UEFI x64`), `scheme`
@@ -32,6 +34,8 @@ from typing import Any
 
 from catalyst_pxeboot.model.arch import Arch
 from catalyst_pxeboot.serve.facts import ServedTree
+from catalyst_pxeboot.serve.personal import REPORT
+from catalyst_pxeboot.serve.reports import HostKey, read_report
 from catalyst_pxeboot.services.logs import (
     DhcpLine,
     HttpBegin,
@@ -49,6 +53,7 @@ LARGE = 32 << 20  # bytes
 _LARGEST_RANGE = 4 << 20  # bytes
 _STEPS = (25, 50, 75)  # per cent
 _REPEAT_SECONDS = 30.0  # a client that asks again so soon is reported once
+_PAUSE_SECONDS = 600.0  # a machine that was silent for so long begins anew
 _ARCH_CODE = re.compile(r"(?:PXE|HTTP)Client:Arch:(\d{5})")
 
 
@@ -76,6 +81,16 @@ class _Transfer:
 
 
 @dataclass(slots=True)
+class _Boot:
+    """A machine that boots, from its first sign to its report."""
+
+    begun: datetime
+    last: datetime
+    fetched: bool = False  # something of the live image
+    up: bool = False
+
+
+@dataclass(slots=True)
 class Tracker:
     """Turns log lines into events; it remembers what a client said of itself.
 
@@ -94,6 +109,7 @@ class Tracker:
     _sent: OrderedDict[tuple[str, int], int] = field(default_factory=OrderedDict)
     _parts: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
     _ranges: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict)
+    _boots: OrderedDict[str, _Boot] = field(default_factory=OrderedDict)  # by MAC, else IP
     _tftp_ends: TftpEnds = field(default_factory=TftpEnds)
 
     def is_watching(self) -> bool:
@@ -163,6 +179,7 @@ class Tracker:
             yield from self._offer(known, line.text)
 
     def _offer(self, known: _Transaction, file: str) -> Iterator[Event]:
+        self._boot(known.mac)
         reported = self._offers.get((known.mac, file))
         now = self.now()
         if reported is None or (now - reported).total_seconds() > _REPEAT_SECONDS:
@@ -194,7 +211,9 @@ class Tracker:
         self._transfers.pop(connection, None)
         keep(self._sent, connection, self._sent.get(connection, 0) + line.sent)
         file = line.path.lstrip("/")
-        if line.status >= 400:
+        if file == REPORT and line.method == "GET":
+            yield from self._up(line)
+        elif line.status >= 400:
             yield self._of_client(
                 "refused", line.client, f"{file or line.method or 'no request'}: {line.status}",
                 scheme="http", file=file, status=line.status,
@@ -234,6 +253,42 @@ class Tracker:
                 scheme="http", file=file, bytes=now,
             )  # fmt: skip
 
+    def _boot(self, key: str) -> _Boot:
+        """Return the boot that a machine is in, a new one if it was up or silent."""
+        now, known = self.now(), self._boots.get(key)
+        if known is None or known.up or (now - known.last).total_seconds() > _PAUSE_SECONDS:
+            known = _Boot(now, now)
+        known.last = now
+        keep(self._boots, key, known)
+        return known
+
+    def _up(self, line: HttpEnd) -> Iterator[Event]:
+        """Yield that a machine is up, once, if its boot was seen here.
+
+        Who it is is what the network says: the report itself could name anyone.
+        """
+        ip = line.client
+        mac = self._macs.get(ip) or self.find_mac(ip)
+        boot = self._boots.get(mac or ip)
+        if boot is None or boot.up or not boot.fetched:
+            return
+        boot.up = True
+        report = read_report(line.query)
+        seconds = round((self.now() - boot.begun).total_seconds())
+        first = next((key for key in report.keys if key.kind == "ssh-ed25519"), None)
+        login = f": ssh root@{ip}" if report.keys else ""
+        shown = f"  ({_key_name(first)} {first.fingerprint})" if first else ""
+        ended = "" if report.status is None else f"; its script ended with {report.status}"
+        keys = [
+            {"type": key.kind, "key": key.data, "fingerprint": key.fingerprint}
+            for key in report.keys
+        ]
+        yield self.event(
+            "up", _line(ip, mac, f"up after {seconds} s{login}{shown}{ended}"),
+            ip=ip, mac=mac, arch=self._arches.get(mac) if mac else None, seconds=seconds,
+            status=report.status, keys=keys,
+        )  # fmt: skip
+
     def _fetched(self, ip: str, scheme: str, file: str, count: int, seconds: float | None) -> Event:
         kind, text = "file", file
         if file in self.tree.roots:
@@ -253,6 +308,12 @@ class Tracker:
         mac = self._macs.get(ip) or self.find_mac(ip)
         if mac:
             keep(self._macs, ip, mac)
+        if kind in ("file", "root", "streamed"):
+            boot = self._boot(mac or ip)
+            boot.fetched = boot.fetched or more.get("file") in (
+                *self.tree.initramfs,
+                *self.tree.roots,
+            )
         arch = self._arches.get(mac) if mac else None
         return self.event(kind, _line(ip, arch, text), ip=ip, mac=mac, arch=arch, **more)
 
@@ -260,6 +321,10 @@ class Tracker:
 def stopped_event() -> Event:
     """Return the last event."""
     return _event(datetime.now(UTC), "stopped", "all servers stopped")
+
+
+def _key_name(key: HostKey) -> str:
+    return key.kind.removeprefix("ssh-").upper()
 
 
 def arch_title(arch: Arch, code: int) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.model.arch import Arch, all_arches
-from catalyst_pxeboot.model.manifest import MANIFEST
+from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.manifest import GRUB_ENDING, IPXE_ENDING, MANIFEST
 from catalyst_pxeboot.serve.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
 from catalyst_pxeboot.services.webcommand import has_web_server
@@ -31,7 +32,9 @@ class ServedTree:
     """A tree to be served: its files with their bytes, and those that hold the live root.
 
     `digests` are the sha256 of those that the manifest has one of. `grub_server` is the address
-    that GRUB's images fetch from, where they have one inside.
+    that GRUB's images fetch from, where they have one inside. `initramfs` are the files in front of
+    an initrd; `personal` is whether the tree has the user's own files, `signed` whether it has
+    signatures that loaders check.
     """
 
     path: Path
@@ -41,6 +44,9 @@ class ServedTree:
     digests: Mapping[str, str]
     roots: frozenset[str]
     grub_server: str
+    initramfs: tuple[str, ...] = ()
+    personal: bool = False
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +118,9 @@ def read_served_tree(tree: Path) -> ServedTree:
         digests={file.path: file.digests[MANIFEST_DIGEST] for file in manifest.files},
         roots=frozenset(roots),
         grub_server=manifest.grub_server or "",
+        initramfs=tuple(file.path for file in manifest.files if file.role is Role.INITRAMFS),
+        personal=any(file.role is Role.PERSONAL for file in manifest.files),
+        signed=any(file.path.endswith((GRUB_ENDING, IPXE_ENDING)) for file in manifest.files),
     )
 
 

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from catalyst_pxeboot.serve.facts import ServedTree
+from catalyst_pxeboot.serve.personal import NO_ADDITIONS, Additions
 from catalyst_pxeboot.services.mounts import bind_file, unbind
 from catalyst_pxeboot.util.checksum import digest_file
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import open_regular
 from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
+
+_CHUNK = 1 << 20
 
 
 class Binding(StrEnum):
@@ -55,6 +58,7 @@ class PinnedTree:
         self._tree = tree.path
         self._pins = pins
         self._view = Path()
+        self._additions = Additions()
 
     @property
     def has_links(self) -> bool:
@@ -77,12 +81,14 @@ class PinnedTree:
                 )
 
     @contextmanager
-    def shown(self, view: Path) -> Iterator[None]:
+    def shown(self, view: Path, additions: Additions = NO_ADDITIONS) -> Iterator[None]:
         """Fill the empty folder `view` while the context lasts. Raises `CommandError`."""
         self._view = view
+        self._additions = additions
+        new = additions.replaced.keys() - self._pins.keys()
         try:
             try:
-                for path in self._pins:
+                for path in (*self._pins, *new):
                     self._show(path, view / path)
             except OSError as error:
                 raise CommandError(
@@ -91,7 +97,7 @@ class PinnedTree:
                 ) from error
             yield
         finally:
-            for path in self._pins:
+            for path in (*self._pins, *new):
                 with suppress(OSError):
                     self._hide(path)
 
@@ -118,6 +124,9 @@ class PinnedTree:
         for folder in reversed(Path(path).parents):
             (self._view / folder).mkdir(exist_ok=True)
             (self._view / folder).chmod(0o755)  # whatever the umask
+        if self._is_own(path):
+            self._write(path, target)
+            return
         fd = self._pins[path].file.fileno()
         if self.binding is Binding.MOUNTS:
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0))
@@ -127,9 +136,25 @@ class PinnedTree:
         else:
             target.symlink_to(self._tree / path)
 
+    def _is_own(self, path: str) -> bool:
+        """Whether the view has a file of its own there."""
+        return path in self._additions.replaced or path in self._additions.appended
+
+    def _write(self, path: str, target: Path) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(target, flags, 0o644), "wb") as stream:
+            os.fchmod(stream.fileno(), 0o644)  # whatever the umask
+            if path in self._additions.replaced:
+                stream.write(self._additions.replaced[path])
+                return
+            pin, at = self._pins[path], 0
+            while part := os.pread(pin.file.fileno(), _CHUNK, at):
+                at += stream.write(part)
+            stream.write(self._additions.appended[path])
+
     def _hide(self, path: str) -> None:
         target = self._view / path
-        if self.binding is Binding.MOUNTS:
+        if self.binding is Binding.MOUNTS and not self._is_own(path):
             unbind(target)  # what is below may be read by no one
         target.unlink()
 

@@ -48,6 +48,7 @@ class ServeOptions:
     proxy_dhcp: bool = False
     dhcp_range: tuple[IPv4Address, IPv4Address] | None = None
     http_port: int | None = None
+    only: tuple[str, ...] = ()  # MAC addresses; empty: any machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class ServePlan:
     web: Web
     http_port: int
     notes: tuple[str, ...]
+    only: tuple[str, ...] = ()  # MAC addresses; empty: any machine
 
     @property
     def url(self) -> str:
@@ -117,6 +119,11 @@ def plan_serving(options: ServeOptions, facts: Facts) -> ServePlan:
             "no web server found: nginx and the Python package aiohttp are both missing",
             hint=f"install nginx (Debian: nginx-light; Gentoo: www-servers/nginx) or {INSTALL}",
         )
+    if options.only and dhcp is Dhcp.NONE:
+        raise PxebootError(
+            "--only: there is no DHCP here that could answer some machines and not others",
+            hint="add --dhcp-range or --proxy-dhcp" if not obstacle else "leave it out",
+        )
     web = Web.NGINX if facts.nginx else Web.EMBEDDED
     return ServePlan(
         interface=interface,
@@ -127,6 +134,7 @@ def plan_serving(options: ServeOptions, facts: Facts) -> ServePlan:
         web=web,
         http_port=options.http_port or (HTTP_PORT if facts.root else UNPRIVILEGED_PORT),
         notes=tuple(notes),
+        only=options.only,
     )
 
 

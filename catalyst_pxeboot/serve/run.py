@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from catalyst_pxeboot.personal.model import NO_PERSONAL, Personal
 from catalyst_pxeboot.render.servers import ACCESS_LOG, TREE
 from catalyst_pxeboot.serve.configs import ServerSetup, plan_servers
 from catalyst_pxeboot.serve.events import Event, Tracker, read_mac
 from catalyst_pxeboot.serve.facts import Account, ServedTree, choose_account
+from catalyst_pxeboot.serve.personal import plan_additions
 from catalyst_pxeboot.serve.pinned import Binding, PinnedTree, pin_tree
 from catalyst_pxeboot.serve.plan import UNPRIVILEGED_PORT, Dhcp, Facts, ServePlan
 from catalyst_pxeboot.serve.ports import Protocol, why_taken
+from catalyst_pxeboot.serve.reports import add_known_hosts
 from catalyst_pxeboot.services.children import Child, guarding, read_text, running
 from catalyst_pxeboot.services.logs import Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.services.mounts import enter_private_mounts
@@ -78,21 +82,28 @@ def serve(
     pinned: PinnedTree,
     *,
     tell: Callable[[Event], None],
+    personal: Personal = NO_PERSONAL,
+    known_hosts: Path | None = None,
+    exit_after: int = 0,
     started: Callable[[Account | None], None] = lambda _account: None,
 ) -> None:
     """Serve `tree` until an exception ends it (Ctrl-C, SIGTERM); all servers are stopped then.
 
-    `tell` is called for each event, `started` once when all servers are up. Raises `PxebootError`
-    if a port is taken, or a server does not start or ends.
+    `tell` is called for each event, `started` once when all servers are up. Machines that boot get
+    `personal`, too; their host keys are appended to the file `known_hosts`. Returns when as many
+    machines as `exit_after` are up; 0 waits for ever. Raises `PxebootError` if a port is taken, or
+    a server does not start or ends, or for a signed tree that `personal` would change.
     """
     check_ports(plan)
+    additions = plan_additions(tree, personal, plan.url)
+    tree = replace(tree, files=additions.sizes(tree.files))
     raise_file_limit(_FILES)
     with ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
         tracker = Tracker(tree, scratch / TREE, read_mac)
         scratch.chmod(0o711)  # the servers' account goes through it
         _make_folder(scratch / TREE)
-        stack.enter_context(pinned.shown(scratch / TREE))
+        stack.enter_context(pinned.shown(scratch / TREE, additions))
         account = choose_account(*pinned.folders, scratch)
         guard = stack.enter_context(guarding())
         children = []
@@ -112,7 +123,34 @@ def serve(
             children.append(child)
         started(account)
         tell(_serving(plan, tree, tracker))
-        _watch(plan, children, tracker, pinned, scratch, tell)
+        reports = _Reports(tell, known_hosts, exit_after)
+        with suppress(_EnoughError):
+            _watch(plan, children, tracker, pinned, scratch, reports.take)
+
+
+class _EnoughError(Exception):
+    """As many machines are up as were asked for."""
+
+
+@dataclass(slots=True)
+class _Reports:
+    """Passes events on, keeps the keys of machines that are up, and counts these."""
+
+    tell: Callable[[Event], None]
+    known_hosts: Path | None
+    exit_after: int
+    up: int = 0
+
+    def take(self, event: Event) -> None:
+        self.tell(event)
+        if event.data["event"] != "up":
+            return
+        self.up += 1
+        keys = [f"{key['type']} {key['key']}" for key in event.data["keys"]]
+        if self.known_hosts and keys:
+            add_known_hosts(self.known_hosts, event.data["ip"], keys)
+        if self.up == self.exit_after:
+            raise _EnoughError
 
 
 def _make_folder(folder: Path) -> None:

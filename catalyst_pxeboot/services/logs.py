@@ -57,7 +57,7 @@ class HttpBegin:
 
 @dataclass(frozen=True, slots=True)
 class HttpEnd:
-    """A request was answered: `bytes` of the file, `sent` with headers."""
+    """A request was answered: `bytes` of the file, `sent` with headers; `query` is as it came."""
 
     client: str
     port: int
@@ -67,6 +67,7 @@ class HttpEnd:
     bytes: int
     sent: int
     seconds: float
+    query: str = ""
 
 
 Line = DhcpLine | TftpLine | HttpBegin | HttpEnd
@@ -166,7 +167,7 @@ def parse_web(line: str) -> HttpBegin | HttpEnd | None:
             return HttpBegin(data["client"], int(data["port"] or 0), path)
         return HttpEnd(
             data["client"], int(data["port"] or 0), data["method"], data["path"],
-            data["status"], data["bytes"], data["sent"], data["seconds"],
+            data["status"], data["bytes"], data["sent"], data["seconds"], data.get("query", ""),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

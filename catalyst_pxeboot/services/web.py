@@ -111,7 +111,7 @@ class _FileAnswer(web.FileResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         client, port = _client(request)
-        path = _decoded(request)
+        path, query = _decoded(request), urlsplit(request.raw_path).query
         self._server.write({"event": "begin", "client": client, "port": port, "path": path})
         begun = time.monotonic()
         before = _arrived(request)
@@ -127,7 +127,7 @@ class _FileAnswer(web.FileResponse):
             sent = size if whole else min(size, max(0, _arrived(request) - before))
             self._server.write(
                 {"event": "end", "client": client, "port": port, "method": request.method,
-                 "path": path, "status": self.status, "bytes": sent, "sent": sent,
+                 "path": path, "query": query, "status": self.status, "bytes": sent, "sent": sent,
                  "seconds": round(time.monotonic() - begun, 3)}
             )  # fmt: skip
 

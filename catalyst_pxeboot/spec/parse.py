@@ -245,6 +245,15 @@ def _parse(
     )
 
 
+def parse_personal(settings: Mapping[str, object]) -> PersonalSettings:
+    """Check the keys for what a machine gets beside the stock image. Raises `SpecError`."""
+    reader = _KeyReader(settings)
+    personal = _personal(reader)
+    if reader.problems:
+        raise SpecError(reader.problems)
+    return personal
+
+
 def check_keys(keys: Collection[str], *, required: Collection[str] | None = None) -> None:
     """Raise `SpecError` if a spec has keys that this target does not know, or lacks one.
 

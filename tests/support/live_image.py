@@ -133,13 +133,16 @@ def build_live_image(
     squashfs_mib: int = 0,
     modules: bool = False,
     package: str = CLOUD,
+    init: str = _INIT,
+    members: Sequence[tuple[str, int, bytes]] = (),
 ) -> Path:
     """Build the live image in the folder `target`, which is replaced, and return it.
 
     `cache` keeps the kernel and the initramfs images between builds. `generator` is one of
     `GENERATORS`; "genkernel" reads the checkout that GENKERNEL_SRC names. `squashfs_mib` adds
     incompressible data until image.squashfs has at least that many MiB, `modules` the kernel's.
-    That one is of Debian's `package`.
+    That one is of Debian's `package`. `init` runs in the live root, which has `members`, too: path,
+    mode and content of each.
     No file shares an inode with the cache, so a test may damage what it likes.
     """
     if generator not in GENERATORS:
@@ -165,8 +168,9 @@ def build_live_image(
         (boot / "gentoo.igz").chmod(0o600)  # as dracut leaves it, and catalyst after it
     (boot / "grub/grub.cfg").write_text(grub_cfg(generator))
     _write_squashfs(
-        target / "image.squashfs", token, squashfs_mib, kernel.modules if modules else None
-    )
+        target / "image.squashfs", token, squashfs_mib, kernel.modules if modules else None,
+        init, members,
+    )  # fmt: skip
     (target / "livecd").touch()
     (target / "README.txt").write_text(_README)
     return target
@@ -332,7 +336,14 @@ def _dracut(kernel: Kernel, config: str, *more: str, filler: int = 0) -> Callabl
     return make
 
 
-def _write_squashfs(target: Path, token: str, mib: int, modules: Path | None = None) -> None:
+def _write_squashfs(
+    target: Path,
+    token: str,
+    mib: int,
+    modules: Path | None = None,
+    init: str = _INIT,
+    members: Sequence[tuple[str, int, bytes]] = (),
+) -> None:
     """Pack a live root whose last table ends in the file's last sector.
 
     gensquashfs pads to 4 KiB. An image cut short within that padding would still mount, so a test
@@ -340,7 +351,7 @@ def _write_squashfs(target: Path, token: str, mib: int, modules: Path | None = N
     """
     filler = 0
     for _ in range(50):
-        _pack_squashfs(target, token, mib, filler, modules)
+        _pack_squashfs(target, token, mib, filler, modules, init, members)
         with target.open("rb") as stream:
             (used,) = struct.unpack("<Q", stream.read(96)[40:48])
         slack = target.stat().st_size - used
@@ -350,7 +361,15 @@ def _write_squashfs(target: Path, token: str, mib: int, modules: Path | None = N
     raise CommandError(f"{target}: no filler makes gensquashfs fill the last sector")
 
 
-def _pack_squashfs(target: Path, token: str, mib: int, filler: int, modules: Path | None) -> None:
+def _pack_squashfs(
+    target: Path,
+    token: str,
+    mib: int,
+    filler: int,
+    modules: Path | None,
+    init: str,
+    members: Sequence[tuple[str, int, bytes]],
+) -> None:
     """Pack busybox, our init, and what dracut and genkernel look for in a root."""
     busybox = _busybox()
     folders = "bin boot dev etc home lib mnt opt proc root run sbin sys tmp usr var"
@@ -360,16 +379,17 @@ def _pack_squashfs(target: Path, token: str, mib: int, filler: int, modules: Pat
         top = Path(scratch)
 
         def add(name: str, mode: int, content: bytes) -> None:
-            (top / Path(name).name).write_bytes(content)
-            lines.append(f"file {name} {mode:04o} 0 0 {Path(name).name}")
+            source = name.replace("/", "+")
+            (top / source).write_bytes(content)
+            lines.append(f"file {name} {mode:04o} 0 0 {source}")
 
-        init = _INIT.replace("@TOKEN@", token).encode()
+        started = init.replace("@TOKEN@", token).encode()
         binary = busybox.read_bytes()
         add("/bin/busybox", 0o755, binary)
-        add("/sbin/init", 0o755, init)
+        add("/sbin/init", 0o755, started)
         add("/etc/live-root", 0o644, f"{token}\n".encode())
         add("/etc/os-release", 0o644, b'ID=gentoo\nNAME=Gentoo\nPRETTY_NAME="A test"\n')
-        sums = [("/bin/busybox", binary), ("/sbin/init", init)]
+        sums = [("/bin/busybox", binary), ("/sbin/init", started)]
         add("/etc/filler", 0o644, random.Random(0).randbytes(filler))
         if mib:
             source = random.Random(mib)  # one call gives less than 256 MiB
@@ -378,6 +398,11 @@ def _pack_squashfs(target: Path, token: str, mib: int, filler: int, modules: Pat
             sums.append(("/usr/share/padding", padding))
         listed = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sums)
         add("/etc/live-root.sha256", 0o644, "".join(listed).encode())
+        within = {str(folder) for name, *_ in members for folder in Path(name).parents}
+        made = {line.split()[1] for line in lines}
+        lines += [f"dir {folder} 0755 0 0" for folder in sorted(within - made - {"/"})]
+        for member in members:
+            add(*member)
         lines += [f"slink /bin/{name} 0777 0 0 busybox" for name in ("sh", "mount", "cat")]
         lines += [f"slink /usr/bin/{name} 0777 0 0 /bin/busybox" for name in ("test", "env")]
         if modules:

@@ -14,7 +14,7 @@ from catalyst_pxeboot.lab.boot import user_link
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.machine import UserLink
 from catalyst_pxeboot.lab.result import Outcome
-from catalyst_pxeboot.lab.treemenu import TreeMenu, add_arguments, read_menu, view_tree, why_mute
+from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, view_tree, why_mute
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from tests.support.lab import MUTE, ROW_1
 
@@ -51,30 +51,6 @@ def test_a_trees_menu(tmp_path: Path) -> None:
 def test_a_manifest_that_says_nothing_of_the_menu(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     assert read_menu(tmp_path) == TreeMenu()
-
-
-@pytest.mark.parametrize(
-    ("loader", "before", "after"),
-    [
-        (
-            Loader.IPXE,
-            "#!ipxe\n# Menu\n",
-            "#!ipxe\nset cmdline a=b c ${cmdline}\n#!ipxe\n# Menu\n",
-        ),
-        (
-            Loader.GRUB,
-            "# Menu\n",
-            'set cmdline="a=b c $cmdline"\nexport cmdline\n# Menu\n',
-        ),
-        (
-            Loader.PXELINUX,
-            "LABEL x\n  APPEND cdroot\nLABEL y\n  APPEND -\n  SYSAPPEND 2\n",
-            "LABEL x\n  APPEND cdroot a=b c\nLABEL y\n  APPEND a=b c\n  SYSAPPEND 2\n",
-        ),
-    ],
-)
-def test_more_arguments_for_every_entry(loader: Loader, before: str, after: str) -> None:
-    assert add_arguments(loader, before, "a=b c") == after
 
 
 def test_a_view_of_a_tree(tmp_path: Path) -> None:

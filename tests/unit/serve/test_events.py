@@ -11,6 +11,7 @@ import pytest
 
 from catalyst_pxeboot.serve.events import Event, Tracker, stopped_event
 from catalyst_pxeboot.services.logs import HttpBegin, HttpEnd, Tail, parse_dnsmasq, parse_web
+from tests.support.paths import ROOT
 from tests.support.serve_facts import TREE
 
 MAC = "52:54:00:12:34:56"
@@ -99,10 +100,14 @@ def test_events_of_a_proxy() -> None:
 
 
 def test_an_offer_is_told_again_after_a_while() -> None:
-    times = iter([NOW, NOW, NOW + timedelta(seconds=40), NOW])
-    tracker = Tracker(TREE, Path("/run/x/tree"), lambda _ip: None, lambda: next(times))
+    now = [NOW]
+    tracker = Tracker(TREE, Path("/run/x/tree"), lambda _ip: None, lambda: now[0])
     lines = [line for line in map(parse_dnsmasq, PROXY_LOG.splitlines()) if line]
-    assert sum(len(list(tracker.take(line))) for line in lines) == 2
+    count = 0
+    for line in lines:
+        count += len(list(tracker.take(line)))
+        now[0] += timedelta(seconds=20)
+    assert count == 2
 
 
 def end(file: str, count: int, status: int = 200, method: str = "GET", port: int = 9) -> HttpEnd:
@@ -197,6 +202,44 @@ def test_many_clients_are_not_kept_for_ever() -> None:
     for number in range(6000):
         list(tracker.take(replace(end("/boot.ipxe", 1000, port=number), client=f"c{number}")))
     assert len(tracker._sent) == 4096
+
+
+KEY = (ROOT / "tests/data/personal/authorized_keys").read_text().split()[1]
+UP = "mac=52:54:00:00:00:00&address=1.2.3.4&status=3&key=ssh-ed25519%20" + KEY.replace("+", "%2B")
+
+
+def up(query: str = UP, client: str = "10.0.0.52") -> HttpEnd:
+    return HttpEnd(client, 9, "GET", "/pxeboot-up", 200, 3, 300, 0.0, query)
+
+
+def test_a_machine_that_is_up() -> None:
+    """Its address is the one that asks, whatever it says; it is told once a boot."""
+    now = [NOW]
+    tree = replace(TREE, initramfs=("boot/gentoo.igz",))
+    tracker = Tracker(tree, Path("/run/x/tree"), lambda _ip: None, lambda: now[0])
+    tell(tracker, OWN_LOG)
+    assert told(tracker.take(up())) == []  # it has fetched nothing that could boot
+    list(tracker.take(end("/boot/gentoo.igz", 0)))
+    now[0] += timedelta(seconds=41)
+    (event,) = tracker.take(up())
+    assert event.text == (
+        "10.0.0.52  52:54:00:12:34:56  up after 41 s: ssh root@10.0.0.52"
+        "  (ED25519 SHA256:lbmsoA0yIEcEiVDRnMWuzm+nV+3ZEEpVIURqFoeSspg); its script ended with 3"
+    )
+    (key,) = event.data["keys"]
+    assert (event.data["seconds"], event.data["status"], key["key"]) == (41, 3, KEY)
+    assert list(tracker.take(up())) == []
+    list(tracker.take(end("/boot/gentoo.igz", 0)))
+    assert len(list(tracker.take(up("")))) == 1
+
+
+def test_who_did_not_boot_here_is_not_up() -> None:
+    tracker = make_tracker()
+    tell(tracker, OWN_LOG)
+    list(tracker.take(end("/image.squashfs", 700 << 20)))
+    assert told(tracker.take(up(client="10.0.0.99"))) == []
+    assert told(tracker.take(replace(up(), method="HEAD"))) == []
+    assert len(list(tracker.take(up()))) == 1
 
 
 def test_the_last_event() -> None:

@@ -58,6 +58,7 @@ OPENERS = {
     "services/logs.py": "logs in a scratch folder",
     "serve/pinned.py": "files through open_regular; what it makes in a scratch folder",
     "personal/files.py": "in a folder held open, with O_NOFOLLOW and O_NONBLOCK",
+    "serve/reports.py": "appends to a file of the user's",
     "serve/run.py": "a scratch folder's",
     "serve/ports.py": "the kernel's tables of sockets",
     "services/children.py": "logs in a scratch folder",

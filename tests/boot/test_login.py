@@ -1,0 +1,213 @@
+"""Machines that boot are logged in to by ssh, from the server's side, with the user's own key.
+
+The commands run as their user would run them: `build` on an ISO, then `serve --ssh-key`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalyst_pxeboot.lab.boot import prepare_flash
+from catalyst_pxeboot.lab.machine import (
+    BIOS,
+    UEFI_X64,
+    Accel,
+    Machine,
+    TapLink,
+    choose_accel,
+    find_qemu,
+    qemu_argv,
+)
+from catalyst_pxeboot.lab.network import BRIDGE, TAP, Network, make_network, why_no_network
+from catalyst_pxeboot.lab.servers import find_dnsmasq
+from catalyst_pxeboot.lab.watch import Verdict, watch_machine
+from catalyst_pxeboot.util.errors import CommandError
+from tests.boot.test_serve import LAPTOP, RANGE
+from tests.boot.test_stream import make_tree, pack_iso
+from tests.support import live_image, login_root
+from tests.support.paths import CACHE
+from tests.support.serve_trees import Served, serving
+
+more = pytest.mark.more
+SCRIPT = "#!/bin/sh\necho from-the-script $(hostname)\nexit 3\n"
+#: The live root's network is up for the root, or comes up by itself.
+STREAM, EMBEDDED = "stream", "embedded"
+
+
+@pytest.fixture(scope="module")
+def iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_iso(tmp_path_factory.mktemp("login"), "dracut-release")
+
+
+def make_iso(folder: Path, generator: str) -> Path:
+    if obstacle := why_no_network():
+        pytest.skip(obstacle)
+    try:
+        stage2 = live_image.build_live_image(
+            folder / "stage2", cache=CACHE, generator=generator, modules=True,
+            init=login_root.INIT, members=tuple(login_root.login_members()),
+        )  # fmt: skip
+    except CommandError as error:
+        pytest.skip(str(error))
+    return pack_iso(stage2, folder)
+
+
+@pytest.fixture(scope="module")
+def tree(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tree(iso, tmp_path_factory.mktemp("tree"), pxeboot__root=STREAM,
+                     pxeboot__base_url=f"http://{LAPTOP.server}")  # fmt: skip
+
+
+@dataclass
+class Login:
+    """A machine that is up, and the files of its user."""
+
+    network: Network
+    folder: Path
+    event: dict[str, Any]
+
+    def run(self, command: str, key: str = "key") -> subprocess.CompletedProcess[str]:
+        argv = self.network.inside(
+            [
+                "ssh", "-F", "none", "-i", self.folder / key, "-o", "IdentitiesOnly=yes",
+                "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o",
+                f"UserKnownHostsFile={self.folder / 'known_hosts'}",
+                f"root@{self.event['ip']}", command,
+            ]
+        )  # fmt: skip
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+
+
+def make_keys(folder: Path) -> None:
+    for name in ("key", "other"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
+        )
+    (folder / "script").write_text(SCRIPT)
+
+
+@contextmanager
+def machine_up(
+    tree: Path, machine: Machine, folder: Path, *options: str | Path, memory: int = 512
+) -> Iterator[tuple[Login, Served]]:
+    """Serve the tree with `options`, boot a client, and wait until it is up."""
+    try:
+        qemu = find_qemu(machine)
+        find_dnsmasq()
+        flash = prepare_flash(machine, folder)
+    except CommandError as error:
+        pytest.skip(str(error))
+    known = folder / "known_hosts"
+    verdicts: list[Verdict] = []
+    with ExitStack() as stack:
+        network = stack.enter_context(make_network(LAPTOP, other=False))
+        words = map(str, (*RANGE, "--known-hosts", known, *options))
+        served = stack.enter_context(
+            serving(tree, folder / "serve", "--interface", BRIDGE, *words, inside=network.inside)
+        )
+        argv = qemu_argv(
+            machine, TapLink(TAP), qemu=qemu, accel=choose_accel(Accel.AUTO, qemu, machine),
+            memory_mib=memory, flash=flash,
+        )  # fmt: skip
+
+        def watch() -> None:
+            verdicts.append(
+                watch_machine(
+                    network.inside(argv),
+                    until=re.compile("reboot: Power down"),
+                    timeout=500,
+                    log=folder / "console",
+                )
+            )
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            event = served.wait_for(lambda event: event.get("event") == "up", seconds=300)
+            login = Login(network, folder, event)
+            yield login, served
+            login.run("touch /run/stop")
+            thread.join(timeout=60)
+            assert verdicts and verdicts[0].passed, (folder / "console").read_text()[-2000:]
+        except AssertionError as error:
+            console = (folder / "console").read_text("utf-8", "replace")[-3000:]
+            raise AssertionError(f"{error}\n{console}") from error
+
+
+def options(folder: Path) -> Sequence[str | Path]:
+    make_keys(folder)
+    return ("--ssh-key", folder / "key.pub", "--script", folder / "script", "--hostname", "box7")
+
+
+def check(login: Login, served: Served) -> None:
+    """The key opens the machine, another one does not, and the script's end is known."""
+    shown = login.run("hostname; cat /var/log/pxeboot-script.log; stat -c %a /root/.ssh/*")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == "box7\nfrom-the-script box7\n600\n"
+    assert login.event["status"] == 3
+    assert login.event["seconds"] > 5
+    (key,) = login.event["keys"]
+    known = (login.folder / "known_hosts").read_text()
+    assert known == f"{login.event['ip']} {key['type']} {key['key']}\n"
+    refused = login.run("hostname", key="other")
+    assert refused.returncode == 255 and "Permission denied" in refused.stderr
+    assert len(served.kinds("up")) == 1
+    assert served.errors.read_text() == ""
+
+
+def test_a_key_logs_in_to_a_stock_iso(tree: Path, tmp_path: Path) -> None:
+    with machine_up(tree, BIOS, tmp_path, *options(tmp_path)) as (login, served):
+        check(login, served)
+
+
+#: What to build the tree with, which client boots it, and its memory in MiB.
+CASES: dict[str, tuple[dict[str, object], Machine, int]] = {
+    "embedded by iPXE": ({"pxeboot__root": EMBEDDED}, BIOS, 1024),
+    "streamed by iPXE on UEFI": ({"pxeboot__root": STREAM}, UEFI_X64, 768),
+    "streamed by GRUB on UEFI": (
+        {"pxeboot__root": STREAM, "pxeboot__loaders": "grub",
+         "pxeboot__server": f"{LAPTOP.server}/24"}, UEFI_X64, 768,
+    ),
+    "embedded by GRUB": ({"pxeboot__root": EMBEDDED, "pxeboot__loaders": "grub"}, BIOS, 1024),
+    "embedded by PXELINUX": (
+        {"pxeboot__root": EMBEDDED, "pxeboot__loaders": "pxelinux"}, BIOS, 1024,
+    ),
+    "in memory by iPXE": ({"pxeboot__root": "http"}, BIOS, 768),
+}  # fmt: skip
+
+
+@more
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("built", [False, True], ids=["served", "built"])
+def test_a_key_logs_in(name: str, built: bool, iso: Path, tmp_path: Path) -> None:
+    """The key comes with `serve`, or is in the tree."""
+    keys, machine, memory = CASES[name]
+    given = options(tmp_path)
+    if built:
+        keys = {
+            **keys, "pxeboot__ssh_keys": str(tmp_path / "key.pub"),
+            "pxeboot__script": str(tmp_path / "script"), "pxeboot__hostname": "box7",
+        }  # fmt: skip
+        given = ()
+    tree = make_tree(iso, tmp_path / "tree", **keys)
+    with machine_up(tree, machine, tmp_path, *given, memory=memory) as (login, served):
+        check(login, served)
+
+
+@pytest.mark.genkernel
+@pytest.mark.skipif("GENKERNEL_SRC" not in os.environ, reason="GENKERNEL_SRC names no checkout")
+@pytest.mark.parametrize("root", [EMBEDDED, STREAM])
+def test_a_key_logs_in_to_genkernels_image(root: str, tmp_path: Path) -> None:
+    tree = make_tree(make_iso(tmp_path, "genkernel"), tmp_path, pxeboot__root=root)
+    with machine_up(tree, BIOS, tmp_path, *options(tmp_path), memory=1024) as (login, served):
+        check(login, served)
