@@ -71,7 +71,18 @@ def read_facts() -> Facts:
         nginx_tells_begin=nginx is not None and logs_request_start(built),
         nginx_limits=nginx is not None and "--without-http_limit_conn_module" not in built,
         embedded=has_web_server(),
+        default_route=read_default_route(),
     )
+
+
+def read_default_route(table: Path = Path("/proc/net/route")) -> str:
+    """Return the interface of the IPv4 default route; empty where there is none (man 5 proc)."""
+    try:
+        lines = table.read_text().splitlines()[1:]
+    except OSError:
+        return ""
+    routes = map(str.split, lines)
+    return next((route[0] for route in routes if route[1] == route[7] == "00000000"), "")
 
 
 def logs_request_start(options: str) -> bool:

@@ -62,6 +62,7 @@ class Facts:
     nginx_tells_begin: bool  # it has the modules that log a request when it comes
     nginx_limits: bool  # it has the module that limits connections by address
     embedded: bool  # the library of our own web server is there
+    default_route: str = ""  # the interface that leads to all other networks; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,11 @@ def plan_serving(options: ServeOptions, facts: Facts) -> ServePlan:
     if obstacle:
         notes.append(f"HTTP only, no DHCP and no TFTP: {obstacle}")
         dhcp = Dhcp.NONE
+    if dhcp is Dhcp.RANGE and interface.name == facts.default_route:
+        notes.append(
+            f"{interface.name} has the default route, so its network has another DHCP server as a"
+            " rule: two of them take each other's clients away; use --proxy-dhcp there"
+        )
     if facts.nginx is None and not facts.embedded:
         raise PxebootError(
             "no web server found: nginx and the Python package aiohttp are both missing",

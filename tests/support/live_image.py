@@ -398,9 +398,9 @@ def _pack_squashfs(
             sums.append(("/usr/share/padding", padding))
         listed = (f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sums)
         add("/etc/live-root.sha256", 0o644, "".join(listed).encode())
-        within = {str(folder) for name, *_ in members for folder in Path(name).parents}
+        folders_of = {str(folder) for name, *_ in members for folder in Path(name).parents}
         made = {line.split()[1] for line in lines}
-        lines += [f"dir {folder} 0755 0 0" for folder in sorted(within - made - {"/"})]
+        lines += [f"dir {folder} 0755 0 0" for folder in sorted(folders_of - made - {"/"})]
         for member in members:
             add(*member)
         lines += [f"slink /bin/{name} 0777 0 0 busybox" for name in ("sh", "mount", "cat")]

@@ -45,7 +45,7 @@ SECRETS = {
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_are_refused_unless_allowed(name: str, tmp_path: Path) -> None:
     given = settings(tmp_path, **SECRETS[name])
-    with pytest.raises(SpecError, match="which every client of the network could read") as raised:
+    with pytest.raises(SpecError, match=r"which every client of the network could read") as raised:
         read_personal(given)
     assert all("pxeboot/allow_secrets" in problem.hint for problem in raised.value.problems)
     assert read_personal(replace(given, allow_secrets=True))

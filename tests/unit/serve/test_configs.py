@@ -191,3 +191,17 @@ def test_the_network_is_no_server(address: str) -> None:
         f"--server: {address} is the network 10.0.0.0/24 or its broadcast address, not a server's;"
         " give the server's own address, such as 10.0.0.1/24"
     )
+
+
+@pytest.mark.parametrize(
+    "wish", [ServeOptions("eth1", dhcp_range=RANGE), ServeOptions("eth1", proxy_dhcp=True)]
+)
+def test_only_the_machines_that_are_meant(wish: ServeOptions) -> None:
+    meant = replace(wish, only=("52:54:00:12:34:56", "52:54:00:12:34:57"))
+    usual, only = (rules(setups(each)["dnsmasq/boot.conf"]) for each in (wish, meant))
+    assert only == [
+        *usual,
+        "dhcp-host=52:54:00:12:34:56,set:meant",
+        "dhcp-host=52:54:00:12:34:57,set:meant",
+        "dhcp-ignore=tag:!meant",
+    ]

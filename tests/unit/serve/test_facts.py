@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.serve.facts import choose_account, logs_request_start
+from catalyst_pxeboot.serve.facts import choose_account, logs_request_start, read_default_route
 from catalyst_pxeboot.services import interfaces as interfaces_room
 from catalyst_pxeboot.services.interfaces import find_ip, parse_interfaces
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
@@ -62,3 +62,16 @@ def test_who_the_servers_run_as(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         f"{tmp_path}/home: is closed to others, and its owner 54321 is not a user of this machine;"
         " move the tree to /srv, or open the folder: chmod o+x"
     )
+
+
+def test_the_default_route(tmp_path: Path) -> None:
+    head = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+    table = tmp_path / "route"
+    table.write_text(
+        head + "eth1\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+        "eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+    )
+    assert read_default_route(table) == "eth0"
+    table.write_text(head)
+    assert read_default_route(table) == ""
+    assert read_default_route(tmp_path / "absent") == ""

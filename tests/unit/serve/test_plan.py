@@ -161,3 +161,16 @@ def test_a_network_without_room() -> None:
     with pytest.raises(PxebootError) as caught:
         spare_range(IPv4Interface("10.0.0.1/32"))
     assert caught.value.message == "10.0.0.1/32 is a network without room for a client"
+
+
+def test_dhcp_beside_the_default_route_is_warned_of() -> None:
+    facts = replace(FACTS, default_route="eth1")
+    (note,) = plan_serving(ServeOptions("eth1", dhcp_range=RANGE), facts).notes
+    assert note.startswith("eth1 has the default route")
+    assert plan_serving(ServeOptions("eth1", proxy_dhcp=True), facts).notes == ()
+    assert plan_serving(ServeOptions("eth1", dhcp_range=RANGE), FACTS).notes == ()
+
+
+def test_only_needs_dhcp() -> None:
+    with pytest.raises(PxebootError, match=r"^--only: there is no DHCP here"):
+        plan_serving(ServeOptions("eth1", only=("52:54:00:12:34:56",)), FACTS)
