@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from catalyst_pxeboot.personal.files import OverlayMember
 from catalyst_pxeboot.personal.keys import PublicKey
+from catalyst_pxeboot.util.text import size
 
 #: A member's header, its name and what rounds it up, in an archive; and the archive's own scripts.
 _MEMBER_BYTES, _OWN_BYTES = 256, 16 << 10
@@ -26,9 +27,11 @@ class Personal:
         return bool(self.keys or self.overlay or self.script or self.hostname or self.keymap)
 
     def __str__(self) -> str:
+        files = [file for file in self.overlay if not stat.S_ISDIR(file.mode)]
+        total = size(sum(len(file.content) for file in files))
         parts = (
             _count(len(self.keys), "key"),
-            _count(sum(not stat.S_ISDIR(file.mode) for file in self.overlay), "file"),
+            f"{_count(len(files), 'file')} of {total}" if files else "",
             "a script" if self.script else "",
             f"hostname {self.hostname}" if self.hostname else "",
             f"keymap {self.keymap}" if self.keymap else "",

@@ -123,7 +123,7 @@ def plan_tree(
         tools=tools,
         personal=personal,
         loaders=loaders,
-        notes=(*_notes(spec, source, joined), *planned.notes),
+        notes=(*_notes(spec, source, joined, personal), *planned.notes),
         left_out=(*source.left_out, *planned.left_out),
         warnings=tuple(_warnings(spec, source, live)),
     )
@@ -180,7 +180,11 @@ def _plan_joined(
     yield from joined.values()
 
 
-def _notes(spec: Spec, source: Source, joined: Sequence[JoinedFile]) -> Iterator[str]:
+def _notes(
+    spec: Spec, source: Source, joined: Sequence[JoinedFile], personal: Personal
+) -> Iterator[str]:
+    if personal:
+        yield f"{PERSONAL}: {personal}; whoever can fetch it can read it"
     for kernel in source.kernels:
         for loader in unpacked_for(spec, kernel):
             yield (

@@ -53,6 +53,8 @@ def personal_members(personal: Personal, templates: Path | None) -> list[Member]
     return [
         (_TOP, MEMBER_FOLDER, b""),
         *members,
+        # genkernel looks beside a root that lies in the initramfs, otherwise where a CD would be.
+        ("cdupdate.sh", MEMBER_PROGRAM, cdupdate),
         ("mnt", MEMBER_FOLDER, b""),
         ("mnt/cdrom", MEMBER_FOLDER, b""),
         ("mnt/cdrom/cdupdate.sh", MEMBER_PROGRAM, cdupdate),

@@ -63,12 +63,8 @@ def plan_additions(tree: ServedTree, personal: Personal, url: str) -> Additions:
         if name in tree.files and f"{name}{GRUB_ENDING}" not in tree.files:
             text = loader.add_arguments(read_config(tree.path, name), words)
             replaced[name] = text.encode()
-    archive = render_personal(personal, None) if personal else b""
-    return Additions(
-        {path: pad(tree.files[path]) + archive for path in tree.initramfs if archive}, replaced
-    )
-
-
-def pad(length: int) -> bytes:
-    """Return the zeros behind a file of that length, so that an archive may follow."""
-    return bytes(-length % _ALIGNED)
+    if not personal:
+        return Additions(replaced=replaced)
+    archive = render_personal(personal, None)
+    appended = {path: bytes(-tree.files[path] % _ALIGNED) + archive for path in tree.initramfs}
+    return Additions(appended, replaced)

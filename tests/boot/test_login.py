@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
@@ -28,20 +30,22 @@ from catalyst_pxeboot.lab.machine import (
     find_qemu,
     qemu_argv,
 )
-from catalyst_pxeboot.lab.network import BRIDGE, TAP, Network, make_network, why_no_network
+from catalyst_pxeboot.lab.network import BRIDGE, TAP, Network, make_network
 from catalyst_pxeboot.lab.servers import find_dnsmasq
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.util.errors import CommandError
-from tests.boot.test_serve import LAPTOP, RANGE
-from tests.boot.test_stream import make_tree, pack_iso
-from tests.support import live_image, login_root
-from tests.support.paths import CACHE
+from tests.boot.test_serve import LAPTOP, RANGE, other_dhcp
+from tests.boot.test_stream import make_stage2, make_tree, pack_iso
+from tests.support import init_root, live_image, login_root
+from tests.support.paths import CACHE, ROOT
 from tests.support.serve_trees import Served, serving
 
 more = pytest.mark.more
 SCRIPT = "#!/bin/sh\necho from-the-script $(hostname)\nexit 3\n"
 #: The live root's network is up for the root, or comes up by itself.
 STREAM, EMBEDDED = "stream", "embedded"
+INSTALLED = "the-installed-system-runs"
+RECIPE = (ROOT / "doc/unattended.md").read_text().partition("\n## A recipe")[2]
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +53,14 @@ def iso(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_iso(tmp_path_factory.mktemp("login"), "dracut-release")
 
 
-def make_iso(folder: Path, generator: str) -> Path:
-    if obstacle := why_no_network():
-        pytest.skip(obstacle)
+def make_iso(folder: Path, generator: str, *programs: str) -> Path:
     try:
-        stage2 = live_image.build_live_image(
-            folder / "stage2", cache=CACHE, generator=generator, modules=True,
-            init=login_root.INIT, members=tuple(login_root.login_members()),
-        )  # fmt: skip
+        members = tuple(login_root.login_members(*programs))
     except CommandError as error:
         pytest.skip(str(error))
+    stage2 = make_stage2(
+        folder, generator, 0, live_image.CLOUD, init=login_root.INIT, members=members
+    )
     return pack_iso(stage2, folder)
 
 
@@ -98,7 +100,12 @@ def make_keys(folder: Path) -> None:
 
 @contextmanager
 def machine_up(
-    tree: Path, machine: Machine, folder: Path, *options: str | Path, memory: int = 512
+    tree: Path,
+    machine: Machine,
+    folder: Path,
+    *options: str | Path,
+    memory: int = 512,
+    drive: Sequence[str] = (),
 ) -> Iterator[tuple[Login, Served]]:
     """Serve the tree with `options`, boot a client, and wait until it is up."""
     try:
@@ -109,6 +116,7 @@ def machine_up(
         pytest.skip(str(error))
     known = folder / "known_hosts"
     verdicts: list[Verdict] = []
+    stop = threading.Event()
     with ExitStack() as stack:
         network = stack.enter_context(make_network(LAPTOP, other=False))
         words = map(str, (*RANGE, "--known-hosts", known, *options))
@@ -123,10 +131,11 @@ def machine_up(
         def watch() -> None:
             verdicts.append(
                 watch_machine(
-                    network.inside(argv),
+                    network.inside((*argv, *drive)),
                     until=re.compile("reboot: Power down"),
                     timeout=500,
                     log=folder / "console",
+                    stop=stop,
                 )
             )
 
@@ -142,6 +151,9 @@ def machine_up(
         except AssertionError as error:
             console = (folder / "console").read_text("utf-8", "replace")[-3000:]
             raise AssertionError(f"{error}\n{console}") from error
+        finally:
+            stop.set()
+            thread.join(timeout=20)
 
 
 def options(folder: Path) -> Sequence[str | Path]:
@@ -170,10 +182,75 @@ def test_a_key_logs_in_to_a_stock_iso(tree: Path, tmp_path: Path) -> None:
         check(login, served)
 
 
+def read_recipe(fence: str) -> str:
+    """Return a block of the recipe, as a reader copies it."""
+    found = re.search(rf"^```{fence}\n(.*?)^```$", RECIPE, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+def make_system(folder: Path, stage2: Path) -> None:
+    """Put a system of busybox and its loader where the recipe's script takes it from."""
+    root, place = folder / "system", folder / "files/opt/install"
+    place.mkdir(parents=True)
+    for name in ("bin", "sbin", "boot", "dev", "proc", "sys", "run", "efi", "etc", "usr", "tmp"):
+        (root / name).mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    (root / "bin/sh").symlink_to("busybox")
+    init = f"#!/bin/sh\necho {INSTALLED} > /dev/console\nexec busybox poweroff -f\n"
+    (root / "sbin/init").write_text(init)
+    (root / "sbin/init").chmod(0o755)
+    (root / "etc/os-release").write_text("ID=test\n")
+    for name in ("gentoo", "gentoo.igz"):
+        shutil.copy(stage2 / "boot" / name, root / "boot" / name)
+    subprocess.run(["tar", "-C", root, "-czf", place / "root.tar.gz", "."], check=True)
+    (folder / "grub.cfg").write_text(read_recipe("cfg"))
+    command = re.search(r"^    (grub-mkstandalone .*)$", RECIPE, re.MULTILINE)
+    assert command
+    subprocess.run(shlex.split(command[1]), cwd=folder, check=True)
+
+
+@more
+def test_the_recipe_installs_a_system_that_boots(tmp_path: Path) -> None:
+    """The documentation's own script and commands: install from the network, start from disk."""
+    tools = ("sfdisk", "mkfs.vfat", "mkfs.ext4")
+    paths = [shutil.which(name, path="/usr/sbin:/sbin") for name in tools]
+    if None in paths or shutil.which("grub-mkstandalone") is None:
+        pytest.skip("sfdisk, mkfs.vfat or mkfs.ext4 is missing (fdisk, dosfstools, e2fsprogs)")
+    iso = make_iso(tmp_path, "dracut", *map(str, paths))
+    make_system(tmp_path, tmp_path / "stage2")
+    make_keys(tmp_path)
+    (tmp_path / "script").write_text(read_recipe("sh"))
+    disk = tmp_path / "disk"
+    with disk.open("wb") as stream:
+        stream.truncate(1 << 30)
+    drive = (
+        "-drive", f"if=none,id=disk,format=raw,file={disk}", "-device", "virtio-blk-pci,drive=disk",
+    )  # fmt: skip
+    tree = make_tree(iso, tmp_path / "tree", pxeboot__root=EMBEDDED)
+    given = ("--ssh-key", tmp_path / "key.pub", "--files", tmp_path / "files", "--script",
+             tmp_path / "script")  # fmt: skip
+    with machine_up(tree, UEFI_X64, tmp_path, *given, memory=1536, drive=drive) as (login, _served):
+        log = login.run("cat /var/log/pxeboot-script.log").stdout
+        assert login.event["status"] == 0, log
+    qemu = find_qemu(UEFI_X64)
+    argv = qemu_argv(
+        UEFI_X64, TapLink(TAP), qemu=qemu, accel=choose_accel(Accel.AUTO, qemu, UEFI_X64),
+        memory_mib=768, flash=prepare_flash(UEFI_X64, tmp_path),
+    )  # fmt: skip
+    without_network = [*argv[: argv.index("-netdev")], *drive]
+    verdict = watch_machine(
+        without_network, until=re.compile(f"^{INSTALLED}"), timeout=240, log=tmp_path / "second"
+    )
+    assert verdict.passed, "\n".join([verdict.reason, *verdict.console_tail])
+
+
 #: What to build the tree with, which client boots it, and its memory in MiB.
 CASES: dict[str, tuple[dict[str, object], Machine, int]] = {
     "embedded by iPXE": ({"pxeboot__root": EMBEDDED}, BIOS, 1024),
-    "streamed by iPXE on UEFI": ({"pxeboot__root": STREAM}, UEFI_X64, 768),
+    "streamed by iPXE on UEFI": (
+        {"pxeboot__root": STREAM, "pxeboot__loaders": "ipxe"}, UEFI_X64, 768,
+    ),
     "streamed by GRUB on UEFI": (
         {"pxeboot__root": STREAM, "pxeboot__loaders": "grub",
          "pxeboot__server": f"{LAPTOP.server}/24"}, UEFI_X64, 768,
@@ -182,7 +259,7 @@ CASES: dict[str, tuple[dict[str, object], Machine, int]] = {
     "embedded by PXELINUX": (
         {"pxeboot__root": EMBEDDED, "pxeboot__loaders": "pxelinux"}, BIOS, 1024,
     ),
-    "in memory by iPXE": ({"pxeboot__root": "http"}, BIOS, 768),
+    "in memory by iPXE": ({"pxeboot__root": "http", "pxeboot__loaders": "ipxe"}, BIOS, 768),
 }  # fmt: skip
 
 
@@ -208,6 +285,53 @@ def test_a_key_logs_in(name: str, built: bool, iso: Path, tmp_path: Path) -> Non
 @pytest.mark.skipif("GENKERNEL_SRC" not in os.environ, reason="GENKERNEL_SRC names no checkout")
 @pytest.mark.parametrize("root", [EMBEDDED, STREAM])
 def test_a_key_logs_in_to_genkernels_image(root: str, tmp_path: Path) -> None:
-    tree = make_tree(make_iso(tmp_path, "genkernel"), tmp_path, pxeboot__root=root)
+    tree = make_tree(make_iso(tmp_path, "genkernel"), tmp_path, pxeboot__root=root,
+                     pxeboot__loaders="ipxe")  # fmt: skip
     with machine_up(tree, BIOS, tmp_path, *options(tmp_path), memory=1024) as (login, served):
         check(login, served)
+
+
+@more
+@pytest.mark.parametrize("init", init_root.PACKAGES)
+def test_the_init_system_of_a_live_root_runs_the_script(init: str, tmp_path: Path) -> None:
+    """systemd by the unit, OpenRC by local.d; both are Debian's."""
+    stage2 = make_stage2(tmp_path, "dracut-release", 0, live_image.CLOUD)
+    (modules,) = (CACHE / "kernel/lib/modules").iterdir()
+    try:
+        init_root.build_init_image(stage2, cache=CACHE, init=init, modules=modules, login=True)
+    except CommandError as error:
+        pytest.skip(str(error))
+    tree = make_tree(pack_iso(stage2, tmp_path), tmp_path, pxeboot__root=STREAM,
+                     pxeboot__loaders="ipxe")  # fmt: skip
+    with machine_up(tree, BIOS, tmp_path, *options(tmp_path), memory=1024) as (login, served):
+        shown = login.run("hostname; cat /var/log/pxeboot-script.log")
+        assert shown.stdout == "box7\nfrom-the-script box7\n"
+        assert (login.event["status"], len(served.kinds("up"))) == (3, 1)
+
+
+@more
+@pytest.mark.parametrize("proxy", [False, True], ids=["own DHCP", "proxy"])
+@pytest.mark.parametrize("meant", [False, True], ids=["another", "meant"])
+def test_only_the_machines_that_are_meant_are_answered(
+    proxy: bool, meant: bool, tree: Path, tmp_path: Path
+) -> None:
+    qemu = find_qemu(BIOS)
+    mac = "52:54:00:12:34:56" if meant else "52:54:00:00:00:99"
+    words = ("--proxy-dhcp",) if proxy else RANGE
+    with ExitStack() as stack:
+        network = stack.enter_context(make_network(LAPTOP, other=proxy))
+        if proxy:
+            stack.enter_context(other_dhcp(network, tmp_path / "other"))
+        served = stack.enter_context(
+            serving(
+                tree, tmp_path / "serve", "--interface", BRIDGE, *words, "--only", mac,
+                inside=network.inside,
+            )
+        )  # fmt: skip
+        argv = qemu_argv(BIOS, TapLink(TAP), qemu=qemu, accel=choose_accel(Accel.AUTO, qemu, BIOS))
+        watch_machine(
+            network.inside(argv), until=re.compile("Linux version"), timeout=40,
+            log=tmp_path / "console",
+        )  # fmt: skip
+        assert bool(served.kinds("offer")) == meant
+        assert bool(served.kinds("file")) == meant

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,14 +50,21 @@ def make_iso(folder: Path, generator: str) -> Path:
     return pack_iso(make_stage2(folder, generator, 100, live_image.CLOUD), folder)
 
 
-def make_stage2(folder: Path, generator: str, mib: int, package: str) -> Path:
-    """Return a live image whose squashfs has at least `mib`; skip where none can be booted."""
+def make_stage2(
+    folder: Path,
+    generator: str,
+    mib: int,
+    package: str,
+    init: str = live_image.INIT,
+    members: Sequence[tuple[str, int, bytes]] = (),
+) -> Path:
+    """Return a live image, as `build_live_image`; skip where none can be booted."""
     if obstacle := why_no_network():
         pytest.skip(obstacle)
     try:
         return live_image.build_live_image(
             folder / "stage2", cache=CACHE, generator=generator, squashfs_mib=mib, modules=True,
-            package=package,
+            package=package, init=init, members=members,
         )  # fmt: skip
     except CommandError as error:
         pytest.skip(str(error))

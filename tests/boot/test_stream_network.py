@@ -21,8 +21,8 @@ from catalyst_pxeboot.render import stream
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program
 from tests.boot.test_stream import make_stage2, make_tree, pack_iso
-from tests.support import live_image
-from tests.support.direct import CARD, DNS, MAC, SERVER, Place, boot_direct, tagged
+from tests.support import live_image, login_root
+from tests.support.direct import CARD, DHCP, DNS, MAC, SERVER, Place, boot_direct, tagged
 from tests.support.init_root import PACKAGES, build_init_image
 from tests.support.paths import CACHE
 
@@ -209,3 +209,18 @@ def test_a_server_that_stays_away_ends_in_io_errors(
     )  # fmt: skip
     assert verdict.passed, "\n".join([verdict.reason, *verdict.console_tail])
     assert console.read_text("utf-8", "replace").count("reading waits") == 1
+
+
+def test_the_lease_is_renewed_while_the_live_system_runs(tmp_path: Path) -> None:
+    """With a lease of two minutes the client asks again after one."""
+    stage2 = make_stage2(
+        tmp_path, "dracut-release", 0, live_image.CLOUD, init=login_root.INIT,
+        members=tuple(login_root.login_members()),
+    )  # fmt: skip
+    tree = make_tree(pack_iso(stage2, tmp_path), tmp_path)
+    boot_direct(
+        tree, tmp_path, (*ARGUMENTS, f"pxeboot.url=http://{SERVER}/image.squashfs"),
+        place=Place(DHCP.replace("10m", "2m")), until="no line says this", timeout=120,
+    )  # fmt: skip
+    assert (tmp_path / "log").read_text().count("DHCPACK(br0) 192.0.2.") >= 2
+    assert live_image.TOKEN in (tmp_path / "console").read_text("utf-8", "replace")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tests.support import live_image
 
 #: The packages for process 1, in a second step: openrc replaces what the first one brings.
 PACKAGES = {"systemd": ("systemd-sysv", "udev"), "openrc": ("sysvinit-core", "openrc", "udev")}
+#: What a machine needs that is logged in to, and that reports.
+LOGIN_PACKAGES = ("openssh-server", "iproute2", "curl")
 
 _MIRROR = "http://deb.debian.org/debian"
 
@@ -24,6 +27,11 @@ echo "{live_image.TOKEN} $(cat /proc/cmdline)" > /dev/console
 cat /usr/bin/* | sha256sum > /dev/null
 read -r seconds _ < /proc/uptime
 echo "live root: stopping at $seconds" > /dev/console
+"""
+
+_WAIT = f"""\
+echo "{live_image.TOKEN} $(cat /proc/cmdline)" > /dev/console
+while [ ! -e /run/stop ]; do sleep 1; done
 """
 
 _UNIT = """\
@@ -50,32 +58,38 @@ exec halt -dhip
 """
 
 
-def build_init_image(stage2: Path, *, cache: Path, init: str, modules: Path) -> None:
+def build_init_image(
+    stage2: Path, *, cache: Path, init: str, modules: Path, login: bool = False
+) -> None:
     """Put a live root with the init system `init` into the live image at `stage2`.
 
-    `modules` are the kernel's. Raises `CommandError` where debootstrap is missing.
+    `modules` are the kernel's. With `login` it runs sshd, until `/run/stop` is there; otherwise it
+    reads much of itself and stops. Raises `CommandError` where debootstrap is missing.
     """
     if shutil.which("debootstrap") is None or shutil.which("mksquashfs") is None:
         raise CommandError("debootstrap or mksquashfs is missing")
-    base = cache / f"live-root-{init}"
+    more = LOGIN_PACKAGES if login else ()
+    base = cache / f"live-root-{init}{'-login' if login else ''}"
     if not base.is_dir():
-        live_image._once(base, partial(_bootstrap, init))
+        live_image._once(base, partial(_bootstrap, (*PACKAGES[init], *more)))
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch, "root")
         live_image._run("cp", "-a", str(base), str(root))
         shutil.copytree(modules, root / "usr/lib/modules" / modules.name, symlinks=True)
-        _configure(root, init)
+        _configure(root, init, _WAIT if login else _SCRIPT)
+        if login:
+            _configure_login(root, init)
         target = stage2 / "image.squashfs"
         target.unlink(missing_ok=True)
         live_image._run("mksquashfs", str(root), str(target), "-quiet", "-no-progress")
 
 
-def _bootstrap(init: str, root: Path) -> None:
+def _bootstrap(packages: Sequence[str], root: Path) -> None:
     root.mkdir()
     live_image._run("debootstrap", "--variant=minbase", "bookworm", str(root), _MIRROR)
     live_image._run(
         "chroot", str(root), "env", "DEBIAN_FRONTEND=noninteractive",
-        "apt-get", "-qq", "-y", "--no-install-recommends", "install", *PACKAGES[init],
+        "apt-get", "-qq", "-y", "--no-install-recommends", "install", *packages,
     )  # fmt: skip
     for kept in ("cache/apt/archives", "lib/apt/lists"):
         for file in (root / "var" / kept).glob("*"):
@@ -83,10 +97,10 @@ def _bootstrap(init: str, root: Path) -> None:
                 file.unlink()
 
 
-def _configure(root: Path, init: str) -> None:
+def _configure(root: Path, init: str, script: str) -> None:
     (root / "etc/fstab").write_text("")
     stop = "systemctl poweroff\n" if init == "systemd" else "exec init 0\n"
-    (root / "live-test").write_text(_SCRIPT + stop)
+    (root / "live-test").write_text(script + stop)
     if init == "systemd":
         units = root / "etc/systemd/system"
         (units / "live-test.service").write_text(_UNIT)
@@ -96,3 +110,32 @@ def _configure(root: Path, init: str) -> None:
     else:
         (root / "etc/inittab").write_text(_INITTAB)
         (root / "live-stop").write_text(_STOP)
+
+
+# OpenRC's own run levels, as Gentoo's inittab has them.
+_LOGIN_INITTAB = """\
+id:3:initdefault:
+si::sysinit:/sbin/openrc sysinit
+rc::bootwait:/sbin/openrc boot
+l3:3:wait:/sbin/openrc default
+l4:3:once:/bin/sh /live-test
+l0:0:wait:/bin/sh /live-stop
+"""
+
+
+def _configure_login(root: Path, init: str) -> None:
+    for key in (root / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()  # each machine makes its own
+    (root / "etc/hostname").write_text("debian\n")
+    if init == "systemd":
+        units = root / "etc/systemd/system"
+        (units / "ssh.service.d").mkdir()
+        (units / "ssh.service.d/keys.conf").write_text(
+            "[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\n"
+            "ExecStartPre=/usr/sbin/sshd -t\n"
+        )
+        return
+    (root / "etc/inittab").write_text(_LOGIN_INITTAB)
+    (root / "etc/local.d/keys.start").write_text("#!/bin/sh\nssh-keygen -A\nservice ssh start\n")
+    (root / "etc/local.d/keys.start").chmod(0o755)
+    live_image._run("chroot", str(root), "rc-update", "add", "local", "default")

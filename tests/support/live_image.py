@@ -69,7 +69,7 @@ _RELEASE_ARGUMENTS = (
 )  # fmt: skip
 _RELEASE_FILLER = 13 << 20  # bytes, in place of firmware, which the kernel's package has not
 
-_INIT = """\
+INIT = """\
 #!/bin/busybox sh
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 [ -e /proc/mounts ] || busybox mount -t proc proc /proc
@@ -133,7 +133,7 @@ def build_live_image(
     squashfs_mib: int = 0,
     modules: bool = False,
     package: str = CLOUD,
-    init: str = _INIT,
+    init: str = INIT,
     members: Sequence[tuple[str, int, bytes]] = (),
 ) -> Path:
     """Build the live image in the folder `target`, which is replaced, and return it.
@@ -341,7 +341,7 @@ def _write_squashfs(
     token: str,
     mib: int,
     modules: Path | None = None,
-    init: str = _INIT,
+    init: str = INIT,
     members: Sequence[tuple[str, int, bytes]] = (),
 ) -> None:
     """Pack a live root whose last table ends in the file's last sector.

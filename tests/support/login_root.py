@@ -1,7 +1,7 @@
 """A live root that machines log in to: busybox, and the build host's sshd.
 
 It does what Gentoo's live images do with the words that concern a login: `dosshd` starts sshd,
-`nodhcp` leaves the network alone; OpenRC's local.d is run at the end.
+`dodhcp` brings the network up; OpenRC's local.d is run at the end.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ _LIBRARY = re.compile(r"(/\S+)(?: \(0x|$)")
 
 INIT = f"""\
 #!/bin/busybox sh
-PATH=/usr/sbin:/usr/bin:/sbin:/bin
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/bin
 export PATH
 for entry in proc:/proc sysfs:/sys devtmpfs:/dev tmpfs:/run; do
     busybox grep -q " ${{entry#*:}} " /proc/mounts 2>/dev/null ||
         busybox mount -t "${{entry%:*}}" "${{entry%:*}}" "${{entry#*:}}"
 done
 exec </dev/console >/dev/console 2>&1
-busybox --install -s /bin
+busybox mkdir /run/bin
+busybox --install -s /run/bin
 mkdir -p /dev/pts /run/sshd /var/log /var/empty
 mount -t devpts devpts /dev/pts
 [ ! -e /etc/hostname ] || hostname "$(cat /etc/hostname)"
@@ -34,7 +35,7 @@ ip link set lo up
 has() {{ case " $(cat /proc/cmdline) " in *" $1 "*) ;; *) return 1 ;; esac; }}
 
 # What was brought up for the root stays as it is.
-if ! has nodhcp && [ -z "$(ip -o -4 addr show scope global)" ]; then
+if has dodhcp && [ -z "$(ip -o -4 addr show scope global)" ]; then
     modprobe -a virtio_pci virtio_net af_packet
     ip link set eth0 up
     udhcpc -q -n -t 20 -i eth0 -s /etc/udhcpc
@@ -64,17 +65,25 @@ _FILES = {
     ),
     "/etc/group": (0o644, "root:x:0:\nnogroup:x:65534:\n"),
     "/etc/shadow": (0o600, "root:*:19000::::::\nsshd:*:19000::::::\n"),
-    "/etc/ssh/sshd_config": (0o644, "UsePAM no\nPasswordAuthentication no\n"),
+    "/etc/ssh/sshd_config": (
+        0o644,
+        "UsePAM no\nPasswordAuthentication no\nSetEnv PATH=/usr/bin:/bin:/run/bin\n",
+    ),
     "/etc/udhcpc": (0o755, _DHCP),
+    # No service of its own brings the network up: `dodhcp` does.
+    "/etc/runlevels/default/autoconfig": (0o755, ""),
 }
 
 
-def login_members() -> Iterator[tuple[str, int, bytes]]:
-    """Yield the path, mode and content of each file that the root has for logins."""
+def login_members(*programs: str) -> Iterator[tuple[str, int, bytes]]:
+    """Yield the path, mode and content of each file that the root has for logins.
+
+    `programs` are more of the build host's, by their paths.
+    """
     for name, (mode, text) in _FILES.items():
         yield name, mode, text.encode()
     found: dict[str, Path] = {}
-    for program in _PROGRAMS:
+    for program in (*_PROGRAMS, *programs):
         if not Path(program).exists():
             raise CommandError(f"{program} is missing (openssh-server, curl)")
         found[program] = Path(program)

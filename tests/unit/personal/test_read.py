@@ -24,7 +24,7 @@ def settings(folder: Path, *, shadow: str = "", script: str = "#!/bin/sh\n") -> 
 
 def test_all_of_it(tmp_path: Path) -> None:
     found = read_personal(settings(tmp_path))
-    assert str(found) == "1 key, 1 file, a script, hostname box, keymap de"
+    assert str(found) == "1 key, 1 file of 19 B, a script, hostname box, keymap de"
     assert found.arguments == ("dosshd", "keymap=de", "rd.vconsole.keymap=de")
     assert found.reports
 

@@ -25,6 +25,7 @@ from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.files import list_files
 from tests.golden.test_golden import MEMTEST
+from tests.support.paths import ROOT
 from tests.support.stage2 import STAMP, release_settings, storedir_stage2, write_stage2
 from tests.unit.formats.signing.test_cms import CODE, issue, key_pem, pem
 from tests.unit.formats.signing.test_openpgp import Keyring
@@ -265,3 +266,16 @@ def test_a_wrong_value_names_its_key(tmp_path: Path, settings: dict[str, str], r
     with pytest.raises(SpecError) as caught:
         parse_settings(release_settings(tmp_path, **settings))
     assert str(caught.value.problems[0]) == reason
+
+
+def test_the_users_own_files_are_signed_and_checked(
+    tmp_path: Path, no_loaders: None, keys: Keys
+) -> None:
+    own = {"pxeboot__ssh_keys": str(ROOT / "tests/data/personal/authorized_keys")}
+    tree = build_signed(tmp_path, **keys.spec, **own, pxeboot__sign_verify="always")
+    assert faults(tree, keys) == []
+    script = (tree / "boot.ipxe").read_text()
+    assert "imgverify personal ${base}boot/personal.cpio.p7s || goto boot_failed" in script
+    for ending in ("p7s", "sig"):
+        (tree / f"boot/personal.cpio.{ending}").unlink()
+    assert sum("boot/personal.cpio" in fault for fault in faults(tree, keys)) >= 2

@@ -38,13 +38,13 @@ set_entry() {
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/image.squashfs.img rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dosshd keymap=de rd.vconsole.keymap=de'
-        initrd_bytes=72708
+        initrd_bytes=73220
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 380 b45e5d440814d0797d0ddf5eb05cd3aa7c1e1783c12e5ab25b581a3501c1b78f
 boot/gentoo.igz.pad 4 df3f619804a92fdb4057192dc43dd748ea778adc52bc498ce80524c014b81119
 boot/root.cpio-header 132 a7c8a4cedb18ead68fbde298a419d23f3fc7b8b6902adadda73bbcecd2435668
 image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2a8e71
-boot/personal.cpio 6656 b85eabb7e0aec2f561370f8e03896c0bb3d6237302e4a2ceac1c6a42b40d6339
+boot/personal.cpio 7168 2ce8c3dc14ec2e67ad8e20727a32cb575bd9c99e56d02fb8a134c9e997938273
 '
         ;;
     gentoo-accessibility)
@@ -56,13 +56,13 @@ boot/personal.cpio 6656 b85eabb7e0aec2f561370f8e03896c0bb3d6237302e4a2ceac1c6a42
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/image.squashfs.img rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dosshd keymap=de rd.vconsole.keymap=de dospeakup'
-        initrd_bytes=72708
+        initrd_bytes=73220
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 380 b45e5d440814d0797d0ddf5eb05cd3aa7c1e1783c12e5ab25b581a3501c1b78f
 boot/gentoo.igz.pad 4 df3f619804a92fdb4057192dc43dd748ea778adc52bc498ce80524c014b81119
 boot/root.cpio-header 132 a7c8a4cedb18ead68fbde298a419d23f3fc7b8b6902adadda73bbcecd2435668
 image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2a8e71
-boot/personal.cpio 6656 b85eabb7e0aec2f561370f8e03896c0bb3d6237302e4a2ceac1c6a42b40d6339
+boot/personal.cpio 7168 2ce8c3dc14ec2e67ad8e20727a32cb575bd9c99e56d02fb8a134c9e997938273
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
