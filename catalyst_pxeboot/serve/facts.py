@@ -13,6 +13,7 @@ from pathlib import Path
 from catalyst_pxeboot.model.arch import Arch, all_arches
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import GRUB_ENDING, IPXE_ENDING, MANIFEST
+from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.serve.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
 from catalyst_pxeboot.services.webcommand import has_web_server
@@ -119,8 +120,10 @@ def read_served_tree(tree: Path) -> ServedTree:
             f"{tree}: it is for {manifest.release.arch}, which is not known here",
             hint="use the version of this program that made the tree",
         )
-    # U-Boot's one initrd has the live root inside.
-    roots = {manifest.squashfs.path} | {name for name in names if name.endswith(".initrd")}
+    # Who loads one initrd only gets the live root inside of it.
+    embedded = (entry for entry in manifest.menu.live if entry.root is RootMode.EMBEDDED)
+    alone = (files for entry in embedded for files in entry.initrds.values() if len(files) == 1)
+    roots = {manifest.squashfs.path, *(name for files in alone for name in files)}
     return ServedTree(
         path=tree.resolve(),
         arch=arch,

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.serve.facts import choose_account, logs_request_start, read_default_route
+from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.serve.facts import (
+    choose_account,
+    logs_request_start,
+    read_default_route,
+    read_served_tree,
+)
 from catalyst_pxeboot.services import interfaces as interfaces_room
 from catalyst_pxeboot.services.interfaces import find_ip, parse_interfaces
+from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
+from tests.support import builders
 from tests.support.serve_facts import BARE, ETH1
+from tests.support.stage2 import STAMP, write_stage2
 
 
 def test_interfaces_as_ip_tells_them() -> None:
@@ -75,3 +84,16 @@ def test_the_default_route(tmp_path: Path) -> None:
     table.write_text(head)
     assert read_default_route(table) == ""
     assert read_default_route(tmp_path / "absent") == ""
+
+
+def test_files_with_the_live_root_inside(tmp_path: Path) -> None:
+    """U-Boot loads one initrd, and over HTTP it has no root in it."""
+    stage2 = write_stage2(
+        tmp_path / f"livecd-stage2-arm64-{STAMP}",
+        grub_cfg="arm64-dracut.cfg",
+        kernel=builders.arm64_image(),
+    )
+    spec = parse_folders(stage2, tmp_path / "tree", {"pxeboot/loaders": "ipxe uboot"})
+    tree = read_served_tree(build(spec, report=lambda _line: None).output)
+    assert tree.roots == {"image.squashfs", "boot/gentoo.initrd"}
+    assert tree.initramfs == ("boot/gentoo.igz", "boot/gentoo.initrd")
