@@ -182,6 +182,20 @@ def test_real_catalyst_builds_what_the_command_builds(installed: Path, storedir:
 
 @pytest.mark.catalyst
 @needs_catalyst
+def test_real_catalyst_with_keys_for_the_machines(installed: Path, storedir: Path) -> None:
+    own = ROOT / "tests/data/personal"
+    spec = f"{SPEC}pxeboot/ssh_keys: {own}/authorized_keys\npxeboot/script: {own}/script\n"
+    done = catalyst(installed, storedir, spec)
+    assert done.returncode == 0, done.stderr
+    tree = storedir / f"builds/23.0-default/pxeboot-amd64-{STAMP}"
+    assert verify_tree(tree).faults == ()
+    key = (own / "authorized_keys").read_bytes()
+    assert key in (tree / "boot/personal.cpio").read_bytes()
+    assert " dosshd" in (tree / "boot.ipxe").read_text()
+
+
+@pytest.mark.catalyst
+@needs_catalyst
 def test_real_catalyst_with_a_release_builders_options(installed: Path, storedir: Path) -> None:
     extra = "".join(
         f"{key}: {value if isinstance(value, str) else ' '.join(value)}\n"

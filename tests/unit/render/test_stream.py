@@ -14,8 +14,8 @@ from catalyst_pxeboot.render.stream import render_stream
 
 HOOKS = "usr/lib/dracut/hooks"
 LOADER = "lib64/ld-linux-x86-64.so.2"
-#: 1091: dracut's library is in the initramfs; 2154: udhcpc and dracut set these; 2034: genkernel reads
-#: it; others: as meant.
+#: 1091: dracut's library is in the initramfs; 2154: udhcpc and dracut set these; 2034: genkernel's
+#: init reads it; others: as meant.
 IGNORED = "1091,2154,2034,3043,2086,2046,2016"
 
 
