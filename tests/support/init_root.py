@@ -123,6 +123,17 @@ l0:0:wait:/bin/sh /live-stop
 """
 
 
+# Debian's OpenRC has not Gentoo's service `local`, which does what the last lines do.
+_RC_LOCAL = """\
+#!/bin/sh
+ssh-keygen -A
+/etc/init.d/ssh restart
+for script in /etc/local.d/*.start; do
+    [ ! -x "$script" ] || "$script"
+done
+"""
+
+
 def _configure_login(root: Path, init: str) -> None:
     for key in (root / "etc/ssh").glob("ssh_host_*"):
         key.unlink()  # each machine makes its own
@@ -136,6 +147,5 @@ def _configure_login(root: Path, init: str) -> None:
         )
         return
     (root / "etc/inittab").write_text(_LOGIN_INITTAB)
-    (root / "etc/local.d/keys.start").write_text("#!/bin/sh\nssh-keygen -A\nservice ssh start\n")
-    (root / "etc/local.d/keys.start").chmod(0o755)
-    live_image._run("chroot", str(root), "rc-update", "add", "local", "default")
+    (root / "etc/rc.local").write_text(_RC_LOCAL)
+    (root / "etc/rc.local").chmod(0o755)

@@ -34,7 +34,8 @@ mount -t devpts devpts /dev/pts
 ip link set lo up
 has() {{ case " $(cat /proc/cmdline) " in *" $1 "*) ;; *) return 1 ;; esac; }}
 
-# What was brought up for the root stays as it is.
+# As udev would. What was brought up for the root stays as it is.
+modprobe -qa virtio_pci virtio_blk
 if has dodhcp && [ -z "$(ip -o -4 addr show scope global)" ]; then
     modprobe -a virtio_pci virtio_net af_packet
     ip link set eth0 up

@@ -56,6 +56,7 @@ OPENERS = {
     "render/pages.py": "a configuration that this build has just written",
     "serve/events.py": "the kernel's table of addresses",
     "services/logs.py": "logs in a scratch folder",
+    "serve/facts.py": "the kernel's table of routes",
     "serve/pinned.py": "files through open_regular; what it makes in a scratch folder",
     "personal/files.py": "in a folder held open, with O_NOFOLLOW and O_NONBLOCK",
     "serve/reports.py": "appends to a file of the user's",
