@@ -217,7 +217,7 @@ def test_the_recipe_installs_a_system_that_boots(tmp_path: Path) -> None:
     paths = [shutil.which(name, path="/usr/sbin:/sbin") for name in tools]
     if None in paths or shutil.which("grub-mkstandalone") is None:
         pytest.skip("sfdisk, mkfs.vfat or mkfs.ext4 is missing (fdisk, dosfstools, e2fsprogs)")
-    iso = make_iso(tmp_path, "dracut", *map(str, paths))
+    iso = make_iso(tmp_path, "dracut-release", *map(str, paths))
     make_system(tmp_path, tmp_path / "stage2")
     make_keys(tmp_path)
     (tmp_path / "script").write_text(read_recipe("sh"))
@@ -230,7 +230,7 @@ def test_the_recipe_installs_a_system_that_boots(tmp_path: Path) -> None:
     tree = make_tree(iso, tmp_path / "tree", pxeboot__root=EMBEDDED)
     given = ("--ssh-key", tmp_path / "key.pub", "--files", tmp_path / "files", "--script",
              tmp_path / "script")  # fmt: skip
-    with machine_up(tree, UEFI_X64, tmp_path, *given, memory=1536, drive=drive) as (login, _served):
+    with machine_up(tree, UEFI_X64, tmp_path, *given, memory=2048, drive=drive) as (login, _served):
         log = login.run("cat /var/log/pxeboot-script.log").stdout
         assert login.event["status"] == 0, log
     qemu = find_qemu(UEFI_X64)

@@ -28,6 +28,7 @@ done
 exec </dev/console >/dev/console 2>&1
 busybox mkdir /run/bin
 busybox --install -s /run/bin
+echo /run/bin/modprobe > /proc/sys/kernel/modprobe
 mkdir -p /dev/pts /run/sshd /var/log /var/empty
 mount -t devpts devpts /dev/pts
 [ ! -e /etc/hostname ] || hostname "$(cat /etc/hostname)"
