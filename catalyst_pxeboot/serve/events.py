@@ -308,7 +308,7 @@ class Tracker:
         mac = self._macs.get(ip) or self.find_mac(ip)
         if mac:
             keep(self._macs, ip, mac)
-        if kind in ("file", "root", "streamed"):
+        if kind in ("file", "root"):  # a root is streamed long after its machine is up
             boot = self._boot(mac or ip)
             boot.fetched = boot.fetched or more.get("file") in (
                 *self.tree.initramfs,

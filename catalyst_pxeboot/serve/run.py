@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -95,6 +95,8 @@ def serve(
     a server does not start or ends, or for a signed tree that `personal` would change.
     """
     check_ports(plan)
+    if known_hosts:
+        add_known_hosts(known_hosts, "", ())  # what cannot be written is reported before any boot
     additions = plan_additions(tree, personal, plan.url)
     tree = replace(tree, files=additions.sizes(tree.files))
     raise_file_limit(_FILES)
@@ -139,17 +141,17 @@ class _Reports:
     tell: Callable[[Event], None]
     known_hosts: Path | None
     exit_after: int
-    up: int = 0
+    _up: set[str] = field(default_factory=set)  # machines, by MAC, else IP
 
     def take(self, event: Event) -> None:
         self.tell(event)
         if event.data["event"] != "up":
             return
-        self.up += 1
+        self._up.add(event.data["mac"] or event.data["ip"])
         keys = [f"{key['type']} {key['key']}" for key in event.data["keys"]]
         if self.known_hosts and keys:
             add_known_hosts(self.known_hosts, event.data["ip"], keys)
-        if self.up == self.exit_after:
+        if len(self._up) == self.exit_after:
             raise _EnoughError
 
 

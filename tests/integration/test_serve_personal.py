@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from catalyst_pxeboot.util.files import list_files
 from catalyst_pxeboot.util.process import find_program
 from tests.integration.test_serve_http import free_port
 from tests.support.paths import ROOT
-from tests.support.serve_trees import make_tree, serving
+from tests.support.serve_trees import COMMAND, make_tree, serving
 
 KEYS = ROOT / "tests/data/personal/authorized_keys"
 KEY = KEYS.read_text().split()[1]
@@ -63,3 +64,34 @@ def test_what_clients_get(tree: Path, without: tuple[str, ...], tmp_path: Path) 
     assert served.kinds("broken") == []
     assert {path: (tree / path).read_bytes() for path in list_files(tree)} == before
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_reported_first(tree: Path, tmp_path: Path) -> None:
+    known = tmp_path / "absent/known_hosts"
+    words = ("--interface", "lo", "--http-port", str(free_port()), "--known-hosts", str(known))
+    done = subprocess.run(
+        [*COMMAND, "serve", str(tree), *words],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"{known} could not be written" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--ssh-key", "KEYS.absent"), "pxeboot/ssh_keys: "),
+        (("--hostname", "a b"), "pxeboot/hostname: 'a b'"),
+        (("--files", "KEYS"), "pxeboot/files: "),
+        (("--only", "1:2"), "'1:2' is not a hardware address"),
+        (("--exit-after", "0"), "'0' is not a number from 1"),
+    ],
+)
+def test_options_that_cannot_be(tree: Path, words: tuple[str, ...], message: str) -> None:
+    given = [word.replace("KEYS", str(KEYS)) for word in words]
+    done = subprocess.run(
+        [*COMMAND, "serve", str(tree), "--interface", "lo", *given],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert message in done.stderr and "Traceback" not in done.stderr

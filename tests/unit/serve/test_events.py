@@ -229,6 +229,8 @@ def test_a_machine_that_is_up() -> None:
     (key,) = event.data["keys"]
     assert (event.data["seconds"], event.data["status"], key["key"]) == (41, 3, KEY)
     assert list(tracker.take(up())) == []
+    list(tracker.take(end("/image.squashfs", 2 << 20, 206)))  # its root is streamed
+    assert list(tracker.take(up())) == []
     list(tracker.take(end("/boot/gentoo.igz", 0)))
     assert len(list(tracker.take(up("")))) == 1
 
