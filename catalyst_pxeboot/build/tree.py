@@ -18,7 +18,7 @@ from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader
 from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.manifest import MANIFEST
-from catalyst_pxeboot.personal.model import Personal
+from catalyst_pxeboot.personal.read import read_personal
 from catalyst_pxeboot.plan.entries import PERSONAL
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
 from catalyst_pxeboot.plan.roots import ROOTS
@@ -50,7 +50,7 @@ from catalyst_pxeboot.tree.stage import (
 )
 from catalyst_pxeboot.tree.verify import find_config_faults
 from catalyst_pxeboot.util.checksum import digest_bytes, spare_core
-from catalyst_pxeboot.util.errors import PxebootError, SpecError, needs_extra
+from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from catalyst_pxeboot.util.files import read_regular, write_file
 from catalyst_pxeboot.util.sums import (
     MANIFEST_DIGEST,
@@ -185,7 +185,7 @@ def _prepare_loaders(spec: Spec, signers: Signers) -> tuple[Loaders, list[MadeFi
 
 
 def _plan(spec: Spec, opened: Opened, find: Callable[[], Loaders]) -> Plan:
-    personal = _read_personal(spec)
+    personal = read_personal(spec.personal)
     source = opened.source
     if source is None:
         with spare_core():  # an initramfs is unpacked by one thread
@@ -194,16 +194,6 @@ def _plan(spec: Spec, opened: Opened, find: Callable[[], Loaders]) -> Plan:
     if any(ROOTS[mode].streamed is not None for mode in spec.roots or ROOTS):
         tools = find_stream_tools(source, spec.loader_path)
     return plan_tree(spec, source, find(), tools, personal)
-
-
-def _read_personal(spec: Spec) -> Personal:
-    """Read the user's keys, files and script; without them nothing is imported for it."""
-    if not spec.personal:
-        return Personal()
-    with needs_extra("sign", "pxeboot/ssh_keys"):
-        from catalyst_pxeboot.personal.read import read_personal
-
-        return read_personal(spec.personal)
 
 
 def tree_time(plan: Plan) -> int:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from catalyst_pxeboot.cli import personal
 from catalyst_pxeboot.cli.console import Console
-from catalyst_pxeboot.util.errors import SpecError, needs_extra
+from catalyst_pxeboot.util.errors import SpecError
 
 if TYPE_CHECKING:
-    from catalyst_pxeboot.personal.model import Personal
     from catalyst_pxeboot.serve.facts import Account, ServedTree
     from catalyst_pxeboot.serve.plan import Facts, ServePlan
 
@@ -74,15 +73,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Serve until Ctrl-C."""
+    from catalyst_pxeboot.personal.read import read_personal
     from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
     from catalyst_pxeboot.serve.events import stopped_event
     from catalyst_pxeboot.serve.facts import read_facts, read_served_tree
     from catalyst_pxeboot.serve.pinned import Binding
     from catalyst_pxeboot.serve.plan import ServeOptions, plan_serving
     from catalyst_pxeboot.serve.run import pinned_tree, serve
+    from catalyst_pxeboot.spec.parse import parse_personal
 
     tree = read_served_tree(arguments.tree)
-    additions = _read_personal(arguments)
+    given = read_personal(parse_personal(personal.spec_keys(arguments)))
     facts = read_facts()
     options = ServeOptions(
         arguments.interface, arguments.proxy_dhcp, arguments.dhcp_range, arguments.http_port,
@@ -117,28 +118,13 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             serve(
                 plan, tree, facts, pinned,
                 tell=lambda event: console.event(event.data, event.text), started=started,
-                personal=additions, known_hosts=arguments.known_hosts,
+                personal=given, known_hosts=arguments.known_hosts,
                 exit_after=arguments.exit_after,
             )  # fmt: skip
     except KeyboardInterrupt:
         pass
     event = stopped_event()
     console.event(event.data, event.text)
-
-
-def _read_personal(arguments: argparse.Namespace) -> Personal:
-    """Read what the options name; without them nothing is imported for it."""
-    from catalyst_pxeboot.personal.model import NO_PERSONAL
-
-    keys = personal.spec_keys(arguments)
-    if not keys:
-        return NO_PERSONAL
-    from catalyst_pxeboot.spec.parse import parse_personal
-
-    with needs_extra("sign", "--ssh-key"):
-        from catalyst_pxeboot.personal.read import read_personal
-
-        return read_personal(parse_personal(keys))
 
 
 def address_range(text: str) -> tuple[IPv4Address, IPv4Address]:
@@ -156,8 +142,17 @@ def address_range(text: str) -> tuple[IPv4Address, IPv4Address]:
 
 def port(text: str) -> int:
     """Read a port's number."""
+    return _number(text, "a port: a number")
+
+
+def count(text: str) -> int:
+    """Read a number of machines."""
+    return _number(text, "a number")
+
+
+def _number(text: str, what: str) -> int:
     if not text.isdecimal() or not 1 <= int(text[:6]) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 1 to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what} from 1 to 65535")
     return int(text)
 
 
@@ -170,13 +165,6 @@ def mac_addresses(text: str) -> tuple[str, ...]:
                 f"{mac!r} is not a hardware address such as 52:54:00:12:34:56"
             )
     return found
-
-
-def count(text: str) -> int:
-    """Read a number of machines."""
-    if not text.isdecimal() or not 1 <= int(text[:6]) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 65535")
-    return int(text)
 
 
 def _verify(tree: Path, console: Console) -> Mapping[str, os.stat_result]:

@@ -50,7 +50,7 @@ def read_overlay(folder: Path, *, key: str) -> tuple[OverlayMember, ...]:
     try:
         if not folder.is_dir():
             raise NotADirectoryError("it is not a folder")
-        # By descriptors: nobody can put a link in the place of what was looked at.
+        # By descriptors, so that a link put in a file's place after its check is not followed.
         for place, folders, files, at in os.fwalk(folder, onerror=_raise):
             below = PurePosixPath(place).relative_to(PurePosixPath(folder))
             for name in sorted([*folders, *files]):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from catalyst_pxeboot.util.errors import PxebootError, SpecError
+from catalyst_pxeboot.util.errors import PxebootError, SpecError, needs_extra
 from catalyst_pxeboot.util.files import read_regular
 
 _MAX_BYTES: Final = 1 << 20
@@ -33,7 +33,7 @@ _SHORTEST_RSA: Final = 2048  # bits; sshd of today refuses less than 1024
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A key and the line that it stands in."""
+    """A key, and its line of the file."""
 
     kind: str  # as sshd names it
     fingerprint: str  # SHA256:…, as ssh-keygen prints it
@@ -101,9 +101,10 @@ def _read(line: str) -> PublicKey:
 
 
 def _check(kind: str, packed: str, blob: bytes) -> None:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric import rsa
-    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+    with needs_extra("sign", "pxeboot/ssh_keys"):
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric import rsa
+        from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
     named = len(kind).to_bytes(4, "big") + kind.encode()
     if not blob.startswith(named):

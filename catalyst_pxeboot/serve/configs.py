@@ -141,8 +141,8 @@ def _dnsmasq_setup(
 
 def _only(machines: tuple[str, ...]) -> str:
     """Return dnsmasq's settings that leave all other machines without an answer."""
-    known = "".join(f"dhcp-host={mac},set:meant\n" for mac in machines)
-    return f"{known}dhcp-ignore=tag:!meant\n" if machines else ""
+    known = "".join(f"dhcp-host={mac},set:listed\n" for mac in machines)
+    return f"{known}dhcp-ignore=tag:!listed\n" if machines else ""
 
 
 def server_for(

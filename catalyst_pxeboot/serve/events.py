@@ -53,7 +53,7 @@ LARGE = 32 << 20  # bytes
 _LARGEST_RANGE = 4 << 20  # bytes
 _STEPS = (25, 50, 75)  # per cent
 _REPEAT_SECONDS = 30.0  # a client that asks again so soon is reported once
-_PAUSE_SECONDS = 600.0  # a machine that was silent for so long begins anew
+_PAUSE_SECONDS = 600.0  # after it the next sign of a machine is that of a new boot
 _ARCH_CODE = re.compile(r"(?:PXE|HTTP)Client:Arch:(\d{5})")
 
 
@@ -253,6 +253,12 @@ class Tracker:
                 scheme="http", file=file, bytes=now,
             )  # fmt: skip
 
+    def _mac(self, ip: str) -> str | None:
+        mac = self._macs.get(ip) or self.find_mac(ip)
+        if mac:
+            keep(self._macs, ip, mac)
+        return mac
+
     def _boot(self, key: str) -> _Boot:
         """Return the boot that a machine is in, a new one if it was up or silent."""
         now, known = self.now(), self._boots.get(key)
@@ -268,7 +274,7 @@ class Tracker:
         Who it is is what the network says: the report itself could name anyone.
         """
         ip = line.client
-        mac = self._macs.get(ip) or self.find_mac(ip)
+        mac = self._mac(ip)
         boot = self._boots.get(mac or ip)
         if boot is None or boot.up or not boot.fetched:
             return
@@ -305,15 +311,11 @@ class Tracker:
         )  # fmt: skip
 
     def _of_client(self, kind: str, ip: str, text: str, **more: object) -> Event:
-        mac = self._macs.get(ip) or self.find_mac(ip)
-        if mac:
-            keep(self._macs, ip, mac)
+        mac = self._mac(ip)
         if kind in ("file", "root"):  # a root is streamed long after its machine is up
             boot = self._boot(mac or ip)
-            boot.fetched = boot.fetched or more.get("file") in (
-                *self.tree.initramfs,
-                *self.tree.roots,
-            )
+            file = more["file"]
+            boot.fetched |= file in self.tree.initramfs or file in self.tree.roots
         arch = self._arches.get(mac) if mac else None
         return self.event(kind, _line(ip, arch, text), ip=ip, mac=mac, arch=arch, **more)
 

@@ -20,7 +20,7 @@ from catalyst_pxeboot.serve.personal import NO_ADDITIONS, Additions
 from catalyst_pxeboot.services.mounts import bind_file, unbind
 from catalyst_pxeboot.util.checksum import digest_file
 from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
-from catalyst_pxeboot.util.files import open_regular
+from catalyst_pxeboot.util.files import open_new, open_regular
 from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
 
 _CHUNK = 1 << 20
@@ -141,9 +141,7 @@ class PinnedTree:
         return path in self._additions.replaced or path in self._additions.appended
 
     def _write(self, path: str, target: Path) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(target, flags, 0o644), "wb") as stream:
-            os.fchmod(stream.fileno(), 0o644)  # whatever the umask
+        with open_new(target) as stream:
             if path in self._additions.replaced:
                 stream.write(self._additions.replaced[path])
                 return

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from catalyst_pxeboot.services.logs import Tail, parse_dnsmasq, parse_web
 from catalyst_pxeboot.services.mounts import enter_private_mounts
 from catalyst_pxeboot.services.sockets import raise_file_limit, read_arrived
 from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.files import open_new
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
 _LOOK_SECONDS = 0.2  # between looks at the logs
@@ -126,12 +126,7 @@ def serve(
         started(account)
         tell(_serving(plan, tree, tracker))
         reports = _Reports(tell, known_hosts, exit_after)
-        with suppress(_EnoughError):
-            _watch(plan, children, tracker, pinned, scratch, reports.take)
-
-
-class _EnoughError(Exception):
-    """As many machines are up as were asked for."""
+        _watch(plan, children, tracker, pinned, scratch, reports)
 
 
 @dataclass(slots=True)
@@ -151,8 +146,10 @@ class _Reports:
         keys = [f"{key['type']} {key['key']}" for key in event.data["keys"]]
         if self.known_hosts and keys:
             add_known_hosts(self.known_hosts, event.data["ip"], keys)
-        if len(self._up) == self.exit_after:
-            raise _EnoughError
+
+    def are_enough(self) -> bool:
+        """Whether as many machines are up as were asked for."""
+        return 0 < self.exit_after <= len(self._up)
 
 
 def _make_folder(folder: Path) -> None:
@@ -166,10 +163,8 @@ def _write(file: Path, text: str) -> None:
     A server opens its files before it becomes another account, which must not put something else
     in the place of what we read as root.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(file, flags, 0o644), "w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), 0o644)
-        stream.write(text)
+    with open_new(file) as stream:
+        stream.write(text.encode())
 
 
 def _is_ready(setup: ServerSetup, scratch: Path) -> bool:
@@ -183,24 +178,24 @@ def _watch(
     tracker: Tracker,
     pinned: PinnedTree,
     scratch: Path,
-    tell: Callable[[Event], None],
+    reports: _Reports,
 ) -> None:
     requests, dnsmasq = Tail(scratch / ACCESS_LOG), Tail(scratch / "dnsmasq/log")
     looked = time.monotonic()
     try:
-        while True:
+        while not reports.are_enough():
             if time.monotonic() - looked > _TREE_SECONDS:
                 looked = time.monotonic()
                 for change in pinned.changes():
-                    tell(tracker.changed(change.path, served=change.served))
+                    reports.take(tracker.changed(change.path, served=change.served))
             for event in _news(plan, tracker, requests, dnsmasq):
-                tell(event)
+                reports.take(event)
             for child in children:
                 child.check()
             time.sleep(_LOOK_SECONDS)
     finally:  # what was done while we slept
         for event in _news(plan, tracker, requests, dnsmasq):
-            tell(event)
+            reports.take(event)
 
 
 def _news(plan: ServePlan, tracker: Tracker, requests: Tail, dnsmasq: Tail) -> Iterator[Event]:

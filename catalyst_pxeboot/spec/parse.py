@@ -186,10 +186,8 @@ def _parse(
     serial = reader.take("pxeboot/serial", lambda: parse_serial(serial_word))
     timeout = reader.number("pxeboot/timeout", lowest=-1, highest=MAX_TIMEOUT)
     bootargs = tuple(reader.words("livecd/bootargs")) if "livecd/bootargs" in reader else None
-    templates = reader.folder("pxeboot/templates", reader.words("pxeboot/templates"))
-    if len(templates) > 1:
-        reader.fault("pxeboot/templates", "takes one folder", "put all templates into one")
-    loader_path = reader.folder("pxeboot/loader_path", reader.words("pxeboot/loader_path"))
+    templates = reader.folder("pxeboot/templates", "put all templates into one")
+    loader_path = reader.folders("pxeboot/loader_path")
     server_words = reader.words("pxeboot/server")
     server = reader.take("pxeboot/server", lambda: parse_server(server_words))
     roots = _roots(reader)
@@ -228,7 +226,7 @@ def _parse(
         loader_path=loader_path,
         serial=serial,
         link=link[0],
-        templates=templates[0] if templates else None,
+        templates=templates,
         digests=digests,
         digest_format=digest_format,
         server=server,
@@ -311,12 +309,9 @@ def _signing(reader: _KeyReader) -> Signing:
 
 
 def _personal(reader: _KeyReader) -> PersonalSettings:
-    files = reader.folder("pxeboot/files", reader.words("pxeboot/files"))
-    if len(files) > 1:
-        reader.fault("pxeboot/files", "takes one folder", "put all files into one")
     personal = PersonalSettings(
         ssh_keys=reader.file("pxeboot/ssh_keys"),
-        files=files[0] if files else None,
+        files=reader.folder("pxeboot/files", "put all files into one"),
         script=reader.file("pxeboot/script"),
         hostname=reader.word("pxeboot/hostname"),
         keymap=reader.word("pxeboot/keymap"),
@@ -475,9 +470,16 @@ class _KeyReader:
             self.fault(key, f"{text!r} is not an absolute path", "write it from the root, /")
         return Path(text) if text else None
 
-    def folder(self, key: str, words: Sequence[str]) -> tuple[Path, ...]:
+    def folder(self, key: str, hint: str) -> Path | None:
+        """Read one folder; `hint` is what to do with several."""
+        found = self.folders(key)
+        if len(found) > 1:
+            self.fault(key, "takes one folder", hint)
+        return found[0] if found else None
+
+    def folders(self, key: str) -> tuple[Path, ...]:
         folders = []
-        for word in words:
+        for word in self.words(key):
             path = Path(word)
             if not path.is_absolute():
                 self.fault(key, f"{word!r} is not an absolute path", "write it from the root, /")

@@ -205,6 +205,14 @@ def write_file(path: Path, content: bytes, *, time: int) -> None:
         os.close(fd)
 
 
+def open_new(path: Path) -> BinaryIO:
+    """Open a new file for writing, with the tree's mode whatever the umask; follows no link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    stream = os.fdopen(os.open(path, flags, FILE_MODE), "wb")
+    os.fchmod(stream.fileno(), FILE_MODE)
+    return stream
+
+
 def finish_file(fd: int, time: int) -> None:
     os.fchmod(fd, FILE_MODE)
     os.utime(fd, (time, time))

@@ -311,12 +311,12 @@ def test_the_init_system_of_a_live_root_runs_the_script(init: str, tmp_path: Pat
 
 @more
 @pytest.mark.parametrize("proxy", [False, True], ids=["own DHCP", "proxy"])
-@pytest.mark.parametrize("meant", [False, True], ids=["another", "meant"])
-def test_only_the_machines_that_are_meant_are_answered(
-    proxy: bool, meant: bool, tree: Path, tmp_path: Path
+@pytest.mark.parametrize("listed", [False, True], ids=["another", "listed"])
+def test_only_listed_machines_are_answered(
+    proxy: bool, listed: bool, tree: Path, tmp_path: Path
 ) -> None:
     qemu = find_qemu(BIOS)
-    mac = "52:54:00:12:34:56" if meant else "52:54:00:00:00:99"
+    mac = "52:54:00:12:34:56" if listed else "52:54:00:00:00:99"
     words = ("--proxy-dhcp",) if proxy else RANGE
     with ExitStack() as stack:
         network = stack.enter_context(make_network(LAPTOP, other=proxy))
@@ -333,5 +333,5 @@ def test_only_the_machines_that_are_meant_are_answered(
             network.inside(argv), until=re.compile("Linux version"), timeout=40,
             log=tmp_path / "console",
         )  # fmt: skip
-        assert bool(served.kinds("offer")) == meant
-        assert bool(served.kinds("file")) == meant
+        assert bool(served.kinds("offer")) == listed
+        assert bool(served.kinds("file")) == listed

@@ -196,12 +196,12 @@ def test_the_network_is_no_server(address: str) -> None:
 @pytest.mark.parametrize(
     "wish", [ServeOptions("eth1", dhcp_range=RANGE), ServeOptions("eth1", proxy_dhcp=True)]
 )
-def test_only_the_machines_that_are_meant(wish: ServeOptions) -> None:
-    meant = replace(wish, only=("52:54:00:12:34:56", "52:54:00:12:34:57"))
-    usual, only = (rules(setups(each)["dnsmasq/boot.conf"]) for each in (wish, meant))
+def test_only_listed_machines(wish: ServeOptions) -> None:
+    listed = replace(wish, only=("52:54:00:12:34:56", "52:54:00:12:34:57"))
+    usual, only = (rules(setups(each)["dnsmasq/boot.conf"]) for each in (wish, listed))
     assert only == [
         *usual,
-        "dhcp-host=52:54:00:12:34:56,set:meant",
-        "dhcp-host=52:54:00:12:34:57,set:meant",
-        "dhcp-ignore=tag:!meant",
+        "dhcp-host=52:54:00:12:34:56,set:listed",
+        "dhcp-host=52:54:00:12:34:57,set:listed",
+        "dhcp-ignore=tag:!listed",
     ]

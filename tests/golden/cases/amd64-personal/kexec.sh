@@ -44,7 +44,7 @@ set_entry() {
 boot/gentoo.igz.pad 4 df3f619804a92fdb4057192dc43dd748ea778adc52bc498ce80524c014b81119
 boot/root.cpio-header 132 a7c8a4cedb18ead68fbde298a419d23f3fc7b8b6902adadda73bbcecd2435668
 image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2a8e71
-boot/personal.cpio 7168 2ce8c3dc14ec2e67ad8e20727a32cb575bd9c99e56d02fb8a134c9e997938273
+boot/personal.cpio 7168 0d5f1d84569d8e49ab2fc08a8fe655d9ceede19acc9d50ba605d84e7d6005c1d
 '
         ;;
     gentoo-accessibility)
@@ -62,7 +62,7 @@ boot/personal.cpio 7168 2ce8c3dc14ec2e67ad8e20727a32cb575bd9c99e56d02fb8a134c9e9
 boot/gentoo.igz.pad 4 df3f619804a92fdb4057192dc43dd748ea778adc52bc498ce80524c014b81119
 boot/root.cpio-header 132 a7c8a4cedb18ead68fbde298a419d23f3fc7b8b6902adadda73bbcecd2435668
 image.squashfs 65536 09591c92eee3d68781d016e1bc4fc6acc6e09a3741db43dc6fa34a6d1e2a8e71
-boot/personal.cpio 7168 2ce8c3dc14ec2e67ad8e20727a32cb575bd9c99e56d02fb8a134c9e997938273
+boot/personal.cpio 7168 0d5f1d84569d8e49ab2fc08a8fe655d9ceede19acc9d50ba605d84e7d6005c1d
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;

@@ -73,7 +73,7 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         initrd_bytes=42496
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc75961639ab806a
+boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b07cf34b76268
 '
         ;;
     gentoo-stream-accessibility)
@@ -88,7 +88,7 @@ boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc759
         initrd_bytes=42496
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc75961639ab806a
+boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b07cf34b76268
 '
         ;;
     gentoo-http)
@@ -103,7 +103,7 @@ boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc759
         initrd_bytes=42496
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc75961639ab806a
+boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b07cf34b76268
 '
         ;;
     gentoo-http-accessibility)
@@ -118,7 +118,7 @@ boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc759
         initrd_bytes=42496
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40960 f75ec6c8671273afee8dba764ab37e18784ee339bd725da2fc75961639ab806a
+boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b07cf34b76268
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
