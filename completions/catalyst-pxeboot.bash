@@ -7,8 +7,8 @@
 
 _shtab_catalyst_pxeboot_subparsers=(build serve dhcp boot-test qemu inspect verify menu export)
 
-_shtab_catalyst_pxeboot_build_option_strings=(-h --help -f --file -c --config --source --output --keyring --subarch --set --ssh-key --files --script --hostname --keymap --dry-run -q --quiet -v --verbose --json --color)
-_shtab_catalyst_pxeboot_serve_option_strings=(-h --help --interface --proxy-dhcp --dhcp-range --http-port --no-verify --ssh-key --files --script --hostname --keymap --known-hosts --only --exit-after --dry-run -q --quiet -v --verbose --json --color)
+_shtab_catalyst_pxeboot_build_option_strings=(-h --help -f --file -c --config --source --output --keyring --subarch --set --ssh-key --files --script --hostname --keymap --hosts --dry-run -q --quiet -v --verbose --json --color)
+_shtab_catalyst_pxeboot_serve_option_strings=(-h --help --interface --proxy-dhcp --dhcp-range --http-port --no-verify --ssh-key --files --script --hostname --keymap --known-hosts --only --only-hosts --exit-after --dry-run -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_dhcp_option_strings=(-h --help --format --server --range --interface -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_boot_test_option_strings=(-h --help --firmware --loader --memory --timeout --until --screenshot --jobs --junit -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_qemu_option_strings=(-h --help --firmware --loader --memory --display --dry-run -q --quiet -v --verbose --json --color)
@@ -28,6 +28,7 @@ _shtab_catalyst_pxeboot_build___keyring_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_build___ssh_key_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_build___files_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_build___script_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_build___hosts_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_serve_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_serve___ssh_key_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_serve___files_COMPGEN=_shtab_compgen_files
@@ -74,6 +75,7 @@ _shtab_catalyst_pxeboot_serve__h_nargs=0
 _shtab_catalyst_pxeboot_serve___help_nargs=0
 _shtab_catalyst_pxeboot_serve___proxy_dhcp_nargs=0
 _shtab_catalyst_pxeboot_serve___no_verify_nargs=0
+_shtab_catalyst_pxeboot_serve___only_hosts_nargs=0
 _shtab_catalyst_pxeboot_serve___dry_run_nargs=0
 _shtab_catalyst_pxeboot_serve__q_nargs=0
 _shtab_catalyst_pxeboot_serve___quiet_nargs=0

@@ -13,13 +13,13 @@ from typing import Self
 from catalyst_pxeboot.build.manifest import make_manifest
 from catalyst_pxeboot.build.opened import Opened
 from catalyst_pxeboot.build.stream import find_stream_tools, stage_streams
-from catalyst_pxeboot.loader import LOADER_OF, LOADERS
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.manifest import MANIFEST
-from catalyst_pxeboot.personal.read import read_personal
-from catalyst_pxeboot.plan.entries import PERSONAL
+from catalyst_pxeboot.personal.read import read_hosts, read_personal
+from catalyst_pxeboot.plan.entries import PERSONAL, host_path
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
 from catalyst_pxeboot.plan.roots import ROOTS
 from catalyst_pxeboot.plan.signers import Signers, find_signers
@@ -186,6 +186,7 @@ def _prepare_loaders(spec: Spec, signers: Signers) -> tuple[Loaders, list[MadeFi
 
 def _plan(spec: Spec, opened: Opened, find: Callable[[], Loaders]) -> Plan:
     personal = read_personal(spec.personal)
+    hosts = read_hosts(spec.hosts, personal)
     source = opened.source
     if source is None:
         with spare_core():  # an initramfs is unpacked by one thread
@@ -193,7 +194,7 @@ def _plan(spec: Spec, opened: Opened, find: Callable[[], Loaders]) -> Plan:
     tools: Tools | NoTools = NOT_SOUGHT
     if any(ROOTS[mode].streamed is not None for mode in spec.roots or ROOTS):
         tools = find_stream_tools(source, spec.loader_path)
-    return plan_tree(spec, source, find(), tools, personal)
+    return plan_tree(spec, source, find(), tools, personal, hosts)
 
 
 def tree_time(plan: Plan) -> int:
@@ -224,6 +225,10 @@ def _render_personal(plan: Plan) -> Iterator[MadeFile]:
     if plan.personal:
         content = render_personal(plan.personal, plan.spec.templates)
         yield MadeFile(PERSONAL, content, Role.PERSONAL, str(plan.personal))
+    for host in plan.hosts:
+        if host.personal:
+            content = render_personal(host.personal, plan.spec.templates)
+            yield MadeFile(host_path(host.name), content, Role.PERSONAL, str(host.personal))
 
 
 def _render_flat(flat: FlatSet, spec: Spec) -> list[MadeFile]:
@@ -271,9 +276,7 @@ def _check_configs(plan: Plan, files: Iterable[TreeFile], tree: Path) -> None:
     missing = {file.path for file in plan.loaders.missing}
     there = missing | {MANIFEST, *sum_files(plan.spec.digests), *(file.path for file in files)}
     faults = [
-        fault
-        for name in sorted(there & LOADER_OF.keys() - missing)
-        for fault in find_config_faults(tree, name, there)
+        fault for name in sorted(there - missing) for fault in find_config_faults(tree, name, there)
     ]
     if faults:
         raise SpecError(faults)

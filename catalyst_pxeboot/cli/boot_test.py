@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
+from catalyst_pxeboot.cli import personal
 from catalyst_pxeboot.cli.console import Console
 from catalyst_pxeboot.util.errors import PxebootError
 
@@ -50,6 +51,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="boot N clients at once (1); each takes a core and its memory",
     )  # fmt: skip
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the results as JUnit XML")
+    personal.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -91,18 +93,19 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from catalyst_pxeboot.lab.paths import parse_firmware, parse_loaders
     from catalyst_pxeboot.lab.result import Outcome
 
-    results = boottest.boot_test(
-        arguments.tree,
-        firmware=parse_firmware(arguments.firmware) if arguments.firmware else (),
-        loaders=parse_loaders(arguments.loader) if arguments.loader else (),
-        memory_mib=arguments.memory,
-        timeout=arguments.timeout or boottest.TIMEOUT,
-        until=arguments.until or boottest.UNTIL,
-        junit=arguments.junit,
-        screenshot=arguments.screenshot,
-        jobs=arguments.jobs,
-        report=lambda result: console.step(f"{result.path.name}: {result.outcome}"),
-    )
+    with personal.tree_with(arguments.tree, personal.read_given(arguments)) as tree:
+        results = boottest.boot_test(
+            tree,
+            firmware=parse_firmware(arguments.firmware) if arguments.firmware else (),
+            loaders=parse_loaders(arguments.loader) if arguments.loader else (),
+            memory_mib=arguments.memory,
+            timeout=arguments.timeout or boottest.TIMEOUT,
+            until=arguments.until or boottest.UNTIL,
+            junit=arguments.junit,
+            screenshot=arguments.screenshot,
+            jobs=arguments.jobs,
+            report=lambda result: console.step(f"{result.path.name}: {result.outcome}"),
+        )
     console.result({"tree": str(arguments.tree), "paths": [result.data() for result in results]})
     for line in report.table_lines(results):
         console.line(line)

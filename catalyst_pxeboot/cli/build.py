@@ -48,7 +48,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--set", action="append", default=[], metavar="KEY=VALUE", type=_assignment,
         help="a spec key, such as pxeboot/timeout=5; may be given again for others",
     )  # fmt: skip
-    personal.add_options(parser)
+    personal.add_options(parser, hosts=True)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and write nothing")
     parser.set_defaults(run=run, usage_error=parser.error)
 

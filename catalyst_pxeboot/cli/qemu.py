@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from catalyst_pxeboot.cli import personal
 from catalyst_pxeboot.cli.boot_test import memory_size
 from catalyst_pxeboot.cli.console import Console
+from catalyst_pxeboot.util.errors import PxebootError
 
 _DISPLAYS = ("auto", "gtk", "sdl", "curses", "serial")
 
@@ -42,6 +44,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands to copy and start nothing"
     )
+    personal.add_options(parser)
     parser.add_argument("more", nargs="*", metavar="QEMU_ARGUMENT", help="handed to QEMU as it is")
     parser.set_defaults(run=run)
 
@@ -51,28 +54,36 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from catalyst_pxeboot.lab import session
     from catalyst_pxeboot.lab.paths import parse_firmware, parse_loaders
 
-    planned = session.plan_session(
-        arguments.tree,
-        firmware=parse_firmware(arguments.firmware) if arguments.firmware else (),
-        loaders=parse_loaders(arguments.loader) if arguments.loader else (),
-        memory_mib=arguments.memory,
-        display=session.Display(arguments.display),
-        more=arguments.more,
-    )
-    console.result(
-        {
-            "firmware": planned.machine.name,
-            "loader": planned.loader.value,
-            "memory_mib": planned.memory_mib,
-            "display": planned.display.value,
-        }
-    )
-    if arguments.dry_run:
-        script = session.session_script(planned)
-        console.result({"script": list(script)})
-        for line in script:
-            console.line(line)
-        return
-    for line in planned.lines:
-        console.step(line)
-    session.run_session(planned)
+    given = personal.read_given(arguments)
+    if given and arguments.dry_run:
+        raise PxebootError(
+            "--dry-run: commands to copy cannot add keys, files or a script to a tree",
+            hint="build it with them, or leave --dry-run out",
+        )
+    with personal.tree_with(arguments.tree, given) as tree:
+        planned = session.plan_session(
+            tree,
+            firmware=parse_firmware(arguments.firmware) if arguments.firmware else (),
+            loaders=parse_loaders(arguments.loader) if arguments.loader else (),
+            memory_mib=arguments.memory,
+            display=session.Display(arguments.display),
+            more=arguments.more,
+            ssh=bool(given.keys),
+        )
+        console.result(
+            {
+                "firmware": planned.machine.name,
+                "loader": planned.loader.value,
+                "memory_mib": planned.memory_mib,
+                "display": planned.display.value,
+            }
+        )
+        if arguments.dry_run:
+            script = session.session_script(planned)
+            console.result({"script": list(script)})
+            for line in script:
+                console.line(line)
+            return
+        for line in planned.lines:
+            console.step(line)
+        session.run_session(planned)

@@ -58,9 +58,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--known-hosts", type=Path, metavar="FILE",
         help="append the ssh host keys of machines that are up",
     )  # fmt: skip
-    parser.add_argument(
+    listed = parser.add_mutually_exclusive_group()
+    listed.add_argument(
         "--only", type=mac_addresses, default=(), metavar="MAC,...",
         help="answer no other machines by DHCP",
+    )  # fmt: skip
+    listed.add_argument(
+        "--only-hosts", action="store_true",
+        help="answer no machines by DHCP but those of pxeboot/hosts",
     )  # fmt: skip
     parser.add_argument(
         "--exit-after", type=count, default=0, metavar="N", help="end when N machines are up"
@@ -73,21 +78,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Serve until Ctrl-C."""
-    from catalyst_pxeboot.personal.read import read_personal
     from catalyst_pxeboot.serve.advice import advice_lines, tree_notes
     from catalyst_pxeboot.serve.events import stopped_event
     from catalyst_pxeboot.serve.facts import read_facts, read_served_tree
     from catalyst_pxeboot.serve.pinned import Binding
     from catalyst_pxeboot.serve.plan import ServeOptions, plan_serving
     from catalyst_pxeboot.serve.run import pinned_tree, serve
-    from catalyst_pxeboot.spec.parse import parse_personal
 
     tree = read_served_tree(arguments.tree)
-    given = read_personal(parse_personal(personal.spec_keys(arguments)))
+    given = personal.read_given(arguments)
     facts = read_facts()
     options = ServeOptions(
         arguments.interface, arguments.proxy_dhcp, arguments.dhcp_range, arguments.http_port,
-        arguments.only,
+        tree.macs() if arguments.only_hosts else arguments.only,
     )  # fmt: skip
     plan = plan_serving(options, facts)
     for note in (*plan.notes, *tree_notes(tree, plan)):

@@ -107,7 +107,7 @@ def boot_client(
     qemu = find_qemu(machine)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pxeboot-lab-")))
-        server = stack.enter_context(serve_tree(tree))
+        server = stack.enter_context(serve_tree(tree, follow=True))
         argv = qemu_argv(
             machine,
             user_link(
@@ -148,7 +148,7 @@ def user_link(
     if loader is Loader.IPXE:
         # The script comes by TFTP then, and the files still by HTTP.
         text = f"#!ipxe\nset base-url http://{_HOST}:{port}\n{text}"
-    return UserLink(view_tree(tree, scratch / "view", {name: text}), entry)
+    return UserLink(view_tree(tree, scratch / "view", {name: text.encode()}), entry)
 
 
 def prepare_flash(machine: Machine, scratch: Path) -> Flash | None:

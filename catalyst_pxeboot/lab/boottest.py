@@ -345,8 +345,8 @@ def _walk_network(task: _Task) -> _Walk:
         if task.arguments:
             name = LOADERS[path.loader].configs[0]
             text = read_config(tree, name)
-            changes = {name: LOADERS[path.loader].add_arguments(text, task.arguments)}
-            tree = view_tree(tree, scratch / "view", changes)
+            text = LOADERS[path.loader].add_arguments(text, task.arguments)
+            tree = view_tree(tree, scratch / "view", {name: text.encode()})
         network = stack.enter_context(make_network(site.subnet, other=path.dhcp is DhcpMode.PROXY))
         services = stack.enter_context(serve_site(network, tree, site, scratch))
         link: Link = TapLink(TAP)

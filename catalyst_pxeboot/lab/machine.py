@@ -257,14 +257,20 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class UserLink:
-    """QEMU's own network: it serves `tree` by TFTP and names `boot_file` to every asker."""
+    """QEMU's own network: it serves `tree` by TFTP and names `boot_file` to every asker.
+
+    `ssh_port` of this machine leads to the client's sshd; 0 leads nowhere.
+    """
 
     tree: Path
     boot_file: str
+    ssh_port: int = 0
 
     @property
     def netdev(self) -> str:
-        return f"user,id=net0,ipv6=off,tftp={_value(self.tree)},bootfile={_value(self.boot_file)}"
+        ssh = f",hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22" if self.ssh_port else ""
+        served = f"tftp={_value(self.tree)},bootfile={_value(self.boot_file)}"
+        return f"user,id=net0,ipv6=off,{served}{ssh}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
 import termios
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -71,6 +72,7 @@ class Session:
     arguments: str  # more words for the kernel
     note: str  # what will not be seen
     more: tuple[str, ...]  # for QEMU, as they are
+    ssh_port: int = 0  # of this machine, that leads to the client's sshd
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -83,6 +85,8 @@ class Session:
             lines.append(
                 f"{self.arguments} is added to the kernel's arguments, so that it is seen."
             )
+        if self.ssh_port:
+            lines.append(f"Log in: ssh -p {self.ssh_port} root@127.0.0.1")
         if self.note:
             lines.append(self.note)
         return tuple(lines)
@@ -96,10 +100,12 @@ def plan_session(
     memory_mib: int | None = None,
     display: Display = Display.AUTO,
     more: Sequence[str] = (),
+    ssh: bool = False,
 ) -> Session:
     """Choose the first client that the tree serves of those that are asked for.
 
-    Raises `PxebootError` if there is none, `CommandError` where QEMU is missing.
+    With `ssh` a port of this machine leads to the client's sshd. Raises `PxebootError` if there is
+    no such client, `CommandError` where QEMU is missing.
     """
     tree = tree.resolve()
     path = _choose_path(tree, firmware, loaders)
@@ -117,7 +123,15 @@ def plan_session(
         arguments="" if heard or mute else menu.arguments,
         note=mute,
         more=tuple(more),
+        ssh_port=_free_port() if ssh else 0,
     )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _memory(menu: TreeMenu, path: BootPath) -> int:
@@ -219,11 +233,12 @@ def run_session(session: Session) -> None:
     """Run the client in front of the user until either ends it. Raises `CommandError`."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pxeboot-lab-")))
-        server = stack.enter_context(serve_tree(session.tree))
+        server = stack.enter_context(serve_tree(session.tree, follow=True))
         link = user_link(
             session.tree, session.loader, session.entry, server.port,
             arguments=session.arguments, scratch=scratch,
         )  # fmt: skip
+        link = replace(link, ssh_port=session.ssh_port)
         argv = _argv(
             session,
             link,

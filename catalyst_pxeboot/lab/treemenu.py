@@ -80,8 +80,8 @@ def why_mute(tree: Path, loader: Loader) -> str:
     return ""
 
 
-def view_tree(tree: Path, folder: Path, changes: Mapping[str, str]) -> Path:
-    """Make `folder` look like `tree` with other texts for some files, and return it.
+def view_tree(tree: Path, folder: Path, changes: Mapping[str, bytes]) -> Path:
+    """Make `folder` look like `tree` with other content for some files, and return it.
 
     The other files are symbolic links.
     """
@@ -92,7 +92,7 @@ def view_tree(tree: Path, folder: Path, changes: Mapping[str, str]) -> Path:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if str(name) in changes:
-            target.write_text(changes[str(name)], "utf-8")
+            target.write_bytes(changes[str(name)])
             target.chmod(0o644)  # servers refuse what not everyone may read, whatever the umask
         else:
             target.symlink_to(source.resolve())

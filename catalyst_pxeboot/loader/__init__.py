@@ -15,12 +15,12 @@ LOADERS: Mapping[Loader, BootLoader] = {
     loader.kind: loader for loader in (IPXE, PXELINUX, GRUB, UBOOT)
 }
 
-#: The loader of each configuration file of a tree.
-LOADER_OF: Mapping[str, BootLoader] = {
-    path: loader for loader in LOADERS.values() for path in loader.configs
-}
+__all__ = ["LOADERS", "BootLoader", "Config", "check_config", "loader_of"]
 
-__all__ = ["LOADERS", "LOADER_OF", "BootLoader", "Config", "check_config"]
+
+def loader_of(path: str) -> BootLoader | None:
+    """Return the loader that reads a file of a tree as its configuration."""
+    return next((loader for loader in LOADERS.values() if loader.reads(path)), None)
 
 
 def check_config(loader: Loader, text: str) -> Config:

@@ -83,6 +83,17 @@ class BootLoader(ABC):
     #: The bytes of a command line that it reads on any usual board; None: the kernel's limit.
     line_bytes: ClassVar[int | None] = None
 
+    def host_config(self, name: str) -> str | None:
+        """Name the menu that only the machine `name` reads, a MAC address or UUID with hyphens.
+
+        None: the menu for all has what single machines get.
+        """
+        return None
+
+    def reads(self, path: str) -> bool:
+        """Say whether a file of the tree is a configuration of this loader."""
+        return path in self.configs
+
     @abstractmethod
     def check(self, text: str) -> Config:
         """Check a configuration: labels, jumps, blocks, and the files of the tree it asks for.
@@ -126,6 +137,10 @@ class BootLoader(ABC):
     def quote_variables(self, word: str) -> str:
         """Return a kernel argument that holds `root_variables`, for a line of the configuration."""
         return word
+
+    def quote_value(self, words: Iterable[str]) -> str:
+        """Return kernel arguments as the value of a variable that becomes words again."""
+        return self.quote_arguments(words)
 
     def quote_path(self, path: str) -> str:
         """Return the path of a file in the tree; only characters that no loader reads pass."""

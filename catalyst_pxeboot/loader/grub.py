@@ -7,7 +7,7 @@ backslash before each `"`, `'` and backslash.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +50,11 @@ class Grub(BootLoader):
 
     def quote_variables(self, word: str) -> str:
         return f'"{word}"' if "$" in word else word
+
+    def quote_value(self, words: Iterable[str]) -> str:
+        given = list(words)
+        self.quote_arguments(given)  # which have no quotes of their own
+        return "'" + " ".join(given) + "'"
 
     def add_arguments(self, text: str, words: str) -> str:
         return f'set cmdline="{words} $cmdline"\nexport cmdline\n{text}'

@@ -133,6 +133,7 @@ def _check(text: str) -> Config:
     items: dict[str, int] = {}
     jumps: list[tuple[int, str, str]] = []
     variable_jumps: list[tuple[int, str]] = []
+    prefix_jumps: list[tuple[int, str]] = []  # to one of the labels that begin so, or to none
     assigned: dict[str, set[str]] = {}
     fetched: list[tuple[int, str]] = []
     lines = text.split("\n")
@@ -166,6 +167,8 @@ def _check(text: str) -> Config:
                     problem("goto: wants one label")
                 elif match := re.fullmatch(r"\$\{([^}]+)\}", rest[0]):
                     variable_jumps.append((number, match[1]))
+                elif match := re.fullmatch(r"(\w+)\$\{[^}]+\}", rest[0]):
+                    prefix_jumps.append((number, match[1]))
                 else:
                     jumps.append((number, "goto", rest[0]))
             elif name == "choose":
@@ -208,6 +211,9 @@ def _check(text: str) -> Config:
     for number, what, label in jumps:
         if label not in labels:
             problems.append(f'line {number}: {what}: unknown label "{label}"')
+    for number, prefix in prefix_jumps:
+        if not any(label.startswith(prefix) for label in labels):
+            problems.append(f'line {number}: goto: no label begins with "{prefix}"')
     for number, setting in variable_jumps:
         if setting not in assigned:
             problems.append(f'line {number}: goto: nothing sets "{setting}"')

@@ -10,11 +10,14 @@ from collections.abc import Iterable
 
 from catalyst_pxeboot.loader.common import BootLoader, Config, make_config, note_file, note_root
 from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.settings import MAC, UUID
 from catalyst_pxeboot.util.errors import TemplateError
 
 #: menu.c32 and the loader's core cut a command line at this many bytes (its final zero included).
 _LINE = 2048
 
+#: A machine's own menu; 01 is Ethernet, the kind of its address.
+_HOST_CONFIG = re.compile(rf"pxelinux\.cfg/(?:01-{MAC.pattern}|{UUID.pattern})")
 _KINDS = frozenset({"linux", "kernel", "com32", "config", "localboot"})
 _NUMBERS = frozenset({"prompt", "timeout", "totaltimeout", "localboot"})
 _WITH_VALUE = _KINDS | _NUMBERS | {"append", "default", "initrd", "onerror", "ontimeout", "ui"}
@@ -29,6 +32,12 @@ class Pxelinux(BootLoader):
     flat_ending = "cfg"
     memtest_firmware = frozenset({Firmware.BIOS})
     on_efi = False
+
+    def host_config(self, name: str) -> str:
+        return f"pxelinux.cfg/{f'01-{name}' if MAC.fullmatch(name) else name}"
+
+    def reads(self, path: str) -> bool:
+        return path in self.configs or _HOST_CONFIG.fullmatch(path) is not None
 
     def check_entry(self, title: str, kernel: str, arguments: str, initrds: Iterable[str]) -> None:
         line = f".linux {kernel} {arguments} initrd={','.join(initrds)} BOOTIF=01-00-00-00-00-00-00"

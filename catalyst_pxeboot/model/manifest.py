@@ -155,8 +155,10 @@ class FlatInfo:
 class Manifest:
     """All that manifest.json says.
 
-    `server` is the machine that the tree was rendered for, None if the spec names none.
-    `grub_server` is the address that GRUB's network images fetch from, where they have one.
+    `hosts` are the machines with something of their own, by MAC address or SMBIOS UUID in lower
+    case with hyphens. `server` is the machine that the tree was rendered for, None if the spec
+    names none. `grub_server` is the address that GRUB's network images fetch from, where they have
+    one.
     `sums` are the tree's digest files, each with its algorithms. `clearsigned` is for people:
     what must be signed is the verifier's policy.
     """
@@ -168,6 +170,7 @@ class Manifest:
     squashfs: SquashfsInfo
     menu: MenuInfo
     loaders: Mapping[Loader, LoaderInfo]
+    hosts: tuple[str, ...] | None = None
     server: Server | None = None
     grub_server: str | None = None
     notes: tuple[str, ...]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from catalyst_pxeboot.model.settings import NfsRoot, RootMode, Serial
+from catalyst_pxeboot.model.settings import MAC, NfsRoot, RootMode, Serial
 
 #: Name of the squashfs inside the initramfs. It ends in `.img` because dracut's live: scheme
 #: asks for that, and lies at the root because genkernel looks nowhere else.
@@ -47,7 +47,7 @@ class LiveEntry:
     the initramfs, either `root_header` and `squashfs` (loaders that join files byte by byte) or
     the squashfs as a member named `ROOT_MEMBER` (iPXE); for a root over the network the
     `addon`: what compares the root with its digest, or what gets it; at the end `personal`, the
-    user's own files. U-Boot takes one file only, `joined`, which is all of them.
+    user's own files, and `own`. U-Boot takes one file only, `joined`, which is all of them.
     """
 
     name: str  # unique in the menu; letters, digits and hyphens, so it is a label for any loader
@@ -62,6 +62,7 @@ class LiveEntry:
     root: RootMode = RootMode.EMBEDDED
     addon: str | None = None
     personal: str | None = None
+    own: str | None = None  # the initrd of one machine alone, in what only that one reads
     streamed: bool = False  # the add-on, not the initramfs itself, gets the root from a server
     offered: tuple[Loader, ...] = tuple(Loader)  # loaders that can lead it to its root
     limits: Mapping[Loader, Limits] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class LiveEntry:
     def parts(self) -> tuple[str, ...]:
         """The files that make the whole initrd, joined byte by byte."""
         root = (self.root_header, self.squashfs) if self.root_header else (self.addon,)
-        parts = (self.initramfs, self.padding, *root, self.personal)
+        parts = (self.initramfs, self.padding, *root, self.personal, self.own)
         return tuple(part for part in parts if part)
 
 
@@ -90,6 +91,27 @@ class MemtestEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class HostEntry:
+    """What the menu does for one machine alone.
+
+    `name` is its MAC address or SMBIOS UUID, with hyphens; `where` the user's file that says the
+    rest. `archive` is an initrd more, `arguments` are kernel arguments more, `entry`
+    is what boots at once; each may be empty.
+    """
+
+    name: str
+    where: str
+    archive: str | None
+    arguments: tuple[str, ...]
+    entry: str
+
+    @property
+    def mac(self) -> str:
+        """Its MAC address with colons; empty for a UUID."""
+        return self.name.replace("-", ":") if MAC.fullmatch(self.name) else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Menu:
     """What every loader shows. Boot from disk, shell, reboot and power off are the template's."""
 
@@ -100,6 +122,7 @@ class Menu:
     serial: Serial | None
     base_url: str | None = None  # the tree on its web server, without a slash at the end
     nfs: NfsRoot | None = None
+    hosts: tuple[HostEntry, ...] = ()
     ipxe_signed: bool = False  # each file has a CMS signature beside it
     ipxe_always: bool = False  # iPXE checks it whoever calls
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 #: Characters of a title; a loader's screen has 80 columns.
 MAX_TITLE = 200
+
+#: How a machine is named: its MAC address or SMBIOS UUID, in lower case with hyphens.
+MAC: Final = re.compile(r"[0-9a-f]{2}(?:-[0-9a-f]{2}){5}")
+UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class RootMode(StrEnum):
@@ -96,6 +102,21 @@ class PersonalSettings:
 
     def __bool__(self) -> bool:
         return bool(self.ssh_keys or self.files or self.script or self.hostname or self.keymap)
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What the spec gives one machine alone.
+
+    `name` is its MAC address or SMBIOS UUID, `where` the file that says it. An empty `entry`
+    leaves it the menu.
+    """
+
+    name: str
+    where: str
+    personal: PersonalSettings
+    entry: str
+    arguments: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,23 @@ class Personal:
         return files + sum(len(key.line) for key in self.keys) + len(self.script) + _OWN_BYTES
 
 
+NO_PERSONAL = Personal()
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A machine with something of its own.
+
+    `name` is its MAC address or SMBIOS UUID, with hyphens, `where` the file that says so. It boots
+    `entry` at once; if that is empty, it gets the menu.
+    """
+
+    name: str
+    where: str
+    personal: Personal = NO_PERSONAL
+    entry: str = ""
+    arguments: tuple[str, ...] = ()
+
+
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number > 1)}" if number else ""
-
-
-NO_PERSONAL = Personal()

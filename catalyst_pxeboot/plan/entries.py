@@ -34,6 +34,7 @@ from catalyst_pxeboot.util.text import size
 
 ROOT_HEADER = "boot/root.cpio-header"
 PERSONAL = "boot/personal.cpio"
+_HOSTS = "hosts"
 
 #: Bytes that loaders add to a command line by themselves: BOOT_IMAGE=, initrd=, BOOTIF=, and the
 #: address of a root in the network.
@@ -341,6 +342,11 @@ def stream_path(kernel: SourceKernel) -> str:
 def joined_path(kernel: SourceKernel, root: Root) -> str:
     """Name U-Boot's only initrd for a kernel and a root mode."""
     return f"{kernel.iso.path}.{'initrd' if root.in_initrd else 'check'}"
+
+
+def host_path(name: str) -> str:
+    """Name the initrd of one machine alone; `name` is its MAC address or UUID."""
+    return f"{_HOSTS}/{name}.cpio"
 
 
 def part_sizes(

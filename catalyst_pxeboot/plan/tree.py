@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from catalyst_pxeboot.formats.cpio import member_header
@@ -19,12 +19,13 @@ from catalyst_pxeboot.model.files import (
     SourceFile,
     UnpackedFile,
 )
-from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
-from catalyst_pxeboot.personal.model import NO_PERSONAL, Personal
+from catalyst_pxeboot.model.menu import ROOT_MEMBER, HostEntry, LiveEntry, MemtestEntry, Menu
+from catalyst_pxeboot.personal.model import NO_PERSONAL, Host, Personal
 from catalyst_pxeboot.plan.checks import find_contradictions
 from catalyst_pxeboot.plan.entries import (
     PERSONAL,
     ROOT_HEADER,
+    host_path,
     padding_path,
     part_sizes,
     plan_live,
@@ -38,7 +39,7 @@ from catalyst_pxeboot.source.live import root_file, source_file
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
-from catalyst_pxeboot.util.text import size
+from catalyst_pxeboot.util.text import nearest, size
 
 _BOOTIF = " BOOTIF=01-00-00-00-00-00-00"
 
@@ -58,6 +59,7 @@ class Plan:
     streams: tuple[AddonFile, ...]
     tools: Tools | NoTools
     personal: Personal
+    hosts: tuple[Host, ...]
     loaders: Loaders
     notes: tuple[str, ...]  # what is in the tree in another form than in the source, and why
     left_out: tuple[str, ...]
@@ -70,11 +72,13 @@ def plan_tree(
     loaders: Loaders,
     tools: Tools | NoTools = NOT_SOUGHT,
     personal: Personal = NO_PERSONAL,
+    hosts: Sequence[Host] = (),
 ) -> Plan:
     """Plan the netboot tree of `source`, or raise with every reason why it cannot be.
 
     `loaders` are the binaries that the build host has for the spec's loaders, `tools` its programs
-    that stream a root, `personal` what the spec gives a machine beside the stock image.
+    that stream a root, `personal` what the spec gives every machine beside the stock image,
+    and `hosts` single ones.
     """
     problems = find_contradictions(source, spec.arch, spec.subarch)
     if len(problems) == 1:
@@ -92,6 +96,7 @@ def plan_tree(
         serial=spec.serial,
         base_url=spec.base_url,
         nfs=spec.nfs,
+        hosts=tuple(_plan_hosts(hosts, live)),
         ipxe_signed=spec.signing.certificate is not None,
         ipxe_always=spec.signing.always,
     )
@@ -122,11 +127,47 @@ def plan_tree(
         streams=streams,
         tools=tools,
         personal=personal,
+        hosts=tuple(hosts),
         loaders=loaders,
-        notes=(*_notes(spec, source, joined, personal), *planned.notes),
-        left_out=(*source.left_out, *planned.left_out),
+        notes=(*_notes(spec, source, joined, personal, hosts), *planned.notes),
+        left_out=(*source.left_out, *planned.left_out, *_hosts_left_out(spec, menu)),
         warnings=tuple(_warnings(spec, source, live)),
     )
+
+
+def _plan_hosts(hosts: Iterable[Host], live: Sequence[LiveEntry]) -> Iterator[HostEntry]:
+    names = [entry.name for entry in live]
+    problems = [
+        PxebootError(
+            f"pxeboot/hosts: {host.where}: entry: the menu has no {host.entry!r}"
+            + nearest(host.entry, names),
+            hint="it has " + ", ".join(names),
+        )
+        for host in hosts
+        if host.entry and host.entry not in names
+    ]
+    if problems:
+        raise SpecError(problems)
+    for host in hosts:
+        own = host.personal
+        yield HostEntry(
+            name=host.name,
+            where=host.where,
+            archive=host_path(host.name) if own else None,
+            arguments=(*own.arguments, *host.arguments),
+            entry=host.entry,
+        )
+
+
+def _hosts_left_out(spec: Spec, menu: Menu) -> Iterator[str]:
+    """Say what single machines do not get by some loader."""
+    for kind in spec.loaders if menu.hosts else ():
+        if LOADERS[kind].joins_initrds:
+            yield f"what single machines get (pxeboot/hosts), by {kind}: it loads one initrd only"
+            continue
+        offered = {entry.name for entry in menu.live_for(kind)}
+        for entry in sorted({host.entry for host in menu.hosts if host.entry} - offered):
+            yield f"{entry} for machines of pxeboot/hosts, by {kind}: its menu does not have it"
 
 
 def _check_paths(*paths: str) -> None:
@@ -181,10 +222,16 @@ def _plan_joined(
 
 
 def _notes(
-    spec: Spec, source: Source, joined: Sequence[JoinedFile], personal: Personal
+    spec: Spec,
+    source: Source,
+    joined: Sequence[JoinedFile],
+    personal: Personal,
+    hosts: Sequence[Host],
 ) -> Iterator[str]:
     if personal:
         yield f"{PERSONAL}: {personal}; whoever can fetch it can read it"
+    if hosts:
+        yield f"{len(hosts)} machines have something of their own; whoever can fetch it can read it"
     for kernel in source.kernels:
         for loader in unpacked_for(spec, kernel):
             yield (

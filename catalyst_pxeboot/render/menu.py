@@ -6,7 +6,8 @@ and quoted for that loader, and what goes wrong in it names the template and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from catalyst_pxeboot.loader.common import BootLoader
 from catalyst_pxeboot.loader.grub import GRUB_EARLY
 from catalyst_pxeboot.model.files import MadeFile
 from catalyst_pxeboot.model.loader import MENU_COLUMNS, Firmware, Loader
-from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, MemtestEntry, Menu
+from catalyst_pxeboot.model.menu import ROOT_MEMBER, HostEntry, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.model.settings import Serial, Server
 from catalyst_pxeboot.plan.roots import ROOTS, root_location
 from catalyst_pxeboot.render.templates import render_file, render_text
@@ -69,6 +70,17 @@ class MemtestView:
 
 
 @dataclass(frozen=True, slots=True)
+class HostView:
+    """What one machine gets of its own, as a template sees it; what is empty it does not get."""
+
+    name: str  # its MAC address or SMBIOS UUID, with hyphens
+    mac: str  # the MAC address with colons; empty for a UUID
+    archive: str  # an initrd more
+    arguments: str  # kernel arguments more, as the value of a variable
+    entry: str  # boots at once
+
+
+@dataclass(frozen=True, slots=True)
 class NfsView:
     """The NFS export with the live root, as a template sees it."""
 
@@ -90,6 +102,7 @@ class MenuView:
     memtests: tuple[MemtestView, ...]
     root_member: str
     personal: str  # the initrd with the user's files, which every entry has; empty: none has
+    hosts: tuple[HostView, ...]  # single machines, if this configuration is for all
     base_url: str  # the tree on its web server, without a slash at the end; empty if not known
     nfs: NfsView | None
     signed: str  # whether iPXE's signatures are there and checked: empty, asked or always
@@ -108,7 +121,38 @@ def render_configs(
         values = _menu_values(loader, menu)
         for path in LOADERS[loader].configs:
             made.append(render_file(path, {**values, "folder": "", "config": path}, templates))
+        made += _render_host_configs(loader, menu, templates)
     return tuple(sorted(made, key=lambda file: file.path))
+
+
+def _render_host_configs(kind: Loader, menu: Menu, templates: Path | None) -> Iterator[MadeFile]:
+    """Render the whole menu of each single machine, for a loader that looks for that."""
+    loader = LOADERS[kind]
+    for host in menu.hosts:
+        path = loader.host_config(host.name)
+        if path is None:
+            continue
+        live = tuple(
+            replace(entry, arguments=(*entry.arguments, *host.arguments), own=host.archive)
+            for entry in menu.live
+        )
+        with _naming(host):
+            view = view_menu(kind, replace(menu, live=live, hosts=()))
+        if host.entry in {entry.name for entry in view.live}:
+            view = replace(view, default=host.entry, timeout=0)
+        values = {**_values(view), "folder": "", "config": path}
+        yield replace(render_file(loader.configs[0], values, templates), path=path)
+
+
+@contextmanager
+def _naming(host: HostEntry) -> Iterator[None]:
+    """Have what a loader refuses name the file that it comes from."""
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(
+            f"pxeboot/hosts: {host.where}: {error.message}", hint=error.hint
+        ) from error
 
 
 def render_flat_config(
@@ -123,7 +167,10 @@ def render_flat_config(
 
 
 def _menu_values(loader: Loader, menu: Menu) -> dict[str, Any]:
-    view = view_menu(loader, menu)
+    return _values(view_menu(loader, menu))
+
+
+def _values(view: MenuView) -> dict[str, Any]:
     return {name: getattr(view, name) for name in MenuView.__dataclass_fields__}
 
 
@@ -156,6 +203,7 @@ def view_menu(kind: Loader, menu: Menu) -> MenuView:
         memtests=tuple(_view_memtest(loader, entry) for entry in menu.memtests),
         root_member=loader.quote_path(ROOT_MEMBER),
         personal=loader.quote_path(personal) if personal else "",
+        hosts=tuple(_view_host(loader, host, live) for host in menu.hosts),
         base_url=menu.base_url or "",
         nfs=NfsView(menu.nfs.server or "", menu.nfs.path, menu.nfs.options) if menu.nfs else None,
         signed=("always" if menu.ipxe_always else "asked") if menu.ipxe_signed else "",
@@ -213,6 +261,17 @@ def _view_live(
     )
     loader.check_entry(title, view.kernel, view.arguments, view.initrds)
     return view
+
+
+def _view_host(loader: BootLoader, host: HostEntry, live: Sequence[LiveView]) -> HostView:
+    with _naming(host):
+        return HostView(
+            name=loader.quote_label(host.name),
+            mac=host.mac,
+            archive=loader.quote_path(host.archive) if host.archive else "",
+            arguments=loader.quote_value(host.arguments) if host.arguments else "",
+            entry=host.entry if any(entry.name == host.entry for entry in live) else "",
+        )
 
 
 def _memory(entry: LiveEntry, loader: BootLoader, firmware: Firmware) -> int:

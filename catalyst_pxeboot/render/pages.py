@@ -176,6 +176,7 @@ def _values(plan: Plan, files: Sequence[TreeFile], signers: Signers) -> dict[str
         "modes": tuple(dict.fromkeys(str(entry.root) for entry in live)),
         "warnings": tuple(limit_warnings(entries)),
         "personal": str(plan.personal),
+        "hosts": len(plan.hosts),
         "checked": any(entry.addon for entry in live),
         "dracut": Generator.DRACUT in generators,
         "genkernel": Generator.GENKERNEL in generators,

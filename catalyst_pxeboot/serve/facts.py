@@ -13,7 +13,7 @@ from pathlib import Path
 from catalyst_pxeboot.model.arch import Arch, all_arches
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import GRUB_ENDING, IPXE_ENDING, MANIFEST
-from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.model.settings import MAC, RootMode
 from catalyst_pxeboot.serve.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
 from catalyst_pxeboot.services.webcommand import has_web_server
@@ -34,7 +34,8 @@ class ServedTree:
 
     `digests` are the sha256 of those that the manifest has one of. `grub_server` is the address
     that GRUB's images fetch from, where they have one inside. `initramfs` are the files in front of
-    an initrd; `personal` is whether the tree has the user's own files, `signed` whether it has
+    an initrd; `hosts` are the machines that the tree has something for, by MAC address or UUID;
+    `personal` is whether the tree has the user's own files, `signed` whether it has
     signatures that loaders check.
     """
 
@@ -46,8 +47,24 @@ class ServedTree:
     roots: frozenset[str]
     grub_server: str
     initramfs: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
     personal: bool = False
     signed: bool = False
+
+    def macs(self) -> tuple[str, ...]:
+        """Return the MAC addresses of `hosts`, with colons. Raises `PxebootError` without any."""
+        if not self.hosts:
+            raise PxebootError(
+                f"--only-hosts: {self.path} has nothing for single machines",
+                hint="build it with pxeboot/hosts, or name them with --only",
+            )
+        for name in self.hosts:
+            if not MAC.fullmatch(name):
+                raise PxebootError(
+                    f"--only-hosts: {name} is a UUID, which a running system does not tell by DHCP",
+                    hint="name this machine by its MAC address in pxeboot/hosts",
+                )
+        return tuple(name.replace("-", ":") for name in self.hosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +150,7 @@ def read_served_tree(tree: Path) -> ServedTree:
         roots=frozenset(roots),
         grub_server=manifest.grub_server or "",
         initramfs=tuple(file.path for file in manifest.files if file.role is Role.INITRAMFS),
+        hosts=manifest.hosts or (),
         personal=any(file.role is Role.PERSONAL for file in manifest.files),
         signed=any(file.path.endswith((GRUB_ENDING, IPXE_ENDING)) for file in manifest.files),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.loader import loader_of
 from catalyst_pxeboot.model.manifest import GRUB_ENDING
 from catalyst_pxeboot.personal.model import Personal
 from catalyst_pxeboot.render.personal import render_personal
@@ -43,11 +43,11 @@ class Additions:
 NO_ADDITIONS = Additions()
 
 
-def plan_additions(tree: ServedTree, personal: Personal, url: str) -> Additions:
+def plan_additions(tree: ServedTree, personal: Personal, url: str = "") -> Additions:
     """Plan what is shown otherwise; nothing for a tree and a user without own files.
 
-    `url` is the tree's, with a slash at its end. Raises `PxebootError` for a signed tree, whose
-    loaders would refuse it.
+    `url` is the tree's, with a slash at its end; without it machines report nothing. Raises
+    `PxebootError` for a signed tree, whose loaders would refuse it.
     """
     if not (personal or tree.personal):
         return Additions()
@@ -56,12 +56,16 @@ def plan_additions(tree: ServedTree, personal: Personal, url: str) -> Additions:
             f"{tree.path}: it is signed, so its loaders refuse what is added while it is served",
             hint="build it with pxeboot/ssh_keys and its like",
         )
-    words = " ".join((*personal.arguments, f"pxeboot.report={url}{REPORT}"))
-    replaced = {REPORT: b"ok\n"}
-    for loader in LOADERS.values():
-        name = loader.configs[0]
-        if name in tree.files and f"{name}{GRUB_ENDING}" not in tree.files:
-            text = loader.add_arguments(read_config(tree.path, name), words)
+    words = personal.arguments
+    replaced = {}
+    if url:
+        words = (*words, f"pxeboot.report={url}{REPORT}")
+        replaced[REPORT] = b"ok\n"
+    for name in tree.files:
+        loader = loader_of(name)
+        # The first one has the entries; the others lead to it, or are single machines' own.
+        if loader and name not in loader.configs[1:] and f"{name}{GRUB_ENDING}" not in tree.files:
+            text = loader.add_arguments(read_config(tree.path, name), " ".join(words))
             replaced[name] = text.encode()
     if not personal:
         return Additions(replaced=replaced)

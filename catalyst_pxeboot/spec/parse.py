@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from pathlib import Path
 
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.model.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import (
     MAX_TITLE,
+    HostSettings,
     LinkMode,
     NfsRoot,
     PersonalSettings,
@@ -26,8 +26,10 @@ from catalyst_pxeboot.model.settings import (
     Server,
     Signing,
 )
-from catalyst_pxeboot.spec.keys import FOLDER_KEY, ISO_KEY, required_keys, unknown_key_problems
+from catalyst_pxeboot.spec.keys import ISO_KEY, required_keys, unknown_key_problems
 from catalyst_pxeboot.spec.names import make_title, read_name
+from catalyst_pxeboot.spec.personal import take_hosts, take_personal
+from catalyst_pxeboot.spec.reader import KeyReader
 from catalyst_pxeboot.spec.values import (
     parse_base_url,
     parse_digests,
@@ -37,18 +39,10 @@ from catalyst_pxeboot.spec.values import (
     parse_server,
 )
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
-from catalyst_pxeboot.util.text import nearest
 
 MAX_TIMEOUT = 24 * 60 * 60
-_HOSTNAME = re.compile(
-    r"(?=.{1,64}$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*"
-)
-_KEYMAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 #: What catalyst packs a build as; the folder of the same name lies beside it.
 _PACKED = re.compile(r"\.(tar(\.\w+)?|squashfs)$")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +77,7 @@ class Spec:
     release: Release | None  # flat files for mirrors, beside the tree
     signing: Signing
     personal: PersonalSettings
+    hosts: tuple[HostSettings, ...]  # what single machines get beside that
     keyring: Path | None = None  # OpenPGP public keys that an ISO must be signed by
     notes: tuple[str, ...] = ()  # what was concluded where nothing was said
 
@@ -93,7 +88,7 @@ def parse_settings(settings: Mapping[str, object]) -> Spec:
     Keys that are not this target's are not looked at here; `check_keys` does that, on the
     spec's own keys alone. Raises `SpecError` with every fault found.
     """
-    reader = _KeyReader(settings)
+    reader = KeyReader(settings)
     for key in sorted(required_keys(settings) - {"target"}):
         reader.require(key)
     subarch = reader.word("subarch")
@@ -124,7 +119,7 @@ def parse_folders(
     """
     source, output = source.absolute(), output.absolute()
     guess, notes = _guess(source, str(settings.get("subarch") or ""), machine_of)
-    reader = _KeyReader({**guess, **settings})
+    reader = KeyReader({**guess, **settings})
     reader.require("subarch")
     if ISO_KEY in reader:
         reader.fault(ISO_KEY, f"the source is {source}", "name one of them")
@@ -158,7 +153,7 @@ def _guess(
 
 
 def _parse(
-    reader: _KeyReader,
+    reader: KeyReader,
     subarch: str,
     rel_type: str,
     stamp: str,
@@ -200,7 +195,8 @@ def _parse(
     release_word = reader.word("pxeboot/release")
     release = reader.take("pxeboot/release", lambda: parse_release(release_word))
     signing = _signing(reader)
-    personal = _personal(reader)
+    personal = take_personal(reader)
+    hosts = take_hosts(reader)
     keyring = reader.file("pxeboot/keyring")
     digest_format = reader.word("digest_format") or "linux"
     if digest_format not in ("linux", "bsd"):
@@ -238,18 +234,10 @@ def _parse(
         release=release,
         signing=signing,
         personal=personal,
+        hosts=hosts,
         keyring=keyring,
         notes=notes,
     )
-
-
-def parse_personal(settings: Mapping[str, object]) -> PersonalSettings:
-    """Check the keys for what a machine gets beside the stock image. Raises `SpecError`."""
-    reader = _KeyReader(settings)
-    personal = _personal(reader)
-    if reader.problems:
-        raise SpecError(reader.problems)
-    return personal
 
 
 def check_keys(keys: Collection[str], *, required: Collection[str] | None = None) -> None:
@@ -266,7 +254,7 @@ def check_keys(keys: Collection[str], *, required: Collection[str] | None = None
         raise SpecError(problems)
 
 
-def _check_loaders(reader: _KeyReader, loaders: Sequence[Loader], arch: Arch | None) -> None:
+def _check_loaders(reader: KeyReader, loaders: Sequence[Loader], arch: Arch | None) -> None:
     able = (*arch.loaders, *arch.more_loaders) if arch else tuple(Loader)
     for loader in loaders:
         if arch and loader not in able:
@@ -277,7 +265,7 @@ def _check_loaders(reader: _KeyReader, loaders: Sequence[Loader], arch: Arch | N
             )
 
 
-def _roots(reader: _KeyReader) -> tuple[RootMode, ...]:
+def _roots(reader: KeyReader) -> tuple[RootMode, ...]:
     """Return the ways to the root that the spec names; none of them means: all that there are."""
     key, automatic = "pxeboot/root", "auto"
     words = reader.words(key)
@@ -288,7 +276,7 @@ def _roots(reader: _KeyReader) -> tuple[RootMode, ...]:
     return reader.enums(key, RootMode, more=(automatic,))
 
 
-def _signing(reader: _KeyReader) -> Signing:
+def _signing(reader: KeyReader) -> Signing:
     certificate, key = reader.file("pxeboot/sign_cert"), reader.file("pxeboot/sign_key")
     passphrase_file = reader.file("pxeboot/sign_passphrase_file")
     if bool(certificate) != bool(key):
@@ -308,182 +296,10 @@ def _signing(reader: _KeyReader) -> Signing:
     )
 
 
-def _personal(reader: _KeyReader) -> PersonalSettings:
-    personal = PersonalSettings(
-        ssh_keys=reader.file("pxeboot/ssh_keys"),
-        files=reader.folder("pxeboot/files", "put all files into one"),
-        script=reader.file("pxeboot/script"),
-        hostname=reader.word("pxeboot/hostname"),
-        keymap=reader.word("pxeboot/keymap"),
-        allow_secrets=reader.boolean("pxeboot/allow_secrets") or False,
-    )
-    if personal.hostname and not _HOSTNAME.fullmatch(personal.hostname):
-        reader.fault(
-            "pxeboot/hostname",
-            f"{personal.hostname!r} is not a name of RFC 1123",
-            "use letters, digits and hyphens, 63 at most, and dots between such names",
-        )
-    if personal.keymap and not _KEYMAP.fullmatch(personal.keymap):
-        reader.fault(
-            "pxeboot/keymap",
-            f"{personal.keymap!r} is not a keymap",
-            "name it as loadkeys, us or de",
-        )
-    if personal and reader.word("pxeboot/release"):
-        reader.fault(
-            "pxeboot/release",
-            "its files are for everyone, and the keys, files and script of this spec are not",
-            "leave it out, or pxeboot/ssh_keys, files, script, hostname and keymap",
-        )
-    return personal
-
-
-def _consoles(reader: _KeyReader, kernels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+def _consoles(reader: KeyReader, kernels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
     consoles = {}
     for kernel in kernels:
         key = f"boot/kernel/{kernel}/console"
         if found := tuple(reader.words(key)):
             consoles[kernel] = found
     return consoles
-
-
-class _KeyReader:
-    """Takes typed values out of loose settings and collects what is wrong with them."""
-
-    def __init__(self, settings: Mapping[str, object]) -> None:
-        self.settings = settings
-        self.problems: list[PxebootError] = []
-        self.notes: list[str] = []
-
-    def __contains__(self, key: str) -> bool:
-        return self.settings.get(key) is not None
-
-    def fault(self, key: str, what: str, hint: str) -> None:
-        self.problems.append(PxebootError(f"{key}: {what}", hint=hint))
-
-    def take(self, key: str, make: Callable[[], T]) -> T | None:
-        try:
-            return make()
-        except PxebootError as error:
-            self.problems.append(error)
-            return None
-
-    def require(self, key: str) -> None:
-        if not self.settings.get(key):
-            self.fault(key, "this spec key is missing or empty", "add it, see the README")
-
-    def words(self, key: str) -> list[str]:
-        value = self.settings.get(key)
-        if value is None:
-            return []
-        if isinstance(value, str):
-            words = value.split()
-        elif isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
-            words = list(value)
-        else:
-            self.fault(key, f"{value!r} is not a text or a list of words", "write words")
-            return []
-        for word in words:
-            if not word.isprintable():
-                self.fault(key, f"{word!r} holds a control character", "remove it")
-        return words
-
-    def word(self, key: str) -> str:
-        words = self.words(key)
-        if len(words) > 1:
-            self.fault(key, f"{' '.join(words)!r} is more than one word", "give one word")
-        return words[0] if words else ""
-
-    def path_part(self, key: str) -> str:
-        text = self.word(key).rstrip("/")
-        parts = PurePosixPath(text).parts
-        if text.startswith("/") or ".." in parts:
-            self.fault(key, f"{text!r} leads out of <storedir>/builds", "give a path below it")
-        return text
-
-    def folder_part(self, rel_type: str, subarch: str, stamp: str) -> str:
-        """Return the stage2 folder's place below `<storedir>/builds`.
-
-        A livecd-stage2 spec has in source_subpath the stage1 build that it begins with.
-        """
-        text = self.path_part(FOLDER_KEY)
-        name = PurePosixPath(text).name
-        if not name.startswith("livecd-stage1-"):
-            return text
-        stage2 = f"{rel_type}/livecd-stage2-{subarch}-{stamp}"
-        self.notes.append(
-            f"{FOLDER_KEY}: {name} is what livecd-stage2 begins with; taking {stage2}"
-        )
-        return stage2
-
-    def source(self, rel_type: str, subarch: str, stamp: str) -> str:
-        """Return the live image's place, absolute or below `<storedir>/builds`."""
-        if ISO_KEY not in self:
-            return self.folder_part(rel_type, subarch, stamp)
-        if FOLDER_KEY in self:
-            self.fault(ISO_KEY, f"is given beside {FOLDER_KEY}", "name the ISO or the folder")
-        word = self.word(ISO_KEY)
-        return word if word.startswith("/") else self.path_part(ISO_KEY)
-
-    def name(self, key: str, text: str) -> str:
-        if not _NAME.fullmatch(text) or ".." in text:
-            self.fault(
-                key,
-                f"{text!r} is not a kernel name",
-                "use letters, digits and . _ + - only, as in boot/<name> of the stage2 tree",
-            )
-        return text
-
-    def number(self, key: str, *, lowest: int, highest: int) -> int | None:
-        text = self.word(key)
-        if not text:
-            return None
-        if not re.fullmatch(r"-?[0-9]{1,9}", text) or not lowest <= int(text) <= highest:
-            self.fault(
-                key, f"{text!r} is not a whole number from {lowest} to {highest}", "correct it"
-            )
-            return None
-        return int(text)
-
-    def boolean(self, key: str) -> bool | None:
-        text = self.word(key)
-        if text not in ("", "yes", "no"):
-            self.fault(key, f"{text!r} is neither yes nor no", "write yes or no")
-        return text == "yes" if text else None
-
-    def enums(self, key: str, kind: type[T], *, more: Sequence[str] = ()) -> tuple[T, ...]:
-        """Read words that `kind` knows; `more` are words that a message names beside them."""
-        known = [*(str(member) for member in kind), *more]  # type: ignore[attr-defined]
-        found: list[T] = []
-        for word in self.words(key):
-            if word not in known:
-                self.fault(
-                    key, f"{word!r} is unknown{nearest(word, known)}", "use " + ", ".join(known)
-                )
-            elif (member := kind(word)) not in found:  # type: ignore[call-arg]
-                found.append(member)
-        return tuple(found)
-
-    def file(self, key: str) -> Path | None:
-        text = self.word(key)
-        if text and not Path(text).is_absolute():
-            self.fault(key, f"{text!r} is not an absolute path", "write it from the root, /")
-        return Path(text) if text else None
-
-    def folder(self, key: str, hint: str) -> Path | None:
-        """Read one folder; `hint` is what to do with several."""
-        found = self.folders(key)
-        if len(found) > 1:
-            self.fault(key, "takes one folder", hint)
-        return found[0] if found else None
-
-    def folders(self, key: str) -> tuple[Path, ...]:
-        folders = []
-        for word in self.words(key):
-            path = Path(word)
-            if not path.is_absolute():
-                self.fault(key, f"{word!r} is not an absolute path", "write it from the root, /")
-            elif not path.is_dir():
-                self.fault(key, f"{word!r} is not a folder", "correct or create it")
-            folders.append(path)
-        return tuple(folders)

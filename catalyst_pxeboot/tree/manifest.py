@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from catalyst_pxeboot.model.manifest import FORMAT, GENERATOR, MANIFEST, Manifest
+from catalyst_pxeboot.model.settings import MAC, UUID
 from catalyst_pxeboot.util.checksum import ALGORITHMS
 from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.files import is_inside, read_regular
@@ -13,7 +14,7 @@ from catalyst_pxeboot.util.records import decode, encode
 from catalyst_pxeboot.util.sums import DIGESTS, MANIFEST_DIGEST, SHA256SUMS
 
 MAX_MANIFEST = 16 * 1024 * 1024  # bytes
-MAX_CONFIG = 512 * 1024  # bytes; real ones have some KiB
+MAX_CONFIG = 4 << 20  # bytes; some KiB, and a quarter for each single machine
 REBUILD = "build the tree again"
 
 
@@ -52,6 +53,9 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"sums: has {', '.join(manifest.sums)!r:.40}")
     if manifest.sums[SHA256SUMS] != (MANIFEST_DIGEST,):
         raise ValueError(f"sums.{SHA256SUMS}: is not of {MANIFEST_DIGEST} alone")
+    for name in manifest.hosts or ():
+        if not (MAC.fullmatch(name) or UUID.fullmatch(name)):
+            raise ValueError(f"hosts: {name!r:.40} is neither a MAC address nor a UUID")
     if len(manifest.by_path) < len(manifest.files):
         raise ValueError("files: a path is there twice")
     if manifest.squashfs.path not in manifest.by_path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.formats.cpio import parse_member_header
-from catalyst_pxeboot.loader import LOADER_OF
+from catalyst_pxeboot.loader import loader_of
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.manifest import MANIFEST, FileInfo, Manifest
 from catalyst_pxeboot.tree.manifest import (
@@ -83,7 +83,7 @@ def _faults(
     # What the build host lacked was reported then; the user may add it beside the tree.
     absent = {name for loader in manifest.loaders.values() for name in loader.missing}
     for name in sorted(files.keys() & there):
-        if files[name].role is Role.CONFIG and name in LOADER_OF:
+        if files[name].role is Role.CONFIG:
             yield from find_config_faults(tree, name, there | absent)
 
 
@@ -184,13 +184,16 @@ def _check_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
 
 
 def find_config_faults(tree: Path, name: str, there: Set[str]) -> Iterator[VerifyError]:
-    """Yield what is wrong with the configuration `name` of a tree that has the files `there`."""
+    """Yield what is wrong with a loader's configuration of a tree that has the files `there`."""
+    loader = loader_of(name)
+    if loader is None:
+        return
     try:
         text = read_config(tree, name)
     except VerifyError as error:
         yield error
         return
-    config = LOADER_OF[name].check(text)
+    config = loader.check(text)
     for problem in config.problems:
         yield VerifyError(f"{name}: {problem}", hint="correct the template")
     for file in config.files:

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,12 +34,14 @@ from catalyst_pxeboot.lab.machine import (
 from catalyst_pxeboot.lab.network import BRIDGE, TAP, Network, make_network
 from catalyst_pxeboot.lab.servers import find_dnsmasq
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
+from catalyst_pxeboot.services.children import end_process
+from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError
 from tests.boot.test_serve import LAPTOP, RANGE, other_dhcp
 from tests.boot.test_stream import make_stage2, make_tree, pack_iso
 from tests.support import init_root, live_image, login_root
 from tests.support.paths import CACHE, ROOT
-from tests.support.serve_trees import Served, serving
+from tests.support.serve_trees import COMMAND, Served, serving
 
 more = pytest.mark.more
 SCRIPT = "#!/bin/sh\necho from-the-script $(hostname)\nexit 3\n"
@@ -243,6 +246,53 @@ def test_the_recipe_installs_a_system_that_boots(tmp_path: Path) -> None:
         without_network, until=re.compile(f"^{INSTALLED}"), timeout=240, log=tmp_path / "second"
     )
     assert verdict.passed, "\n".join([verdict.reason, *verdict.console_tail])
+
+
+@pytest.fixture(scope="module")
+def whole_tree(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tree(iso, tmp_path_factory.mktemp("whole"), pxeboot__root=EMBEDDED)
+
+
+@more
+def test_boot_test_runs_a_script(whole_tree: Path, tmp_path: Path) -> None:
+    words = options(tmp_path)
+    done = subprocess.run(
+        [*COMMAND, "boot-test", "--loader", "ipxe", "--firmware", "bios", "--until",
+         "^from-the-script box7", *words, whole_tree],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+    assert verify_tree(whole_tree).faults == ()
+
+
+@more
+@pytest.mark.parametrize("loader", ["ipxe", "grub"])
+def test_qemu_is_logged_in_to(loader: str, whole_tree: Path, tmp_path: Path) -> None:
+    words = options(tmp_path)
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        session = subprocess.Popen(
+            [*COMMAND, "qemu", "--display", "serial", "--loader", loader, *words, whole_tree],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        shown, until = "", time.monotonic() + 400
+        while shown != "box7\n":
+            assert time.monotonic() < until and session.poll() is None, said.read_text()[-3000:]
+            time.sleep(5)
+            port = re.search(r"ssh -p (\d+) root@127\.0\.0\.1", said.read_text("utf-8", "replace"))
+            if port:
+                shown = subprocess.run(
+                    ["ssh", "-F", "none", "-i", tmp_path / "key", "-o", "IdentitiesOnly=yes", "-o",
+                     "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o",
+                     "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=20", "-p", port[1],
+                     "root@127.0.0.1", "hostname && touch /run/stop"],
+                    capture_output=True, text=True, timeout=60, check=False,
+                ).stdout  # fmt: skip
+        assert session.wait(timeout=60) == 0
+    finally:
+        end_process(session)
 
 
 #: What to build the tree with, which client boots it, and its memory in MiB.

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.loader import loader_of
 from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree
@@ -164,6 +164,12 @@ CASES = {
             "pxeboot/keymap": "de",
         },
     ),
+    # single machines: iPXE and GRUB have them in the menu, PXELINUX in menus of their own
+    "amd64-hosts": Case(
+        "amd64",
+        {"initramfs": (INITRAMFS / "dracut-059.lz4").read_bytes()},
+        {"pxeboot/hostname": "any", "pxeboot/hosts": str(INITRAMFS.parent / "hosts")},
+    ),
     "amd64-genkernel-nfs": Case(
         "amd64",
         {
@@ -206,8 +212,7 @@ def listing(tree: Path) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_golden(name: str, case: Case, tmp_path: Path, no_loaders: None) -> None:
     tree = make(case, tmp_path)
-    configs = {path for loader in LOADERS.values() for path in loader.configs} | set(DHCP_CONFIGS)
-    shown = {path for path in list_files(tree) if path in configs}
+    shown = {path for path in list_files(tree) if loader_of(path) or path in DHCP_CONFIGS}
     shown |= {"manifest.json", "DIGESTS", "SHA256SUMS", "README.txt", "index.html", "kexec.sh"}
     shown |= {"boot/root.cpio-header"} & set(list_files(tree))
     found = {path: (tree / path).read_bytes() for path in shown}
@@ -228,10 +233,8 @@ def test_golden_configurations_are_sound(name: str) -> None:
     golden = GOLDEN / name
     there = {line.split()[-1] for line in (golden / LISTING).read_text().splitlines()}
     there |= {"menu.c32", "reboot.c32", "poweroff.c32"}  # of the build host
-    for loader in LOADERS.values():
-        for path in loader.configs:
-            if not (golden / path).exists():
-                continue
+    for path in list_files(golden):
+        if loader := loader_of(path):
             config = loader.check((golden / path).read_text())
             assert config.problems == (), path
             assert config.files, path

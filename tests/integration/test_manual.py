@@ -102,7 +102,8 @@ def test_every_example_of_the_template_is_accepted(tmp_path: Path) -> None:
     examples = dict(re.findall(r"^# example:\n# (\S+): (.+)$", text, re.MULTILINE))
     assert examples.keys() >= {*tables()["required"], *tables()["pxeboot"]}
     base = {key: examples[key] for key in tables()["required"]} | {"digests": "sha512"}
-    paths = {"pxeboot/loader_path", "pxeboot/templates", "pxeboot/files"}  # must be there
+    # Those must be there.
+    paths = {"pxeboot/loader_path", "pxeboot/templates", "pxeboot/files", "pxeboot/hosts"}
     together = {"pxeboot/sign_cert", "pxeboot/sign_key", "pxeboot/sign_verify"}
     for key in examples.keys() - paths:
         given = {key: examples[key].split() if " " in examples[key] else examples[key]}

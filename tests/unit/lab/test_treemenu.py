@@ -60,7 +60,7 @@ def test_a_view_of_a_tree(tmp_path: Path) -> None:
     (tree / "boot.ipxe").write_text("old")
     before = os.umask(0o077)
     try:
-        view = view_tree(tree, tmp_path / "view", {"boot.ipxe": "new"})
+        view = view_tree(tree, tmp_path / "view", {"boot.ipxe": b"new"})
     finally:
         os.umask(before)
     assert (view / "boot.ipxe").stat().st_mode & 0o777 == 0o644

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from catalyst_pxeboot.loader import LOADER_OF, LOADERS
+from catalyst_pxeboot.loader import LOADERS, loader_of
 from catalyst_pxeboot.model.loader import Loader
 
 
 def test_every_loader_is_there() -> None:
     assert list(LOADERS) == list(Loader)
     assert [loader.kind for loader in LOADERS.values()] == list(Loader)
-    assert list(LOADER_OF) == [path for loader in LOADERS.values() for path in loader.configs]
+    for loader in LOADERS.values():
+        assert [loader_of(path) for path in loader.configs] == [loader] * len(loader.configs)
+    assert loader_of("README.txt") is None
 
 
 @pytest.mark.parametrize("loader", list(Loader))

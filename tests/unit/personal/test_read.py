@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.model.settings import PersonalSettings
-from catalyst_pxeboot.personal.read import read_personal
+from catalyst_pxeboot.model.settings import HostSettings, PersonalSettings
+from catalyst_pxeboot.personal.model import Personal
+from catalyst_pxeboot.personal.read import read_hosts, read_personal
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
 from tests.support.paths import ROOT
 
@@ -65,3 +66,33 @@ def test_no_script(content: bytes | None, message: str, tmp_path: Path) -> None:
         place.write_bytes(content)
     with pytest.raises(PxebootError, match=f"^pxeboot/script: {place} {message}"):
         read_personal(PersonalSettings(script=place))
+
+
+def make_host(folder: Path, **personal: object) -> HostSettings:
+    return HostSettings("02-00-00-00-00-01", "x.toml", PersonalSettings(**personal), "", ())  # type: ignore[arg-type]
+
+
+def test_a_machine_keeps_the_keys_of_all(tmp_path: Path) -> None:
+    common = read_personal(PersonalSettings(ssh_keys=KEYS, hostname="any"))
+    own, bare = read_hosts(
+        [make_host(tmp_path, ssh_keys=KEYS), make_host(tmp_path, hostname="node1")], common
+    )
+    assert own.personal.keys == (*common.keys, *common.keys)
+    assert bare.personal == Personal(hostname="node1")
+
+
+def test_every_fault_of_every_machine_is_told(tmp_path: Path) -> None:
+    (tmp_path / "script").write_text("echo\n")
+    (tmp_path / "secret").write_text("#!/bin/sh\n-----BEGIN PRIVATE KEY-----\n")
+    hosts = [
+        make_host(tmp_path, script=tmp_path / "script"),
+        make_host(tmp_path, script=tmp_path / "secret"),
+        make_host(tmp_path, ssh_keys=tmp_path / "none"),
+    ]
+    with pytest.raises(SpecError) as raised:
+        read_hosts(hosts, Personal())
+    found = [problem.message for problem in raised.value.problems]
+    assert [text.partition(": x.toml: ")[2].partition(":")[0] for text in found] == [
+        "script", "script", "ssh_keys",
+    ]  # fmt: skip
+    assert "a private key" in found[1]

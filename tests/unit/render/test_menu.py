@@ -16,7 +16,7 @@ from catalyst_pxeboot.loader.common import Config
 from catalyst_pxeboot.loader.grub import GRUB
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from catalyst_pxeboot.model.menu import Limits, LiveEntry, MemtestEntry, Menu
+from catalyst_pxeboot.model.menu import HostEntry, Limits, LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot, RootMode, Serial, Server
 from catalyst_pxeboot.render.menu import render_configs, render_grub_early
 from catalyst_pxeboot.util.errors import TemplateError
@@ -539,15 +539,15 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "#!ipxe\n{{ titel }}\n",
             "template {file}, line 2: 'titel' is undefined; correct the template; the values it"
-            " may use are: base_url config default folder live memories memtests nfs personal"
+            " may use are: base_url config default folder hosts live memories memtests nfs personal"
             " root_member serial signed timeout title",
         ),
         (
             "\n{% for entry in live %}\n{{ entry.tilte }}\n{% endfor %}",
             "template {file}, line 3: 'catalyst_pxeboot.render.menu.LiveView object' has no"
             " attribute 'tilte'; correct the template; the values it may use are: base_url config"
-            " default folder live memories memtests nfs personal root_member serial signed timeout"
-            " title",
+            " default folder hosts live memories memtests nfs personal root_member serial signed"
+            " timeout title",
         ),
         (
             "\n\n{% if %}",
@@ -573,15 +573,15 @@ def test_the_early_configuration_can_be_replaced(tmp_path: Path) -> None:
         (
             "{{ 1 / 0 }}",
             "template {file}, line 1: division by zero; correct the template; the values it may"
-            " use are: base_url config default folder live memories memtests nfs personal"
+            " use are: base_url config default folder hosts live memories memtests nfs personal"
             " root_member serial signed timeout title",
         ),
         (
             "{{ title.__class__.__mro__ }}",
             "template {file}, line 1: access to attribute '__class__' of 'str' object is unsafe.;"
             " correct the template; the values it may use are: base_url config"
-            " default folder live memories memtests nfs personal root_member serial signed timeout"
-            " title",
+            " default folder hosts live memories memtests nfs personal root_member serial signed"
+            " timeout title",
         ),
     ],
 )
@@ -641,3 +641,56 @@ def test_jinja_is_imported_only_to_render() -> None:
         " sys.exit('jinja2' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+HOSTS = (
+    HostEntry("02-00-00-00-00-01", "a.toml", "hosts/02-00-00-00-00-01.cpio", ("quiet",), "gentoo"),
+    HostEntry("02-00-00-00-00-02", "b.toml", None, ("a;b", "c*"), ""),
+    HostEntry("4c4c4544-0044-4a10-8030-b7c04f4b3233", "c.toml", "hosts/c.cpio", (), "other"),
+)
+
+
+@pytest.mark.parametrize("loader", list(Loader))
+@pytest.mark.parametrize("timeout", [None, 0, 10])
+def test_single_machines_are_in_every_sound_configuration(
+    loader: Loader, timeout: int | None
+) -> None:
+    other = replace(LIVE, name="other", root=RootMode.HTTP, root_header=None)
+    menu = replace(MENU, live=(LIVE, other), timeout=timeout, base_url=URL, hosts=HOSTS)
+    files = render_configs(menu, loaders=[loader], templates=None)
+    configs = {file.path: check_config(loader, file.content.decode()) for file in files}
+    assert {problem for config in configs.values() for problem in config.problems} == set()
+    archives = {
+        name for config in configs.values() for name in config.opened if name.startswith("hosts/")
+    }
+    expected = {host.archive for host in HOSTS if host.archive}
+    assert archives == (set() if loader is Loader.UBOOT else expected)
+
+
+def test_pxelinux_has_a_menu_for_each_machine() -> None:
+    files = render_configs(replace(MENU, hosts=HOSTS), loaders=[Loader.PXELINUX], templates=None)
+    texts = {file.path: file.content.decode() for file in files}
+    first, second, third = (f"pxelinux.cfg/{name}" for name in (
+        "01-02-00-00-00-00-01", "01-02-00-00-00-00-02", HOSTS[2].name,
+    ))  # fmt: skip
+    assert texts.keys() == {"pxelinux.cfg/default", first, second, third}
+    assert "DEFAULT gentoo" in texts[first] and "TIMEOUT" not in texts[first]
+    assert lines(texts[first], "APPEND")[0].endswith(" quiet")
+    assert lines(texts[first], "INITRD")[0].endswith(",hosts/02-00-00-00-00-01.cpio")
+    assert lines(texts[second], "APPEND")[0].endswith(" a;b c*")
+    assert "hosts/" not in texts[second]
+    assert "TIMEOUT 100" in texts[third]  # its menu does not have the entry
+    assert "hosts/" not in texts["pxelinux.cfg/default"]
+
+
+def test_what_a_loader_refuses_names_the_machine() -> None:
+    host = replace(HOSTS[0], arguments=("${x}",))
+    with pytest.raises(TemplateError, match=r"^pxeboot/hosts: a\.toml: iPXE: the kernel argument"):
+        render(Loader.IPXE, replace(MENU, hosts=(host,)))
+
+
+def test_ipxe_finds_a_jump_to_machines_that_are_not_there() -> None:
+    text = render(Loader.IPXE, replace(MENU, hosts=HOSTS)).replace(":host_", ":hust_")
+    assert any('no label begins with "host_"' in found for found in check_config(
+        Loader.IPXE, text
+    ).problems)  # fmt: skip

@@ -76,6 +76,23 @@ def test_a_signed_tree_is_left_alone(tree: Path) -> None:
         plan_additions(served, PERSONAL, URL)
 
 
+def test_single_machines_report_too_and_are_the_only_ones_listed(tmp_path: Path) -> None:
+    stage2 = write_stage2(tmp_path / f"livecd-stage2-amd64-{STAMP}")
+    folder = tmp_path / "hosts"
+    folder.mkdir()
+    for number in (1, 2):
+        (folder / f"02-00-00-00-00-0{number}.toml").write_text(f'hostname = "n{number}"\n')
+    spec = parse_folders(stage2, tmp_path / "tree", {"pxeboot/hosts": str(folder)})
+    served = read_served_tree(build(spec, report=lambda _line: None).output)
+    assert served.macs() == ("02:00:00:00:00:01", "02:00:00:00:00:02")
+    additions = plan_additions(served, NO_PERSONAL, URL)
+    assert b" pxeboot.report=" in additions.replaced["pxelinux.cfg/01-02-00-00-00-00-02"]
+    by_uuid = replace(served, hosts=("4c4c4544-0044-4a10-8030-b7c04f4b3233",))
+    for tree, message in ((by_uuid, "is a UUID"), (replace(served, hosts=()), "has nothing")):
+        with pytest.raises(PxebootError, match=f"--only-hosts: .*{message}"):
+            tree.macs()
+
+
 def test_a_tree_with_files_of_its_own_reports_too(tmp_path: Path) -> None:
     stage2 = write_stage2(tmp_path / f"livecd-stage2-amd64-{STAMP}")
     keys = {"pxeboot/ssh_keys": str(ROOT / "tests/data/personal/authorized_keys")}

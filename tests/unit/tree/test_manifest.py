@@ -15,7 +15,7 @@ import pytest
 
 import catalyst_pxeboot
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.loader import LOADER_OF
+from catalyst_pxeboot.loader import loader_of
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.spec.parse import parse_settings
@@ -192,7 +192,9 @@ def test_verify_finds_any_changed_name(tree: Path) -> None:
     places = []
     for name in sorted(configs):
         text = whole[name].decode()
-        files = LOADER_OF[name].check(text).files
+        loader = loader_of(name)
+        assert loader
+        files = loader.check(text).files
         for file in files:
             # Where it is loaded, not where a comment tells of it.
             name_there = rf"(?<![\w/.-]){re.escape(file)}(?![\w/.-])"
