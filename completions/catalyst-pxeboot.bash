@@ -5,17 +5,18 @@
 #    source ~/.local/share/bash_completion/catalyst-pxeboot
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_catalyst_pxeboot_subparsers=(build serve dhcp boot-test qemu inspect verify menu export)
+_shtab_catalyst_pxeboot_subparsers=(build serve dhcp boot-test qemu inspect verify menu export keys)
 
 _shtab_catalyst_pxeboot_build_option_strings=(-h --help -f --file -c --config --source --output --keyring --subarch --set --ssh-key --files --script --hostname --keymap --hosts --dry-run -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_serve_option_strings=(-h --help --interface --proxy-dhcp --dhcp-range --http-port --no-verify --ssh-key --files --script --hostname --keymap --known-hosts --only --only-hosts --exit-after --dry-run -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_dhcp_option_strings=(-h --help --format --server --range --interface -q --quiet -v --verbose --json --color)
-_shtab_catalyst_pxeboot_boot_test_option_strings=(-h --help --firmware --loader --memory --timeout --until --screenshot --jobs --junit -q --quiet -v --verbose --json --color)
-_shtab_catalyst_pxeboot_qemu_option_strings=(-h --help --firmware --loader --memory --display --dry-run -q --quiet -v --verbose --json --color)
+_shtab_catalyst_pxeboot_boot_test_option_strings=(-h --help --firmware --loader --memory --timeout --until --screenshot --jobs --junit --ssh-key --files --script --hostname --keymap -q --quiet -v --verbose --json --color)
+_shtab_catalyst_pxeboot_qemu_option_strings=(-h --help --firmware --loader --memory --display --dry-run --ssh-key --files --script --hostname --keymap -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_inspect_option_strings=(-h --help -q --quiet -v --verbose --json --color)
-_shtab_catalyst_pxeboot_verify_option_strings=(-h --help --keyring --certificates -q --quiet -v --verbose --json --color)
+_shtab_catalyst_pxeboot_verify_option_strings=(-h --help --keyring --certificates --secureboot-cert -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_menu_option_strings=(-h --help --templates --dry-run -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_export_option_strings=(-h --help --format --base-url --output --force --templates -q --quiet -v --verbose --json --color)
+_shtab_catalyst_pxeboot_keys_option_strings=(-h --help --name -q --quiet -v --verbose --json --color)
 _shtab_catalyst_pxeboot_option_strings=(-h --help --version)
 
 _shtab_catalyst_pxeboot_build__f_COMPGEN=_shtab_compgen_files
@@ -38,16 +39,24 @@ _shtab_catalyst_pxeboot_dhcp_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_boot_test_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_boot_test___screenshot_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_boot_test___junit_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_boot_test___ssh_key_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_boot_test___files_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_boot_test___script_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_qemu_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_qemu___ssh_key_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_qemu___files_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_qemu___script_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_inspect_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_verify_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_verify___keyring_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_verify___certificates_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_verify___secureboot_cert_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_menu_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_menu___templates_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_export_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_export___output_COMPGEN=_shtab_compgen_files
 _shtab_catalyst_pxeboot_export___templates_COMPGEN=_shtab_compgen_files
+_shtab_catalyst_pxeboot_keys_pos_0_COMPGEN=_shtab_compgen_files
 
 _shtab_catalyst_pxeboot_build___color_choices=(auto always never)
 _shtab_catalyst_pxeboot_serve___color_choices=(auto always never)
@@ -61,7 +70,8 @@ _shtab_catalyst_pxeboot_verify___color_choices=(auto always never)
 _shtab_catalyst_pxeboot_menu___color_choices=(auto always never)
 _shtab_catalyst_pxeboot_export___format_choices=(matchbox netboot.xyz foreman treeinfo ipxe-vars)
 _shtab_catalyst_pxeboot_export___color_choices=(auto always never)
-_shtab_catalyst_pxeboot_pos_0_choices=(build serve dhcp boot-test qemu inspect verify menu export)
+_shtab_catalyst_pxeboot_keys___color_choices=(auto always never)
+_shtab_catalyst_pxeboot_pos_0_choices=(build serve dhcp boot-test qemu inspect verify menu export keys)
 
 _shtab_catalyst_pxeboot_build__h_nargs=0
 _shtab_catalyst_pxeboot_build___help_nargs=0
@@ -135,6 +145,13 @@ _shtab_catalyst_pxeboot_export___quiet_nargs=0
 _shtab_catalyst_pxeboot_export__v_nargs=0
 _shtab_catalyst_pxeboot_export___verbose_nargs=0
 _shtab_catalyst_pxeboot_export___json_nargs=0
+_shtab_catalyst_pxeboot_keys__h_nargs=0
+_shtab_catalyst_pxeboot_keys___help_nargs=0
+_shtab_catalyst_pxeboot_keys__q_nargs=0
+_shtab_catalyst_pxeboot_keys___quiet_nargs=0
+_shtab_catalyst_pxeboot_keys__v_nargs=0
+_shtab_catalyst_pxeboot_keys___verbose_nargs=0
+_shtab_catalyst_pxeboot_keys___json_nargs=0
 _shtab_catalyst_pxeboot_pos_0_nargs=A...
 _shtab_catalyst_pxeboot__h_nargs=0
 _shtab_catalyst_pxeboot___help_nargs=0

@@ -142,6 +142,8 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"file     {made.path}  {made.role}, {size(len(made.content))}, made"
     for stream in plan.streams:
         yield f"file     {stream.path}  {Role.STREAM}, made of {stream.modules} and nbdkit"
+    for uki in plan.ukis:
+        yield f"file     {uki.path}  {Role.UKI}, {size(uki.bytes)}, made for {uki.entry}"
     if plan.personal:
         yield f"file     {PERSONAL}  {Role.PERSONAL}, {plan.personal}"
     for kernel in plan.unpacked:
@@ -178,6 +180,8 @@ def plan_data(plan: Plan) -> dict[str, Any]:
     made = [(file.path, file.role, len(file.content)) for file in plan.made]
     joined = [(file.path, file.role, file.bytes) for file in plan.joined]
     personal = [(PERSONAL, Role.PERSONAL, None)] if plan.personal else []
+    personal += [(host.archive, Role.PERSONAL, None) for host in plan.menu.hosts if host.archive]
+    ukis = [(file.path, Role.UKI, file.bytes) for file in plan.ukis]
     unpacked = [(file.path, file.role, None) for file in plan.unpacked]
     loaders = [(file.path, Role.LOADER, None) for file in plan.loaders.found]
     return {
@@ -188,7 +192,15 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "loaders": [str(loader) for loader in plan.spec.loaders],
         "files": [
             {"path": path, "role": str(role), "bytes": count}
-            for path, role, count in (*copied, *made, *joined, *unpacked, *personal, *loaders)
+            for path, role, count in (
+                *copied,
+                *made,
+                *joined,
+                *unpacked,
+                *personal,
+                *ukis,
+                *loaders,
+            )
         ],
         "entries": encode(entries),
         "notes": list(plan.notes),

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from catalyst_pxeboot.build.manifest import make_manifest
+from catalyst_pxeboot.build.manifest import first_file, make_manifest
 from catalyst_pxeboot.build.opened import Opened
 from catalyst_pxeboot.build.stream import find_stream_tools, stage_streams
+from catalyst_pxeboot.build.uki import find_secureboot_signer, make_ukis
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
@@ -106,6 +107,7 @@ def stage_tree(
     """
     digests = algorithms(spec.digests)
     signers = find_signers(spec.signing, spec.loaders)
+    secureboot = find_secureboot_signer(spec.secureboot)
     beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
     prepared = beside.submit(_prepare_loaders, spec, signers)
     plan = _plan(spec, opened, lambda: prepared.result()[0])
@@ -133,6 +135,8 @@ def stage_tree(
     if plan.check:
         files += _stage_check(plan.check, files, plan, staging, digests=digests, time=time)
     files += stage_joined_files(plan.joined, staging, algorithms=digests, time=time)
+    ukis = make_ukis(plan, staging, secureboot)
+    files += stage_made_files(ukis, staging, algorithms=digests, time=time)
     signatures = make_signatures(
         signers,
         tree=staging,
@@ -172,7 +176,9 @@ def stage_tree(
 
 
 def _find_loaders(spec: Spec) -> Loaders:
-    return find_loaders(spec.arch.grub, loaders=spec.loaders, search=spec.loader_path)
+    return find_loaders(
+        spec.arch.grub, loaders=spec.loaders, search=spec.loader_path, uefi=spec.arch.uefi
+    )
 
 
 def _prepare_loaders(spec: Spec, signers: Signers) -> tuple[Loaders, list[MadeFile]]:
@@ -217,7 +223,13 @@ def _render_files(plan: Plan) -> list[MadeFile]:
     names = {loader.path for loader in plan.loaders.found} | {file.path for file in configs}
     if any(LOADERS[kind].boot_file_in_tree for kind in spec.loaders):
         names.add(MANIFEST)  # for its folder, which is the tree's
-    dhcp = render_dhcp(spec.arch, files=names, server=spec.server, templates=spec.templates)
+    dhcp = render_dhcp(
+        spec.arch,
+        files=names,
+        server=spec.server,
+        templates=spec.templates,
+        first=first_file(plan),
+    )
     return [*configs, *dhcp, *_render_personal(plan)]
 
 

@@ -15,7 +15,18 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from catalyst_pxeboot import __version__
-from catalyst_pxeboot.cli import boot_test, build, dhcp, export, inspect, menu, qemu, serve, verify
+from catalyst_pxeboot.cli import (
+    boot_test,
+    build,
+    dhcp,
+    export,
+    inspect,
+    keys,
+    menu,
+    qemu,
+    serve,
+    verify,
+)
 from catalyst_pxeboot.cli.console import Color, Console, OutputError
 from catalyst_pxeboot.util.errors import SYSTEM_ERRORS, PxebootError, SpecError, from_system
 
@@ -36,7 +47,7 @@ EXIT_CODES: Final = {
 }
 
 #: In the order in which --help and the manual name them.
-COMMANDS = (build, serve, dhcp, boot_test, qemu, inspect, verify, menu, export)
+COMMANDS = (build, serve, dhcp, boot_test, qemu, inspect, verify, menu, export, keys)
 
 
 def run() -> NoReturn:

@@ -71,12 +71,14 @@ def tree_with(tree: Path, given: Personal) -> Iterator[Path]:
     from catalyst_pxeboot.lab.treemenu import view_tree
     from catalyst_pxeboot.serve.facts import read_served_tree
     from catalyst_pxeboot.serve.personal import plan_additions
+    from catalyst_pxeboot.util.files import read_regular
     from catalyst_pxeboot.util.tempdir import scratch_folder
 
     served = read_served_tree(tree)
     additions = plan_additions(served, given)
     appended = {
-        path: (served.path / path).read_bytes() + more for path, more in additions.appended.items()
+        path: read_regular(served.path / path, limit=served.files[path]) + more
+        for path, more in additions.appended.items()
     }
     with scratch_folder() as folder:
         folder.chmod(0o755)  # servers run as other users

@@ -26,6 +26,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--certificates", type=Path, metavar="FILE",
         help="certificates that iPXE trusts: each file it loads must be signed by one of them",
     )  # fmt: skip
+    parser.add_argument(
+        "--secureboot-cert", type=Path, metavar="FILE",
+        help="a certificate that firmware trusts: each unified kernel image must be signed by it",
+    )  # fmt: skip
     parser.set_defaults(run=run)
 
 
@@ -34,7 +38,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     from catalyst_pxeboot.tree.verify import verify_tree
 
     verified = verify_tree(
-        arguments.tree, keyring=arguments.keyring, certificates=arguments.certificates
+        arguments.tree,
+        keyring=arguments.keyring,
+        certificates=arguments.certificates,
+        secureboot=arguments.secureboot_cert,
     )
     console.result({"tree": str(arguments.tree), "files": verified.files})
     if verified.faults:

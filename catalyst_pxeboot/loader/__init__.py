@@ -9,10 +9,11 @@ from catalyst_pxeboot.loader.grub import GRUB
 from catalyst_pxeboot.loader.ipxe import IPXE
 from catalyst_pxeboot.loader.pxelinux import PXELINUX
 from catalyst_pxeboot.loader.uboot import UBOOT
+from catalyst_pxeboot.loader.uki import UKI
 from catalyst_pxeboot.model.loader import Loader
 
 LOADERS: Mapping[Loader, BootLoader] = {
-    loader.kind: loader for loader in (IPXE, PXELINUX, GRUB, UBOOT)
+    loader.kind: loader for loader in (IPXE, PXELINUX, GRUB, UBOOT, UKI)
 }
 
 __all__ = ["LOADERS", "BootLoader", "Config", "check_config", "loader_of"]

@@ -46,11 +46,20 @@ class MissingLoader:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundStub:
+    """The program of the build host that unified kernel images are made of."""
+
+    origin: Path
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Loaders:
     """What the build host has for the tree, and what it lacks; both sorted by path."""
 
     found: tuple[FoundLoader, ...]
     missing: tuple[MissingLoader, ...]
+    stub: FoundStub | None = None
 
 
 def find_loaders(
@@ -58,12 +67,13 @@ def find_loaders(
     *,
     loaders: Sequence[Loader],
     search: Sequence[Path],
+    uefi: str | None = None,
 ) -> Loaders:
     """Look for the files of `loaders` that clients of an architecture need.
 
     `arch_grub_platforms` maps GRUB platforms, which also say what firmware the clients have, to
-    the file names of their images. The folders of `search` come before the system's. Nothing is
-    made yet: a GRUB image that can be made is found.
+    the file names of their images; `uefi` is the firmware's name for its machine. The folders of
+    `search` come before the system's. Nothing is made yet: a GRUB image that can be made is found.
     """
     table = read_table("loader/binaries.toml")
     found: list[FoundLoader] = []
@@ -74,9 +84,13 @@ def find_loaders(
     if Loader.GRUB in loaders:
         _find_grub(table["grub"], arch_grub_platforms, search, found, missing)
         found.extend(_find_signed(table["shim"], set(arch_grub_platforms), search))
+    stub = None
+    if Loader.UKI in loaders and uefi:
+        stub = _find_stub(table["uki"], uefi, search, missing)
     return Loaders(
         found=tuple(sorted(found, key=lambda file: file.path)),
         missing=tuple(sorted(missing, key=lambda file: file.path)),
+        stub=stub,
     )
 
 
@@ -125,6 +139,18 @@ def _find_grub(
         else:
             package = table["debian_packages"].get(platform, "grub-common")
             missing.append(MissingLoader(path, Loader.GRUB, table["gentoo"], package))
+
+
+def _find_stub(
+    table: Mapping[str, Any], uefi: str, search: Sequence[Path], missing: list[MissingLoader]
+) -> FoundStub | None:
+    folders = (*search, *(Path(folder) for folder in table["folders"]))
+    name = f"linux{uefi.lower()}.efi.stub"
+    file = _first_file(folders, [name])
+    if file is None:
+        missing.append(MissingLoader(name, Loader.UKI, table["gentoo"], table["debian"]))
+        return None
+    return FoundStub(file, read_version(Loader.UKI, file))
 
 
 def _find_signed(

@@ -70,6 +70,12 @@ class BootLoader(ABC):
     root_variables: ClassVar[RootVariables | None] = None
     #: Whether UEFI starts it, where an architecture has UEFI; otherwise a BIOS or its like.
     on_efi: ClassVar[bool] = True
+    #: Whether a BIOS starts it, where an architecture has one.
+    on_bios: ClassVar[bool] = True
+    #: Whether it is one file with all that it boots inside, made for each kernel.
+    self_contained: ClassVar[bool] = False
+    #: Whether an add-on in it learns where the tree is, if the command line does not say it.
+    finds_tree: ClassVar[bool] = False
     #: Whether it puts initrds below 2 GiB on a BIOS.
     initrds_below_2_gib: ClassVar[bool] = True
     #: Whether it loads one initrd only, which has all others inside.
@@ -83,12 +89,12 @@ class BootLoader(ABC):
     #: The bytes of a command line that it reads on any usual board; None: the kernel's limit.
     line_bytes: ClassVar[int | None] = None
 
-    def host_config(self, name: str) -> str | None:
-        """Name the menu that only the machine `name` reads, a MAC address or UUID with hyphens.
+    def host_configs(self, name: str) -> tuple[str, ...]:
+        """Name the menus that only the machine `name` reads, a MAC address or UUID with hyphens.
 
-        None: the menu for all has what single machines get.
+        Without any, the menu for all has what single machines get.
         """
-        return None
+        return ()
 
     def reads(self, path: str) -> bool:
         """Say whether a file of the tree is a configuration of this loader."""
@@ -186,7 +192,7 @@ class BootLoader(ABC):
         """Return the firmware that starts the loader where an architecture has a BIOS, or not."""
         if not self.on_efi:
             return (Firmware.BIOS,)
-        return (Firmware.BIOS, Firmware.EFI) if bios else (Firmware.EFI,)
+        return (Firmware.BIOS, Firmware.EFI) if bios and self.on_bios else (Firmware.EFI,)
 
     def memory(
         self, firmware: Firmware, *, kernel: int, resident: int, loaded: int, before: int

@@ -6,6 +6,7 @@ Source: Syslinux com32/menu/readconfig.c: lines are raw; `^` marks a hot key.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable
 
 from catalyst_pxeboot.loader.common import BootLoader, Config, make_config, note_file, note_root
@@ -33,8 +34,12 @@ class Pxelinux(BootLoader):
     memtest_firmware = frozenset({Firmware.BIOS})
     on_efi = False
 
-    def host_config(self, name: str) -> str:
-        return f"pxelinux.cfg/{f'01-{name}' if MAC.fullmatch(name) else name}"
+    def host_configs(self, name: str) -> tuple[str, ...]:
+        if MAC.fullmatch(name):
+            return (f"pxelinux.cfg/01-{name}",)
+        # The bytes as the network card's program has them: in order, or as in SMBIOS's table.
+        swapped = uuid.UUID(bytes_le=uuid.UUID(name).bytes)
+        return (f"pxelinux.cfg/{name}", f"pxelinux.cfg/{swapped}")
 
     def reads(self, path: str) -> bool:
         return path in self.configs or _HOST_CONFIG.fullmatch(path) is not None

@@ -23,6 +23,7 @@ class DhcpClient:
     http_codes: tuple[int, ...]
     loaders: tuple[str, ...]
     http_loaders: tuple[str, ...]
+    uki: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Arch:
     loaders: tuple[Loader, ...]
     more_loaders: tuple[Loader, ...]
     console: str
+    uefi: str | None
     uname: tuple[str, ...]
     qemu: Qemu | None
     grub: Mapping[str, str]
@@ -69,6 +71,7 @@ def all_arches() -> tuple[Arch, ...]:
             loaders=tuple(Loader(word) for word in table["loaders"]),
             more_loaders=tuple(Loader(word) for word in table.get("more_loaders", ())),
             console=table["console"],
+            uefi=table.get("uefi"),
             uname=tuple(table["uname"]),
             qemu=_qemu(table["qemu"]) if "qemu" in table else None,
             grub=dict(table["grub"]),
@@ -95,6 +98,7 @@ def _dhcp_client(table: Mapping[str, Any]) -> DhcpClient:
         http_codes=tuple(table["http_codes"]),
         loaders=tuple(table["loaders"]),
         http_loaders=tuple(table["http_loaders"]),
+        uki=table.get("uki", False),
     )
 
 

@@ -31,6 +31,7 @@ class Role(StrEnum):
     PADDING = "padding"
     MEMTEST = "memtest"
     DEVICE_TREE = "device-tree"
+    UKI = "uki"  # an EFI program with a kernel and its initrds inside
     LOADER = "loader"
     CONFIG = "config"
     SIGNATURE = "signature"
@@ -119,6 +120,24 @@ class AddonFile:
     generator: Generator
     hooks: str
     compression: str  # of the squashfs images in it
+
+
+@dataclass(frozen=True, slots=True)
+class UkiFile:
+    """A file of the tree that starts one menu entry by itself: a unified kernel image.
+
+    `initrds` are files of the tree that make the initrd in it, `bytes` an estimate of its size;
+    `release` is the kernel's version, empty if not known.
+    """
+
+    path: str
+    entry: str
+    title: str
+    kernel: str
+    initrds: tuple[str, ...]
+    arguments: str
+    release: str
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ class Loader(StrEnum):
     PXELINUX = "pxelinux"
     GRUB = "grub"
     UBOOT = "uboot"
+    UKI = "uki"
 
 
 class Firmware(StrEnum):

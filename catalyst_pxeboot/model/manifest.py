@@ -95,7 +95,8 @@ class EntryInfo:
     """A menu entry. A live one has a root mode, a memory test the firmware that starts it.
 
     `url_argument` is the start of the kernel argument that names the squashfs on a web server.
-    `kernels`, `initrds` and `limits` are by the loaders that offer the entry.
+    `kernels`, `initrds` and `limits` are by the loaders that offer the entry. `uki` is the unified
+    kernel image that boots it.
     """
 
     name: str
@@ -106,6 +107,7 @@ class EntryInfo:
     root: RootMode | None = None
     checked: bool | None = None
     url_argument: str | None = None
+    uki: str | None = None
     firmware: Firmware | None = None
     initrds: Mapping[Loader, tuple[str, ...]]
     limits: Mapping[Loader, LimitsInfo] | None = None
@@ -156,7 +158,8 @@ class Manifest:
     """All that manifest.json says.
 
     `hosts` are the machines with something of their own, by MAC address or SMBIOS UUID in lower
-    case with hyphens. `server` is the machine that the tree was rendered for, None if the spec
+    case with hyphens. `first` is the file that dhcp/ names first to UEFI clients, None: as the
+    architecture has it. `server` is the machine that the tree was rendered for, None if the spec
     names none. `grub_server` is the address that GRUB's network images fetch from, where they have
     one.
     `sums` are the tree's digest files, each with its algorithms. `clearsigned` is for people:
@@ -171,6 +174,7 @@ class Manifest:
     menu: MenuInfo
     loaders: Mapping[Loader, LoaderInfo]
     hosts: tuple[str, ...] | None = None
+    first: str | None = None
     server: Server | None = None
     grub_server: str | None = None
     notes: tuple[str, ...]

@@ -120,6 +120,15 @@ class HostSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SecureBoot:
+    """The user's own certificate and key for EFI programs."""
+
+    certificate: Path
+    key: Path
+    passphrase_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Signing:
     """What the spec says of signatures; the files are the user's own and named nowhere else."""
 

@@ -72,7 +72,7 @@ def plan_live(
             way = chosen[kernel.iso.name].get(mode)
             if way is None:
                 continue
-            offered = knowing = _loaders_for(root, spec)
+            offered = knowing = _loaders_for(root, spec, streamed=way.streamed)
             if way.streamed:
                 joining = [kind for kind in offered if LOADERS[kind].joins_initrds]
                 offered = tuple(kind for kind in offered if kind not in joining)
@@ -107,7 +107,10 @@ def plan_live(
                 for entry in _iso_entries(spec, kernel)
             ]
     for loader in spec.loaders:
-        if not any(loader in _loaders_for(ROOTS[entry.root], spec) for entry in entries):
+        if not any(
+            loader in _loaders_for(ROOTS[entry.root], spec, streamed=entry.streamed)
+            for entry in entries
+        ):
             raise PxebootError(
                 f"pxeboot/root: {loader} cannot learn the server address, so no root mode is"
                 " available",
@@ -151,10 +154,14 @@ def _choose_roots(
     return chosen
 
 
-def _loaders_for(root: Root, spec: Spec) -> tuple[Loader, ...]:
+def _loaders_for(root: Root, spec: Spec, *, streamed: bool) -> tuple[Loader, ...]:
     """Return the spec's loaders that can say where the root is."""
     known = root.knows_server(spec)
-    return tuple(loader for loader in spec.loaders if known or LOADERS[loader].root_variables)
+    return tuple(
+        kind
+        for kind in spec.loaders
+        if known or LOADERS[kind].root_variables or (streamed and LOADERS[kind].finds_tree)
+    )
 
 
 def _plan_check(root: Root, kernel: SourceKernel, spec: Spec, notes: list[str]) -> bool:

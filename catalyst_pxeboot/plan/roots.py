@@ -433,7 +433,7 @@ def root_location(entry: LiveEntry, menu: Menu, variables: RootVariables | None)
     words = make(
         RootLocation(
             squashfs=entry.squashfs,
-            url=known.url or f"{menu.base_url}/",
+            url=known.url or (f"{menu.base_url}/" if menu.base_url else ""),
             nfs_server=nfs.server or known.nfs_server,
             nfs_path=nfs.path,
             nfs_options=nfs.options,

@@ -16,8 +16,9 @@ from catalyst_pxeboot.source.image import SourceKernel
 def menu_entries(plan: Plan) -> tuple[EntryInfo, ...]:
     """Return the manifest's menu entries."""
     loaders = plan.spec.loaders
+    ukis = {uki.entry: uki.path for uki in plan.ukis} if plan.loaders.stub else {}
     return (
-        *(_live(entry, loaders) for entry in plan.menu.live),
+        *(_live(entry, loaders, ukis.get(entry.name)) for entry in plan.menu.live),
         *(_memtest(entry, loaders) for entry in plan.menu.memtests),
     )
 
@@ -43,7 +44,7 @@ def kernel_info(kernel: SourceKernel) -> KernelInfo:
     )
 
 
-def _live(entry: LiveEntry, loaders: Sequence[Loader]) -> EntryInfo:
+def _live(entry: LiveEntry, loaders: Sequence[Loader], uki: str | None) -> EntryInfo:
     able = [loader for loader in loaders if loader in entry.offered]
     return EntryInfo(
         name=entry.name,
@@ -54,6 +55,7 @@ def _live(entry: LiveEntry, loaders: Sequence[Loader]) -> EntryInfo:
         root=entry.root,
         checked=entry.addon is not None,
         url_argument=url_argument(entry),
+        uki=uki,
         initrds={loader: LOADERS[loader].initrds(entry) for loader in able},
         limits={loader: _limits(entry.limits[loader]) for loader in able},
     )

@@ -17,6 +17,7 @@ from catalyst_pxeboot.model.files import (
     Role,
     RootCheckFile,
     SourceFile,
+    UkiFile,
     UnpackedFile,
 )
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, HostEntry, LiveEntry, MemtestEntry, Menu
@@ -34,6 +35,7 @@ from catalyst_pxeboot.plan.entries import (
     unpacked_path,
 )
 from catalyst_pxeboot.plan.roots import ROOT_CHECK
+from catalyst_pxeboot.plan.uki import plan_ukis
 from catalyst_pxeboot.source.image import Source, SourceKernel
 from catalyst_pxeboot.source.live import root_file, source_file
 from catalyst_pxeboot.spec.parse import Spec
@@ -57,6 +59,7 @@ class Plan:
     joined: tuple[JoinedFile, ...]
     check: RootCheckFile | None
     streams: tuple[AddonFile, ...]
+    ukis: tuple[UkiFile, ...]
     tools: Tools | NoTools
     personal: Personal
     hosts: tuple[Host, ...]
@@ -106,6 +109,7 @@ def plan_tree(
     streams = tuple(_plan_streams(live, source))
     unpacked = tuple(_plan_unpacked(spec, source))
     joined = tuple(_plan_joined(live, source, personal))
+    ukis = tuple(plan_ukis(spec, source, menu))
     _check_paths(
         *(file.path for file in files),
         *(file.path for file in made),
@@ -113,6 +117,7 @@ def plan_tree(
         *(file.path for file in joined),
         *((check.path,) if check else ()),
         *(file.path for file in streams),
+        *(file.path for file in ukis),
         *((PERSONAL,) if personal else ()),
     )
     return Plan(
@@ -125,6 +130,7 @@ def plan_tree(
         joined=joined,
         check=check,
         streams=streams,
+        ukis=ukis,
         tools=tools,
         personal=personal,
         hosts=tuple(hosts),
@@ -162,8 +168,8 @@ def _plan_hosts(hosts: Iterable[Host], live: Sequence[LiveEntry]) -> Iterator[Ho
 def _hosts_left_out(spec: Spec, menu: Menu) -> Iterator[str]:
     """Say what single machines do not get by some loader."""
     for kind in spec.loaders if menu.hosts else ():
-        if LOADERS[kind].joins_initrds:
-            yield f"what single machines get (pxeboot/hosts), by {kind}: it loads one initrd only"
+        if LOADERS[kind].joins_initrds or LOADERS[kind].self_contained:
+            yield f"what single machines get (pxeboot/hosts), by {kind}: it loads one file only"
             continue
         offered = {entry.name for entry in menu.live_for(kind)}
         for entry in sorted({host.entry for host in menu.hosts if host.entry} - offered):

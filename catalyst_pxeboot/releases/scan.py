@@ -195,7 +195,8 @@ def _find_tree(path: str, manifest: Manifest, stamp: ManifestStamp) -> FoundTree
     loaders = {}
     for kind in sorted(manifest.loaders):
         entry = next((entry for entry in live if kind in entry.kernels), None)
-        config = files.get(LOADERS[kind].configs[0])
+        # One that has none is not led to from a menu.
+        config = next((files[path] for path in LOADERS[kind].configs[:1] if path in files), None)
         if entry and config:
             limits = (entry.limits or {}).get(kind)
             memory = limits.memory_bytes if limits else {}

@@ -83,6 +83,7 @@ def render_dhcp(
     server: Server | None,
     templates: Path | None,
     grub_knows: bool | None = None,
+    first: str | None = None,
 ) -> tuple[MadeFile, ...]:
     """Render the DHCP servers' configurations, sorted by their path in the tree.
 
@@ -90,14 +91,15 @@ def render_dhcp(
     itself is offered only with its script, without which it would load itself for ever. A file in
     the folder `templates` replaces the shipped template of the same relative name. `grub_knows`
     says whether GRUB's images have the server's address inside, as those of a tree that is being
-    built for `server` have.
+    built for `server` have. `first` is a file that UEFI clients of the architecture get before any
+    loader.
     Raises `SpecError` with all that is wrong with `server`, `TemplateError` for a name too long
     for DHCP and for a faulty template.
     """
     known = server is not None if grub_knows is None else grub_knows
     server = server or Server()
     check_server(server)
-    values = _values(arch, files, server, known=known)
+    values = _values(arch, files, server, known=known, first=first)
     return tuple(render_file(path, values, templates) for path in DHCP_CONFIGS)
 
 
@@ -108,7 +110,9 @@ def check_server(server: Server) -> None:
         raise SpecError(problems)
 
 
-def _values(arch: Arch, files: Collection[str], server: Server, *, known: bool) -> dict[str, Any]:
+def _values(
+    arch: Arch, files: Collection[str], server: Server, *, known: bool, first: str | None
+) -> dict[str, Any]:
     """Collect everything that a template may use, by these names.
 
     `known`: GRUB's images have the server's address inside.
@@ -117,7 +121,10 @@ def _values(arch: Arch, files: Collection[str], server: Server, *, known: bool) 
     root = _tree_url(server)
     ipxe = set() if IPXE_SCRIPT in files else _ipxe_loaders()
     usable = set(files) - ipxe
-    clients = tuple(_view_client(client, usable, server, known=known) for client in arch.dhcp)
+    clients = tuple(
+        _view_client(client, usable, server, known=known, first=first if client.uki else None)
+        for client in arch.dhcp
+    )
     offered = [loader.file for client in clients for loader in client.loaders]
     return {
         "arch": arch.name,
@@ -141,10 +148,17 @@ def _values(arch: Arch, files: Collection[str], server: Server, *, known: bool) 
 
 
 def _view_client(
-    client: DhcpClient, files: Collection[str], server: Server, *, known: bool
+    client: DhcpClient,
+    files: Collection[str],
+    server: Server,
+    *,
+    known: bool,
+    first: str | None,
 ) -> ClientView:
     root = _tree_url(server)
-    loaders = [file for file in client.loaders if file in files]
+    before = [first] if first else []
+    loaders = [*before, *(file for file in client.loaders if file in files)]
+    by_http = [*before, *(file for file in client.http_loaders if file in files)]
 
     def view(file: str) -> LoaderView:
         prefix = root if file in _PATH_PREFIX_LOADERS else ""
@@ -159,11 +173,10 @@ def _view_client(
         proxy_loaders=tuple(
             view(file)
             for file in loaders
-            if file in _PROXY_LOADERS | _ipxe_loaders() or (known and file.startswith("boot/grub/"))
+            if file in {*_PROXY_LOADERS, *_ipxe_loaders(), *before}
+            or (known and file.startswith("boot/grub/"))
         ),
-        http_loaders=tuple(
-            LoaderView(_boot_file(root + file), "") for file in client.http_loaders if file in files
-        ),
+        http_loaders=tuple(LoaderView(_boot_file(root + file), "") for file in by_http),
         bios=0 in client.codes,
     )
 

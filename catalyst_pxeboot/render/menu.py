@@ -129,8 +129,8 @@ def _render_host_configs(kind: Loader, menu: Menu, templates: Path | None) -> It
     """Render the whole menu of each single machine, for a loader that looks for that."""
     loader = LOADERS[kind]
     for host in menu.hosts:
-        path = loader.host_config(host.name)
-        if path is None:
+        paths = loader.host_configs(host.name)
+        if not paths:
             continue
         live = tuple(
             replace(entry, arguments=(*entry.arguments, *host.arguments), own=host.archive)
@@ -140,8 +140,9 @@ def _render_host_configs(kind: Loader, menu: Menu, templates: Path | None) -> It
             view = view_menu(kind, replace(menu, live=live, hosts=()))
         if host.entry in {entry.name for entry in view.live}:
             view = replace(view, default=host.entry, timeout=0)
-        values = {**_values(view), "folder": "", "config": path}
-        yield replace(render_file(loader.configs[0], values, templates), path=path)
+        for path in paths:
+            values = {**_values(view), "folder": "", "config": path}
+            yield replace(render_file(loader.configs[0], values, templates), path=path)
 
 
 @contextmanager

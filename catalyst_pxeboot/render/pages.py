@@ -58,7 +58,7 @@ _GROUPS: Mapping[str, tuple[Role, ...]] = {
         Role.ROOT_CHECK, Role.STREAM, Role.MEMTEST, Role.DEVICE_TREE,
     ),
     "For the machines that boot here": (Role.PERSONAL,),
-    "Boot loaders": (Role.LOADER,),
+    "Boot loaders": (Role.LOADER, Role.UKI),
     "Configurations": (Role.CONFIG,),
     "Texts and scripts": (Role.TEXT, Role.SCRIPT, Role.PAGE),
     "Signatures": (Role.SIGNATURE,),

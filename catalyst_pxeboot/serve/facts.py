@@ -35,8 +35,8 @@ class ServedTree:
     `digests` are the sha256 of those that the manifest has one of. `grub_server` is the address
     that GRUB's images fetch from, where they have one inside. `initramfs` are the files in front of
     an initrd; `hosts` are the machines that the tree has something for, by MAC address or UUID;
-    `personal` is whether the tree has the user's own files, `signed` whether it has
-    signatures that loaders check.
+    `first` is what UEFI clients are named before any loader; `personal` is whether the tree has the
+    user's own files, `signed` whether it has signatures that loaders check.
     """
 
     path: Path
@@ -48,6 +48,7 @@ class ServedTree:
     grub_server: str
     initramfs: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    first: str | None = None
     personal: bool = False
     signed: bool = False
 
@@ -151,6 +152,7 @@ def read_served_tree(tree: Path) -> ServedTree:
         grub_server=manifest.grub_server or "",
         initramfs=tuple(file.path for file in manifest.files if file.role is Role.INITRAMFS),
         hosts=manifest.hosts or (),
+        first=manifest.first,
         personal=any(file.role is Role.PERSONAL for file in manifest.files),
         signed=any(file.path.endswith((GRUB_ENDING, IPXE_ENDING)) for file in manifest.files),
     )

@@ -22,6 +22,7 @@ from catalyst_pxeboot.model.settings import (
     PersonalSettings,
     Release,
     RootMode,
+    SecureBoot,
     Serial,
     Server,
     Signing,
@@ -76,6 +77,9 @@ class Spec:
     verify_root: bool | None  # None: where it can be done
     release: Release | None  # flat files for mirrors, beside the tree
     signing: Signing
+    uki_entries: tuple[str, ...]  # by name, beside one for each kernel
+    first: Loader | None  # what DHCP names first to UEFI clients; None: as the architecture has it
+    secureboot: SecureBoot | None
     personal: PersonalSettings
     hosts: tuple[HostSettings, ...]  # what single machines get beside that
     keyring: Path | None = None  # OpenPGP public keys that an ISO must be signed by
@@ -195,6 +199,7 @@ def _parse(
     release_word = reader.word("pxeboot/release")
     release = reader.take("pxeboot/release", lambda: parse_release(release_word))
     signing = _signing(reader)
+    uki_entries, first, secureboot = _uki(reader, loaders)
     personal = take_personal(reader)
     hosts = take_hosts(reader)
     keyring = reader.file("pxeboot/keyring")
@@ -233,6 +238,9 @@ def _parse(
         verify_root=verify_root,
         release=release,
         signing=signing,
+        uki_entries=uki_entries,
+        first=first,
+        secureboot=secureboot,
         personal=personal,
         hosts=hosts,
         keyring=keyring,
@@ -293,6 +301,29 @@ def _signing(reader: KeyReader) -> Signing:
         key=key,
         passphrase_file=passphrase_file,
         always=verify == "always",
+    )
+
+
+def _uki(
+    reader: KeyReader, loaders: Sequence[Loader]
+) -> tuple[tuple[str, ...], Loader | None, SecureBoot | None]:
+    """Take what concerns unified kernel images: further entries, their place, their key."""
+    keys = ("uki_entries", "first", "secureboot_cert", "secureboot_key")
+    for name in (f"pxeboot/{key}" for key in keys):
+        if name in reader and Loader.UKI not in loaders:
+            reader.fault(name, "concerns unified kernel images", "add uki to pxeboot/loaders")
+    first = reader.word("pxeboot/first")
+    if first not in ("", Loader.UKI):
+        reader.fault("pxeboot/first", f"{first!r} is unknown", f"use {Loader.UKI}")
+    certificate, key = reader.file("pxeboot/secureboot_cert"), reader.file("pxeboot/secureboot_key")
+    passphrase_file = reader.file("pxeboot/secureboot_passphrase_file")
+    if bool(certificate) != bool(key):
+        lacking = "pxeboot/secureboot_key" if certificate else "pxeboot/secureboot_cert"
+        reader.fault(lacking, "is missing beside its other half", "name both or neither")
+    return (
+        tuple(reader.words("pxeboot/uki_entries")),
+        Loader.UKI if first else None,
+        SecureBoot(certificate, key, passphrase_file) if certificate and key else None,
     )
 
 

@@ -21,6 +21,7 @@ from catalyst_pxeboot.tree.manifest import (
 )
 from catalyst_pxeboot.tree.verify_signatures import find_signature_faults
 from catalyst_pxeboot.tree.verify_stream import find_stream_faults
+from catalyst_pxeboot.tree.verify_uki import find_secureboot_faults, find_uki_faults
 from catalyst_pxeboot.util.checksum import digest_bytes, digest_file
 from catalyst_pxeboot.util.errors import FormatError, PxebootError, VerifyError
 from catalyst_pxeboot.util.files import list_files, open_regular, read_regular
@@ -40,18 +41,24 @@ class Verified:
 
 
 def verify_tree(
-    tree: Path, *, keyring: Path | None = None, certificates: Path | None = None
+    tree: Path,
+    *,
+    keyring: Path | None = None,
+    certificates: Path | None = None,
+    secureboot: Path | None = None,
 ) -> Verified:
     """Check every file of `tree` against the manifest, and the configurations against the tree.
 
     With `keyring`, a file of OpenPGP public keys, and `certificates`, those that iPXE trusts, the
-    signatures must be good ones. Raises `VerifyError` if there is no valid manifest.
+    signatures must be good ones; with `secureboot`, a certificate, those of EFI programs. Raises
+    `VerifyError` if there is no valid manifest.
     """
     raw, manifest = read_manifest(tree)
     read: dict[str, os.stat_result] = {}
     faults = (
         *_faults(tree, raw, manifest, read),
         *find_signature_faults(tree, manifest, keyring=keyring, certificates=certificates),
+        *(find_secureboot_faults(tree, manifest, secureboot) if secureboot else ()),
     )
     return Verified(len(manifest.files), faults, read)
 
@@ -80,6 +87,8 @@ def _faults(
     yield from _check_faults(tree, manifest)
     if any(file.role is Role.STREAM for file in manifest.files):
         yield from find_stream_faults(tree, manifest)
+    if any(file.role is Role.UKI for file in manifest.files):
+        yield from find_uki_faults(tree, manifest)
     # What the build host lacked was reported then; the user may add it beside the tree.
     absent = {name for loader in manifest.loaders.values() for name in loader.missing}
     for name in sorted(files.keys() & there):

@@ -360,6 +360,29 @@ def test_the_init_system_of_a_live_root_runs_the_script(init: str, tmp_path: Pat
 
 
 @more
+@pytest.mark.skipif("LIVECD_TOOLS_SRC" not in os.environ, reason="LIVECD_TOOLS_SRC not set")
+def test_gentoos_autoconfig_starts_sshd(tmp_path: Path) -> None:
+    """The service of Gentoo's live images that reads `dosshd`, run by OpenRC; a checkout has it."""
+    stage2 = make_stage2(tmp_path, "dracut-release", 0, live_image.CLOUD)
+    (modules,) = (CACHE / "kernel/lib/modules").iterdir()
+    try:
+        init_root.build_init_image(
+            stage2, cache=CACHE, init="openrc", modules=modules, login=True,
+            livecd_tools=Path(os.environ["LIVECD_TOOLS_SRC"]),
+        )  # fmt: skip
+    except CommandError as error:
+        pytest.skip(str(error))
+    tree = make_tree(pack_iso(stage2, tmp_path), tmp_path, pxeboot__root=STREAM,
+                     pxeboot__loaders="ipxe")  # fmt: skip
+    with machine_up(tree, BIOS, tmp_path, *options(tmp_path), memory=1024) as (login, served):
+        shown = login.run("hostname; rc-status default")
+        assert shown.stdout.startswith("box7\n")
+        assert re.search(r"autoconfig +\[ +started", shown.stdout), shown.stdout
+        assert re.search(r"sshd +\[ +started", login.run("rc-status -a").stdout)
+        assert (login.event["status"], len(served.kinds("up"))) == (3, 1)
+
+
+@more
 @pytest.mark.parametrize("proxy", [False, True], ids=["own DHCP", "proxy"])
 @pytest.mark.parametrize("listed", [False, True], ids=["another", "listed"])
 def test_only_listed_machines_are_answered(

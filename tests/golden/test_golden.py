@@ -21,6 +21,7 @@ from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.files import list_files
 from tests.support import builders
+from tests.support.efi import efi_program
 from tests.support.paths import GOLDEN
 from tests.support.stage2 import INITRAMFS, STAMP, release_settings, storedir_stage2, write_stage2
 
@@ -153,6 +154,17 @@ CASES = {
         {"initramfs": builders.initramfs(STOCK), "squashfs": builders.squashfs_image(size=1 << 20)},
         {"pxeboot/base_url": "http://192.168.7.1/gentoo"},
     ),
+    # one file for each kernel, and one more for an entry; DHCP names the first
+    "amd64-uki": Case(
+        "amd64",
+        {"initramfs": builders.initramfs(STOCK), "squashfs": builders.squashfs_image(size=1 << 20)},
+        {
+            "pxeboot/base_url": "http://192.168.7.1/gentoo",
+            "pxeboot/loaders": ["uki", "ipxe"],
+            "pxeboot/uki_entries": ["gentoo-stream-accessibility"],
+            "pxeboot/first": "uki",
+        },
+    ),
     # what the user adds comes last in every entry, by every loader
     "amd64-personal": Case(
         "amd64",
@@ -183,7 +195,7 @@ CASES = {
 
 @pytest.fixture
 def case(name: str, request: pytest.FixtureRequest) -> Case:
-    if name == "amd64-stream":
+    if name in ("amd64-stream", "amd64-uki"):
         request.getfixturevalue("streaming")
     return CASES[name]
 
@@ -191,6 +203,10 @@ def case(name: str, request: pytest.FixtureRequest) -> Case:
 def make(case: Case, store: Path) -> Path:
     write_stage2(storedir_stage2(store, subarch=case.subarch), **case.stage2)  # type: ignore[arg-type]
     settings = release_settings(store, subarch=case.subarch) | dict(case.keys)
+    if "uki" in str(settings.get("pxeboot/loaders")):
+        (store / "stubs").mkdir()
+        (store / "stubs/linuxx64.efi.stub").write_bytes(efi_program())
+        settings["pxeboot/loader_path"] = str(store / "stubs")
     settings["source_subpath"] = f"23.0-default/livecd-stage2-{case.subarch}-{STAMP}"
     return build(parse_settings(settings), report=lambda _line: None).output
 

@@ -105,10 +105,16 @@ def test_every_example_of_the_template_is_accepted(tmp_path: Path) -> None:
     # Those must be there.
     paths = {"pxeboot/loader_path", "pxeboot/templates", "pxeboot/files", "pxeboot/hosts"}
     together = {"pxeboot/sign_cert", "pxeboot/sign_key", "pxeboot/sign_verify"}
+    pair = {"pxeboot/secureboot_cert", "pxeboot/secureboot_key"}
+    images = {*pair, "pxeboot/uki_entries", "pxeboot/first", "pxeboot/secureboot_passphrase_file"}
     for key in examples.keys() - paths:
         given = {key: examples[key].split() if " " in examples[key] else examples[key]}
         if key in together:
             given |= {other: examples[other] for other in together}
+        if key in images:
+            given["pxeboot/loaders"] = "uki"
+        if key in pair:
+            given |= {other: examples[other] for other in pair}
         if key == "pxeboot/iso":
             del base["source_subpath"]
         parse_settings({**base, **given})

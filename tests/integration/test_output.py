@@ -73,6 +73,7 @@ def test_each_command_prints_one_document(
         ["dhcp", str(tree), "--format", "kea"],
         ["export", str(tree), "--format", "treeinfo"],
         ["serve", str(tree), "--interface", "lo", "--dry-run"],
+        ["keys", str(tmp_path / "keys")],
     ):
         (document,) = documents(argv, capsys)
         assert document["command"] == argv[0]

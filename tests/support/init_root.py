@@ -59,12 +59,19 @@ exec halt -dhip
 
 
 def build_init_image(
-    stage2: Path, *, cache: Path, init: str, modules: Path, login: bool = False
+    stage2: Path,
+    *,
+    cache: Path,
+    init: str,
+    modules: Path,
+    login: bool = False,
+    livecd_tools: Path | None = None,
 ) -> None:
     """Put a live root with the init system `init` into the live image at `stage2`.
 
     `modules` are the kernel's. With `login` it runs sshd, until `/run/stop` is there; otherwise it
-    reads much of itself and stops. Raises `CommandError` where debootstrap is missing.
+    reads much of itself and stops. With a checkout of livecd-tools, sshd is started by its service
+    autoconfig alone. Raises `CommandError` where debootstrap is missing.
     """
     if shutil.which("debootstrap") is None or shutil.which("mksquashfs") is None:
         raise CommandError("debootstrap or mksquashfs is missing")
@@ -79,6 +86,8 @@ def build_init_image(
         _configure(root, init, _WAIT if login else _SCRIPT)
         if login:
             _configure_login(root, init)
+        if livecd_tools:
+            _configure_autoconfig(root, livecd_tools)
         target = stage2 / "image.squashfs"
         target.unlink(missing_ok=True)
         live_image._run("mksquashfs", str(root), str(target), "-quiet", "-no-progress")
@@ -149,3 +158,31 @@ def _configure_login(root: Path, init: str) -> None:
     (root / "etc/inittab").write_text(_LOGIN_INITTAB)
     (root / "etc/rc.local").write_text(_RC_LOCAL)
     (root / "etc/rc.local").chmod(0o755)
+
+
+# As Gentoo's, in short.
+_SSHD = """\
+#!/sbin/openrc-run
+command=/usr/sbin/sshd
+pidfile=/run/sshd.pid
+start_pre() {
+    mkdir -p /run/sshd
+    ssh-keygen -A
+}
+"""
+
+
+def _configure_autoconfig(root: Path, livecd_tools: Path) -> None:
+    """Start sshd only if autoconfig does, as on Gentoo's live images."""
+    services = root / "etc/init.d"
+    (services / "ssh").unlink()
+    (services / "sshd").write_text(_SSHD)
+    shutil.copy(livecd_tools / "init.d/autoconfig", services / "autoconfig")
+    shutil.copy(livecd_tools / "conf.d/autoconfig", root / "etc/conf.d/autoconfig")
+    for name in ("sshd", "autoconfig"):
+        (services / name).chmod(0o755)
+    for link in (root / "etc/runlevels").glob("*/ssh"):
+        link.unlink()
+    (root / "etc/runlevels/default/autoconfig").symlink_to("/etc/init.d/autoconfig")
+    started = _RC_LOCAL.replace("ssh-keygen -A\n/etc/init.d/ssh restart\n", "")
+    (root / "etc/rc.local").write_text(started)

@@ -127,8 +127,8 @@ BROKEN: Mapping[str, tuple[Callable[[Path], None], str]] = {
             manifest["loaders"].update(lilo={"missing": []}),
             manifest["menu"]["entries"][0]["kernels"].update(lilo="boot/gentoo"),
         )),  # type: ignore[arg-type]
-        f"{NOT_VALID} (menu.entries[0].kernels: 'lilo' is not one of ipxe, pxelinux, grub, uboot);"
-        f" {REBUILD}",
+        f"{NOT_VALID} (menu.entries[0].kernels: 'lilo' is not one of ipxe, pxelinux, grub, uboot,"
+        f" uki); {REBUILD}",
     ),
     "an unknown machine": (
         edit(lambda manifest: manifest["kernels"][0].update(machine="ppc64")),

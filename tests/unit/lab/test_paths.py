@@ -100,8 +100,8 @@ def test_choose_paths() -> None:
         (
             parse_loaders,
             "lilo",
-            "--loader: 'lilo' is none of ipxe, pxelinux, grub, uboot; give one or more of them, "
-            "with commas between",
+            "--loader: 'lilo' is none of ipxe, pxelinux, grub, uboot, uki; give one or more of"
+            " them, with commas between",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import TemplateError
 
 IPXE, PXELINUX, GRUB, UBOOT = Loader.IPXE, Loader.PXELINUX, Loader.GRUB, Loader.UBOOT
-NAMES = {IPXE: "iPXE", PXELINUX: "PXELINUX", GRUB: "GRUB", UBOOT: "U-Boot"}
+NAMES = {kind: loader.name for kind, loader in LOADERS.items()}
 
 IPXE_WAY_OUT = "write it without, or leave ipxe out of pxeboot/loaders"
 GRUB_QUOTE = (

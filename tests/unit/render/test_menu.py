@@ -34,6 +34,8 @@ LIVE = LiveEntry(
     generator=Generator.DRACUT,
     joined="boot/gentoo.initrd",
 )
+#: The loaders that read a configuration.
+CONFIGURED = [kind for kind, loader in LOADERS.items() if loader.configs]
 HTTP = replace(LIVE, root=RootMode.HTTP, root_header=None)
 MENU = Menu(title="Gentoo amd64", timeout=10, live=(LIVE,), memtests=(), serial=None)
 URL = "http://10.1.2.3/live"
@@ -61,7 +63,7 @@ def lines(text: str, start: str) -> list[str]:
 
 
 def test_files_are_sorted_and_say_what_they_were_made_from() -> None:
-    files = render_configs(MENU, loaders=list(Loader), templates=None)
+    files = render_configs(MENU, loaders=CONFIGURED, templates=None)
     assert [(file.path, file.role, file.origin) for file in files] == [
         ("boot.ipxe", Role.CONFIG, "template boot.ipxe.j2"),
         ("boot/grub/grub.cfg", Role.CONFIG, "template boot/grub/grub.cfg.j2"),
@@ -73,7 +75,7 @@ def test_files_are_sorted_and_say_what_they_were_made_from() -> None:
     assert all(file.content.endswith(b"\n") and b"\r" not in file.content for file in files)
 
 
-@pytest.mark.parametrize("loader", list(Loader))
+@pytest.mark.parametrize("loader", CONFIGURED)
 @pytest.mark.parametrize("timeout", [None, 0, 10])
 @pytest.mark.parametrize("padding", [None, "boot/gentoo.padding"])
 @pytest.mark.parametrize("memtests", [(), MEMTESTS])
@@ -510,7 +512,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_one_template_is_replaced_and_the_others_stay(tmp_path: Path) -> None:
     write(tmp_path, "boot.ipxe.j2", "#!ipxe\necho {{ title }} {{ live[0].arguments }}\n")
-    files = render_configs(MENU, loaders=list(Loader), templates=tmp_path)
+    files = render_configs(MENU, loaders=CONFIGURED, templates=tmp_path)
     assert files[0].content == (
         b"#!ipxe\necho Gentoo amd64 dokeymap root=live:/image.squashfs.img cdroot\n"
     )
@@ -650,7 +652,7 @@ HOSTS = (
 )
 
 
-@pytest.mark.parametrize("loader", list(Loader))
+@pytest.mark.parametrize("loader", CONFIGURED)
 @pytest.mark.parametrize("timeout", [None, 0, 10])
 def test_single_machines_are_in_every_sound_configuration(
     loader: Loader, timeout: int | None
@@ -673,7 +675,9 @@ def test_pxelinux_has_a_menu_for_each_machine() -> None:
     first, second, third = (f"pxelinux.cfg/{name}" for name in (
         "01-02-00-00-00-00-01", "01-02-00-00-00-00-02", HOSTS[2].name,
     ))  # fmt: skip
-    assert texts.keys() == {"pxelinux.cfg/default", first, second, third}
+    swapped = "pxelinux.cfg/44454c4c-4400-104a-8030-b7c04f4b3233"  # as QEMU's ROM asks
+    assert texts.keys() == {"pxelinux.cfg/default", first, second, third, swapped}
+    assert texts[swapped] == texts[third]
     assert "DEFAULT gentoo" in texts[first] and "TIMEOUT" not in texts[first]
     assert lines(texts[first], "APPEND")[0].endswith(" quiet")
     assert lines(texts[first], "INITRD")[0].endswith(",hosts/02-00-00-00-00-01.cpio")

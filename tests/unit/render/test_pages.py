@@ -84,6 +84,7 @@ def test_readme_lines_are_short_and_its_sections_belong(case: str) -> None:
     assert "\n\n\n" not in text
     loaders = {
         "ipxe": "iPXE: ", "pxelinux": "PXELINUX: ", "grub": "GRUB: ", "uboot": "U-Boot: ",
+        "uki": "UKI: ",
     }  # fmt: skip
     for loader, start in loaders.items():
         assert (f"\n{start}" in text) == (loader in manifest["loaders"]), loader

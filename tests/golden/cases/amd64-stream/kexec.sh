@@ -70,10 +70,10 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp'
-        initrd_bytes=42496
+        initrd_bytes=44032
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b07cf34b76268
+boot/gentoo.net.cpio 42496 bd196505d9d868d7d310b8f5b43f49de1070174da81a75de025a29ce000891bd
 '
         ;;
     gentoo-stream-accessibility)
@@ -85,10 +85,10 @@ boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b0
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup'
-        initrd_bytes=42496
+        initrd_bytes=44032
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b07cf34b76268
+boot/gentoo.net.cpio 42496 bd196505d9d868d7d310b8f5b43f49de1070174da81a75de025a29ce000891bd
 '
         ;;
     gentoo-http)
@@ -100,10 +100,10 @@ boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b0
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp'
-        initrd_bytes=42496
+        initrd_bytes=44032
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b07cf34b76268
+boot/gentoo.net.cpio 42496 bd196505d9d868d7d310b8f5b43f49de1070174da81a75de025a29ce000891bd
 '
         ;;
     gentoo-http-accessibility)
@@ -115,10 +115,10 @@ boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b0
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp dospeakup'
-        initrd_bytes=42496
+        initrd_bytes=44032
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 40960 7d91a7d1c9b42bec0d298f8ac4b54f7282b55b87e8e44ae25f1b07cf34b76268
+boot/gentoo.net.cpio 42496 bd196505d9d868d7d310b8f5b43f49de1070174da81a75de025a29ce000891bd
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;

@@ -1,0 +1,131 @@
+"""Keys for Secure Boot, what enrols them, and what reads a user's own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from catalyst_pxeboot.formats.signing.keyset import write_keys
+from catalyst_pxeboot.formats.signing.secureboot import (
+    is_signed_by,
+    load_secureboot_signer,
+    make_key,
+    signature_list,
+)
+from catalyst_pxeboot.util.errors import PxebootError
+from tests.support.efi import efi_program
+
+needs_sbsign = pytest.mark.skipif(
+    shutil.which("sbsign") is None, reason="sbsign is missing (sbsigntool)"
+)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys") / "keys"
+    write_keys(folder, "test")
+    return folder
+
+
+def test_a_folder_of_keys(keys: Path) -> None:
+    names = {
+        f"{name}.{end}"
+        for name in ("PK", "KEK", "db")
+        for end in ("key", "crt", "cer", "esl", "auth")
+    }
+    assert {file.name for file in keys.iterdir()} == {*names, "enrol.sh"}
+    for name in names:
+        assert (keys / name).stat().st_mode & 0o777 == (0o600 if name.endswith(".key") else 0o644)
+    certificate = x509.load_pem_x509_certificate((keys / "db.crt").read_bytes())
+    assert certificate.subject.rfc4514_string() == "CN=test db"
+    assert (
+        isinstance(public := certificate.public_key(), rsa.RSAPublicKey) and public.key_size == 2048
+    )
+    assert (keys / "db.cer").read_bytes() == certificate.public_bytes(Encoding.DER)
+    assert (keys / "db.auth").read_bytes().endswith((keys / "db.esl").read_bytes())
+
+
+def test_keys_are_never_overwritten(keys: Path, tmp_path: Path) -> None:
+    before = {file: file.read_bytes() for file in keys.iterdir()}
+    with pytest.raises(PxebootError, match="is there already, and keys are never overwritten"):
+        write_keys(keys, "test")
+    assert {file: file.read_bytes() for file in keys.iterdir()} == before
+    (tmp_path / "file").touch()
+    with pytest.raises(PxebootError, match="is there already"):
+        write_keys(tmp_path / "file", "test")
+    with pytest.raises(PxebootError, match="could not be written"):
+        write_keys(tmp_path / "no/folder", "test")
+
+
+def test_a_signature_list_as_the_specification_has_it() -> None:
+    certificate = make_key("x", datetime(2026, 1, 1, tzinfo=UTC)).certificate
+    content, owner = certificate.public_bytes(Encoding.DER), uuid.UUID(int=7)
+    found = signature_list(certificate, owner)
+    assert found[:16] == uuid.UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072").bytes_le
+    sizes = [int.from_bytes(found[at : at + 4], "little") for at in (16, 20, 24)]
+    assert sizes == [len(found), 0, 16 + len(content)]
+    assert found[28:44] == owner.bytes_le and found[44:] == content
+
+
+@pytest.mark.skipif(shutil.which("sig-list-to-certs") is None, reason="efitools are missing")
+def test_efitools_read_it_alike(keys: Path, tmp_path: Path) -> None:
+    subprocess.run(["sig-list-to-certs", keys / "db.esl", tmp_path / "out"], check=True)
+    assert (tmp_path / "out-0.der").read_bytes() == (keys / "db.cer").read_bytes()
+
+
+@needs_sbsign
+def test_a_program_is_signed_and_checked(keys: Path, tmp_path: Path) -> None:
+    signer = load_secureboot_signer(keys / "db.crt", keys / "db.key", None)
+    program = tmp_path / "program"
+    program.write_bytes(signer.sign(efi_program(), name="x"))
+    assert is_signed_by(program, keys / "db.crt")
+    assert not is_signed_by(program, keys / "KEK.crt")
+    content = bytearray(program.read_bytes())
+    content[0x401] ^= 1
+    program.write_bytes(content)
+    assert not is_signed_by(program, keys / "db.crt")
+    program.write_bytes(efi_program())
+    assert not is_signed_by(program, keys / "db.crt")
+
+
+@needs_sbsign
+def test_a_passphrase_opens_a_key(keys: Path, tmp_path: Path) -> None:
+    own = make_key("x", datetime.now(UTC))
+    (tmp_path / "crt").write_bytes(own.certificate.public_bytes(Encoding.PEM))
+    (tmp_path / "key").write_bytes(
+        own.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pass"))
+    )
+    (tmp_path / "passphrase").write_text("pass\n")
+    load_secureboot_signer(tmp_path / "crt", tmp_path / "key", tmp_path / "passphrase")
+    with pytest.raises(PxebootError, match=r"pxeboot/secureboot_key: .* cannot be read as a key"):
+        load_secureboot_signer(tmp_path / "crt", tmp_path / "key", None)
+    with pytest.raises(PxebootError, match=r"is not the key of .*db\.crt"):
+        load_secureboot_signer(keys / "db.crt", keys / "PK.key", None)
+
+
+def test_what_firmware_does_not_take_is_refused(keys: Path, tmp_path: Path) -> None:
+    elliptic = ec.generate_private_key(ec.SECP256R1())
+    short = rsa.generate_private_key(65537, 1024)
+    for key in (elliptic, short):
+        (tmp_path / "key").write_bytes(
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+        with pytest.raises(PxebootError, match="is not an RSA key of 2048 bits"):
+            load_secureboot_signer(keys / "db.crt", tmp_path / "key", None)
+    with pytest.raises(PxebootError, match=r"pxeboot/secureboot_cert: .* as a certificate"):
+        load_secureboot_signer(keys / "db.key", keys / "db.key", None)
+    with pytest.raises(PxebootError, match=r"pxeboot/secureboot_cert: .* cannot be read: No such"):
+        load_secureboot_signer(keys / "none", keys / "db.key", None)
