@@ -60,7 +60,7 @@ def make_manifest(
             for kind in spec.loaders
         },
         hosts=tuple(host.name for host in plan.hosts) or None,
-        first=first_file(plan),
+        first=spec.first if plan.loaders.stub else None,
         server=spec.server,
         grub_server=spec.server.address if spec.server and images else None,
         notes=plan.notes,
@@ -79,10 +79,3 @@ def make_manifest(
         clearsigned=(f"{signed_sums(spec.digests)}.asc",) if spec.signing.gpg_key else None,
         flat=FlatInfo(flat.release, dict(flat.origins)) if flat else None,
     )
-
-
-def first_file(plan: Plan) -> str | None:
-    """Return the tree's file that dhcp/ names first to UEFI clients, if the spec wants one."""
-    if plan.spec.first is None or plan.loaders.stub is None or not plan.ukis:
-        return None
-    return plan.ukis[0].path

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from catalyst_pxeboot.build.manifest import first_file, make_manifest
+from catalyst_pxeboot.build.manifest import make_manifest
 from catalyst_pxeboot.build.opened import Opened
 from catalyst_pxeboot.build.stream import find_stream_tools, stage_streams
 from catalyst_pxeboot.build.uki import find_secureboot_signer, make_ukis
@@ -18,6 +18,7 @@ from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.personal.read import read_hosts, read_personal
 from catalyst_pxeboot.plan.entries import PERSONAL, host_path
@@ -228,7 +229,8 @@ def _render_files(plan: Plan) -> list[MadeFile]:
         files=names,
         server=spec.server,
         templates=spec.templates,
-        first=first_file(plan),
+        uki=plan.ukis[0].path if plan.ukis and plan.loaders.stub else None,
+        uki_first=spec.first is Loader.UKI,
     )
     return [*configs, *dhcp, *_render_personal(plan)]
 

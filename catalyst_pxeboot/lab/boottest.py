@@ -27,7 +27,7 @@ from catalyst_pxeboot.lab.machine import (
     qemu_argv,
 )
 from catalyst_pxeboot.lab.network import TAP, make_network, why_no_network
-from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, Scheme, choose_paths
+from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, Scheme, choose_paths, for_tree
 from catalyst_pxeboot.lab.plainrom import disguised_link
 from catalyst_pxeboot.lab.report import write_junit
 from catalyst_pxeboot.lab.result import Outcome, PathResult
@@ -43,7 +43,7 @@ from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, view_tree, why_mu
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
-from catalyst_pxeboot.tree.manifest import read_config
+from catalyst_pxeboot.tree.manifest import read_config, read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 
 #: What a live system shows when it is up: agetty's prompt, also of an automatic login; or, where
@@ -88,7 +88,10 @@ def boot_test(
                 f"{option}: no folder {file.parent}", hint="make it, or name another"
             )
     arch = read_arch(tree)
-    paths = choose_paths(PATHS, arch=arch, firmware=firmware, loaders=loaders)
+    paths = for_tree(
+        choose_paths(PATHS, arch=arch, firmware=firmware, loaders=loaders),
+        read_manifest(tree)[1].uki,
+    )
     if not paths:
         known = choose_paths(PATHS, arch=arch)
         raise PxebootError(

@@ -7,7 +7,7 @@ servers' logs, so a client that got there by another way does not count.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -107,7 +107,8 @@ class BootPath:
     @property
     def root(self) -> str:
         """The end of the name of the file that holds the live root, after its dot."""
-        return "initrd" if self.loader is Loader.UBOOT else "squashfs"
+        inside = {Loader.UBOOT: "initrd", Loader.UKI: "efi"}
+        return inside.get(self.loader, "squashfs")
 
     @property
     def named_by_dhcp(self) -> bool:
@@ -140,6 +141,9 @@ FIRMWARE: Mapping[str, tuple[str, ...]] = {
     UEFI_ARM.name: (UEFI_ARM.name,),
 }
 
+#: The unified kernel image of a kernel of the usual name; `for_tree` has the tree's own.
+_UKI_FILE = "boot/gentoo.efi"
+
 _AMD64 = ("amd64",)
 _X86 = ("x86",)
 _PC = ("amd64", "x86")
@@ -155,6 +159,10 @@ _UBOOT = _steps("tftp:pxelinux.cfg/default-arm")
 
 def _grub(scheme: str, platform: str, name: str = "core.efi") -> tuple[Step, ...]:
     return _steps(f"{scheme}:boot/grub/{platform}/{name}", f"{scheme}:boot/grub/grub.cfg")
+
+
+def _uki(scheme: str) -> tuple[Step, ...]:
+    return _steps(f"{scheme}:{_UKI_FILE}")
 
 
 _TFTP, _HTTP = Scheme.TFTP, Scheme.HTTP
@@ -217,7 +225,20 @@ PATHS: tuple[BootPath, ...] = (
         13, "proxy-x64-grub", _AMD64, UEFI_X64, _GRUB, _grub("tftp", "x86_64-efi"), _TFTP, _PROXY,
         closed=_GRUB_AND_PROXY,
     ),
+    BootPath(14, "x64-http-uki", _AMD64, UEFI_X64, Loader.UKI, _uki("http"), _HTTP),
+    BootPath(14, "x64-uki", _AMD64, UEFI_X64, Loader.UKI, _uki("tftp"), _TFTP),
+    BootPath(14, "arm64-http-uki", _ARM64, UEFI_ARM64, Loader.UKI, _uki("http"), _HTTP),
 )  # fmt: skip
+
+
+def for_tree(paths: Iterable[BootPath], uki: str | None) -> tuple[BootPath, ...]:
+    """Return the paths with the tree's own unified kernel image, if it has one."""
+    return tuple(
+        replace(path, chain=(Step(path.chain[0].scheme, uki),))
+        if uki and path.loader is Loader.UKI
+        else path
+        for path in paths
+    )
 
 
 def choose_paths(

@@ -31,12 +31,13 @@ from catalyst_pxeboot.lab.machine import (
     find_qemu,
     qemu_argv,
 )
-from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, choose_paths
+from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, choose_paths, for_tree
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.servers import read_arch
 from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, why_mute
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.services.children import end_process
+from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import run
 
@@ -140,7 +141,8 @@ def _memory(menu: TreeMenu, path: BootPath) -> int:
 
 def _choose_path(tree: Path, firmware: Sequence[str], loaders: Sequence[Loader]) -> BootPath:
     arch = read_arch(tree)
-    can = [path for path in choose_paths(PATHS, arch=arch) if _is_simple(path)]
+    own = for_tree(choose_paths(PATHS, arch=arch), read_manifest(tree)[1].uki)
+    can = [path for path in own if _is_simple(path)]
     asked = choose_paths(can, firmware=firmware, loaders=loaders)
     for path in asked:
         if (tree / (path.script or path.boot_file)).is_file():

@@ -75,6 +75,8 @@ def read_menu(tree: Path) -> TreeMenu:
 
 def why_mute(tree: Path, loader: Loader) -> str:
     """Say why the loader's configuration cannot be served with another argument; or nothing."""
+    if LOADERS[loader].self_contained:
+        return "a unified kernel image has its command line inside, so no console could be added"
     if loader is Loader.GRUB and (tree / f"{LOADERS[loader].configs[0]}.sig").exists():
         return "GRUB takes only signed configurations, so no console could be added"
     return ""

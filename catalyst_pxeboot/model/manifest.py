@@ -158,7 +158,7 @@ class Manifest:
     """All that manifest.json says.
 
     `hosts` are the machines with something of their own, by MAC address or SMBIOS UUID in lower
-    case with hyphens. `first` is the file that dhcp/ names first to UEFI clients, None: as the
+    case with hyphens. `first` is what dhcp/ names first to UEFI clients, None: as the
     architecture has it. `server` is the machine that the tree was rendered for, None if the spec
     names none. `grub_server` is the address that GRUB's network images fetch from, where they have
     one.
@@ -174,7 +174,7 @@ class Manifest:
     menu: MenuInfo
     loaders: Mapping[Loader, LoaderInfo]
     hosts: tuple[str, ...] | None = None
-    first: str | None = None
+    first: Loader | None = None
     server: Server | None = None
     grub_server: str | None = None
     notes: tuple[str, ...]
@@ -188,6 +188,14 @@ class Manifest:
     def by_path(self) -> Mapping[str, FileInfo]:
         """The files by their paths."""
         return {file.path: file for file in self.files}
+
+    @property
+    def uki(self) -> str | None:
+        """The unified kernel image of the first kernel, if it has one."""
+        return next((entry.uki for entry in self.menu.live if self._is_first(entry)), None)
+
+    def _is_first(self, entry: EntryInfo) -> bool:
+        return entry.uki == f"{self.kernels[0].path}.efi"
 
     @property
     def own_files(self) -> frozenset[str]:

@@ -47,7 +47,10 @@ def plan_ukis(spec: Spec, source: Source, menu: Menu) -> Iterator[UkiFile]:
             continue
         entry = live[names.index(name)]
         kernel = next(kernel for kernel in source.kernels if kernel.iso.path == entry.kernel)
-        yield _plan(entry, f"boot/{name}.efi", kernel, source, menu)
+        # The usual entry has its kernel's own name, which is that of the kernel's first image.
+        taken = name in {kernel.iso.name for kernel in source.kernels}
+        path = f"boot/{name}-{entry.root}.efi" if taken else f"boot/{name}.efi"
+        yield _plan(entry, path, kernel, source, menu)
 
 
 def _choose(entries: Sequence[LiveEntry], spec: Spec) -> LiveEntry:

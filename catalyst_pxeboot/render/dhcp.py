@@ -83,7 +83,8 @@ def render_dhcp(
     server: Server | None,
     templates: Path | None,
     grub_knows: bool | None = None,
-    first: str | None = None,
+    uki: str | None = None,
+    uki_first: bool = False,
 ) -> tuple[MadeFile, ...]:
     """Render the DHCP servers' configurations, sorted by their path in the tree.
 
@@ -91,15 +92,15 @@ def render_dhcp(
     itself is offered only with its script, without which it would load itself for ever. A file in
     the folder `templates` replaces the shipped template of the same relative name. `grub_knows`
     says whether GRUB's images have the server's address inside, as those of a tree that is being
-    built for `server` have. `first` is a file that UEFI clients of the architecture get before any
-    loader.
+    built for `server` have. `uki` is the tree's unified kernel image, which comes after the loaders
+    for UEFI clients of the architecture, or before them.
     Raises `SpecError` with all that is wrong with `server`, `TemplateError` for a name too long
     for DHCP and for a faulty template.
     """
     known = server is not None if grub_knows is None else grub_knows
     server = server or Server()
     check_server(server)
-    values = _values(arch, files, server, known=known, first=first)
+    values = _values(arch, files, server, known=known, uki=uki, uki_first=uki_first)
     return tuple(render_file(path, values, templates) for path in DHCP_CONFIGS)
 
 
@@ -111,7 +112,13 @@ def check_server(server: Server) -> None:
 
 
 def _values(
-    arch: Arch, files: Collection[str], server: Server, *, known: bool, first: str | None
+    arch: Arch,
+    files: Collection[str],
+    server: Server,
+    *,
+    known: bool,
+    uki: str | None,
+    uki_first: bool,
 ) -> dict[str, Any]:
     """Collect everything that a template may use, by these names.
 
@@ -122,7 +129,7 @@ def _values(
     ipxe = set() if IPXE_SCRIPT in files else _ipxe_loaders()
     usable = set(files) - ipxe
     clients = tuple(
-        _view_client(client, usable, server, known=known, first=first if client.uki else None)
+        _view_client(client, usable, server, known=known, uki=uki, uki_first=uki_first)
         for client in arch.dhcp
     )
     offered = [loader.file for client in clients for loader in client.loaders]
@@ -153,12 +160,14 @@ def _view_client(
     server: Server,
     *,
     known: bool,
-    first: str | None,
+    uki: str | None,
+    uki_first: bool,
 ) -> ClientView:
     root = _tree_url(server)
-    before = [first] if first else []
-    loaders = [*before, *(file for file in client.loaders if file in files)]
-    by_http = [*before, *(file for file in client.http_loaders if file in files)]
+    own = [uki] if uki and client.uki else []
+    before, after = (own, []) if uki_first else ([], own)
+    loaders = [*before, *(file for file in client.loaders if file in files), *after]
+    by_http = [*before, *(file for file in client.http_loaders if file in files), *after]
 
     def view(file: str) -> LoaderView:
         prefix = root if file in _PATH_PREFIX_LOADERS else ""
@@ -173,7 +182,7 @@ def _view_client(
         proxy_loaders=tuple(
             view(file)
             for file in loaders
-            if file in {*_PROXY_LOADERS, *_ipxe_loaders(), *before}
+            if file in {*_PROXY_LOADERS, *_ipxe_loaders(), *own}
             or (known and file.startswith("boot/grub/"))
         ),
         http_loaders=tuple(LoaderView(_boot_file(root + file), "") for file in by_http),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.model.arch import Arch, all_arches
 from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.manifest import GRUB_ENDING, IPXE_ENDING, MANIFEST
 from catalyst_pxeboot.model.settings import MAC, RootMode
 from catalyst_pxeboot.serve.plan import Facts
@@ -35,8 +36,9 @@ class ServedTree:
     `digests` are the sha256 of those that the manifest has one of. `grub_server` is the address
     that GRUB's images fetch from, where they have one inside. `initramfs` are the files in front of
     an initrd; `hosts` are the machines that the tree has something for, by MAC address or UUID;
-    `first` is what UEFI clients are named before any loader; `personal` is whether the tree has the
-    user's own files, `signed` whether it has signatures that loaders check.
+    `uki` is the unified kernel image for UEFI clients, before any loader or after; `personal` is
+    whether the tree has the user's own files, `signed` whether it has signatures that loaders
+    check.
     """
 
     path: Path
@@ -48,7 +50,8 @@ class ServedTree:
     grub_server: str
     initramfs: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    first: str | None = None
+    uki: str | None = None
+    uki_first: bool = False
     personal: bool = False
     signed: bool = False
 
@@ -152,7 +155,8 @@ def read_served_tree(tree: Path) -> ServedTree:
         grub_server=manifest.grub_server or "",
         initramfs=tuple(file.path for file in manifest.files if file.role is Role.INITRAMFS),
         hosts=manifest.hosts or (),
-        first=manifest.first,
+        uki=manifest.uki,
+        uki_first=manifest.first is Loader.UKI,
         personal=any(file.role is Role.PERSONAL for file in manifest.files),
         signed=any(file.path.endswith((GRUB_ENDING, IPXE_ENDING)) for file in manifest.files),
     )

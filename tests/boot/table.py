@@ -58,7 +58,8 @@ class Fault:
 
     file: str
     complaint: re.Pattern[str]
-    removed: bool = True  # otherwise one byte near its end is another
+    removed: bool = True  # otherwise one byte of it is another
+    at: int = -100  # which one
 
 
 _FAULTS = {
@@ -67,11 +68,13 @@ _FAULTS = {
     Loader.PXELINUX: Fault("boot/gentoo.igz", re.compile(r"^Loading boot/gentoo\.igz.*failed:")),
     Loader.GRUB: Fault("boot/gentoo", re.compile("This did not work; the reason is above")),
     Loader.UBOOT: Fault("boot/gentoo.initrd", re.compile("TFTP error: .*gentoo.initrd.*not found")),
+    Loader.UKI: Fault("boot/gentoo.efi", re.compile("BdsDxe: failed to load"), False, 0),
 }
 _SECURE_FAULT = Fault("boot/gentoo", re.compile("bad shim signature"), removed=False)
 
 _MORE_SETTINGS: dict[str, dict[str, object]] = {
-    "arm64": {"pxeboot/loaders": ["ipxe", "grub", "uboot"]},
+    "amd64": {"pxeboot/loaders": ["ipxe", "pxelinux", "grub", "uki"]},
+    "arm64": {"pxeboot/loaders": ["ipxe", "grub", "uboot", "uki"]},
 }
 _SERIAL = {"amd64": "ttyS0,115200", "x86": "ttyS0,115200"}  # the others' consoles are ttyAMA0
 
@@ -133,6 +136,8 @@ class Trees:
         grub = foreignimage.loaders(arch, CACHE) if arch != "amd64" else None
         if grub:
             search.append(str(grub))
+        if arch == "arm64":
+            search.append(str(foreignimage.stub(arch, CACHE)))
         if search:
             settings["pxeboot/loader_path"] = search
         spec = parse_folders(stage2, folder / "tree", settings)
@@ -153,7 +158,7 @@ def break_tree(tree: Path, fault: Fault, target: Path) -> Path:
     content = bytearray(file.read_bytes())
     file.unlink()  # it is a link: the good tree keeps it
     if not fault.removed:
-        content[-100] ^= 0xFF
+        content[fault.at] ^= 0xFF
         file.write_bytes(content)
     return target
 

@@ -86,6 +86,11 @@ def loaders(arch: str, cache: Path) -> Path | None:
     return _unpacked(cache, arch, package) / "usr/lib/grub" if package else None
 
 
+def stub(arch: str, cache: Path) -> Path:
+    """Return a folder with the architecture's stub for unified kernel images."""
+    return _unpacked(cache, arch, "systemd-boot-efi") / "usr/lib/systemd/boot/efi"
+
+
 def _kernel(cache: Path, arch: str) -> liveimage.Kernel:
     top = _unpacked(cache, arch, _kernel_package(cache, arch))
     (modules,) = (top / "lib/modules").iterdir()

@@ -10,7 +10,8 @@ dracut-core dracut-live dracut-network nfs-common curl dmsetup kmod zstd squashf
 busybox-static xorriso mtools kexec-tools shellcheck chromium fonts-dejavu-core
 gpg gpg-agent gpgconf cpio lz4 lzop bzip2 xz-utils openssl iproute2 dnsmasq-base nginx-light
 kea-dhcp4-server isc-dhcp-server ruby zsh rsync squashfs-tools
-nbdkit nbd-client cryptsetup-bin openssh-client openssh-server'
+nbdkit nbd-client cryptsetup-bin openssh-client openssh-server
+systemd-boot-efi sbsigntool efitools binutils'
 
 missing=
 if command -v dpkg-query >/dev/null 2>&1; then

@@ -878,3 +878,19 @@ def test_the_proxy_gives_bios_a_menu_of_one(
         )  # fmt: skip
         assert answer is not None
         assert (answer.file, answer.server) == (file, SERVER.address)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_unified_kernel_image_is_first_or_last(first: bool) -> None:
+    made = render_dhcp(
+        find_arch("amd64"), files=AMD64_FILES, server=None, templates=None, uki="boot/g.efi",
+        uki_first=first,
+    )  # fmt: skip
+    (text,) = (file.content.decode() for file in made if file.path == "dhcp/dnsmasq.conf")
+    rules = re.findall(r"^(#?)dhcp-boot=tag:(x64|x64-http),tag:!ipxe,(\S+)$", text, re.MULTILINE)
+    for client, file in (("x64", "boot/g.efi"), ("x64-http", "http://192.0.2.1/boot/g.efi")):
+        offered = [(off, name) for off, of, name in rules if of == client]
+        assert offered[0 if first else -1] == ("" if first else "#", file)
+        assert [off for off, _ in offered] == ["", *"#" * (len(offered) - 1)]
+    for client in ("bios", "ia32"):
+        assert not re.search(rf"dhcp-boot=tag:{client}\S*boot/g\.efi", text)
