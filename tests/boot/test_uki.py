@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from catalyst_pxeboot.formats.uki import read_sections
 from catalyst_pxeboot.lab.boot import prepare_flash
 from catalyst_pxeboot.lab.machine import (
     UEFI_X64,
@@ -146,10 +147,11 @@ def test_it_finds_its_tree(plain_tree: Path, tmp_path: Path) -> None:
         assert events.kinds("streamed")
 
 
-#: A loader's configuration that starts the image, and the options by which that loader comes first.
+#: A loader's configuration that starts the image. iPXE hands over the program's name as its command
+#: line, which the stub takes in place of its own where Secure Boot is off.
 STARTED_BY = {
-    "iPXE": ("boot.ipxe", "#!ipxe\nchain boot/gentoo.efi\n"),
-    "GRUB": ("boot/grub/grub.cfg", 'chainloader "${base}boot/gentoo.efi"\nboot\n'),
+    "iPXE": ("boot.ipxe", "#!ipxe\nchain boot/gentoo.efi {words}\n"),
+    "GRUB": ("boot/grub/grub.cfg", 'chainloader "${{base}}boot/gentoo.efi"\nboot\n'),
 }
 
 
@@ -157,13 +159,13 @@ STARTED_BY = {
 @pytest.mark.parametrize("name", STARTED_BY)
 def test_a_loader_starts_it(name: str, iso: Path, tmp_path: Path) -> None:
     config, text = STARTED_BY[name]
-    loader = name.lower()
     tree = make_tree(
-        iso, tmp_path / "tree", pxeboot__loaders=["uki", loader], pxeboot__root="stream",
+        iso, tmp_path / "tree", pxeboot__loaders=["uki", name.lower()], pxeboot__root="stream",
         pxeboot__base_url=URL, pxeboot__server=f"{LAPTOP.server}/24",
     )  # fmt: skip
+    words = read_sections((tree / "boot/gentoo.efi").read_bytes(), where="uki")[".cmdline"]
     (tree / config).unlink()
-    (tree / config).write_text(text)
+    (tree / config).write_text(text.format(words=words.decode()))
     with served(tree, tmp_path, "--no-verify") as (events, boot):
         verdict = boot(http=False, memory=1536)
         assert verdict.passed, shown(verdict)

@@ -134,3 +134,41 @@ def test_before_the_root_is_there_only_the_reason_is_told(tmp_path: Path) -> Non
     assert run_report(tmp_path, failing, connected=False) == (
         "<28>streamed root: HTTP response code said error: 404\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ("http://10.0.0.1/boot/gentoo.efi", "http://10.0.0.1/image.squashfs"),
+        ("http://10.0.0.1:8080/a/b/boot/gentoo.efi", "http://10.0.0.1:8080/a/b/image.squashfs"),
+        ("https://s/boot/boot/grub/x86_64-efi/core.efi", "https://s/boot/image.squashfs"),
+        ("http://10.0.0.1/x/ipxe.efi", "http://10.0.0.1/x/image.squashfs"),
+        ("undionly.kpxe", ""),
+        ("", ""),
+    ],
+)
+def test_the_tree_is_where_the_firmware_fetched_from(
+    named: str, found: str, tmp_path: Path
+) -> None:
+    """find_tree, with a DHCP server that names a file to clients of HTTP Boot."""
+    text = scripts()["pxeboot/stream"]
+    function = text[text.index("find_tree() {") :].partition("\n}\n")[0] + "\n}\n"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "online").write_text("eth0 \n")
+    script = f"""
+here={tmp_path} tools={tmp_path} url=image.squashfs
+load_driver() {{ :; }}
+mount() {{ :; }}
+tell() {{ :; }}
+fail() {{ echo "$1"; exit 1; }}
+inside() {{
+    echo "$*" >> {tmp_path}/asked
+    [ -z '{named}' ] || echo '{named}' > {tmp_path}/run/boot-file
+}}
+{function}
+find_tree
+echo "$url"
+"""
+    done = subprocess.run(["sh", "-c", script], text=True, check=False, capture_output=True)
+    assert done.stdout == f"{found or 'the address of the live root is not known'}\n", done.stderr
+    assert " -i eth0 " in (tmp_path / "asked").read_text()
