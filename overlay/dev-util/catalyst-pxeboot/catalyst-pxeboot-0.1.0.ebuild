@@ -18,7 +18,7 @@ EGIT_REPO_URI="https://example.org/catalyst-pxeboot.git"
 
 LICENSE="GPL-2+"
 SLOT="0"
-IUSE="+catalyst serve sign stream"
+IUSE="+catalyst serve sign stream uki"
 
 # As in pyproject.toml; tests/integration/test_ebuild.py compares them.
 RDEPEND="
@@ -38,6 +38,7 @@ RDEPEND="
 		sys-block/nbdkit[curl]
 		sys-fs/squashfs-tools
 	)
+	uki? ( >=dev-python/pefile-2023.2.7[${PYTHON_USEDEP}] )
 "
 
 # Manual pages and completions are in the wheel, in the folders where Gentoo has them.
@@ -46,6 +47,8 @@ pkg_postinst() {
 	optfeature "iPXE in the trees" sys-firmware/ipxe
 	optfeature "PXELINUX in the trees" sys-boot/syslinux
 	optfeature "GRUB's network images in the trees" sys-boot/grub
+	optfeature "unified kernel images" "sys-apps/systemd-utils[boot]" sys-apps/systemd
+	optfeature "signing unified kernel images for Secure Boot" app-crypt/sbsigntools
 	optfeature "signing trees, and checking an ISO's signature" app-crypt/gnupg
 	optfeature "serve with DHCP and TFTP" net-dns/dnsmasq
 	optfeature "serve by nginx instead of its own web server" www-servers/nginx
