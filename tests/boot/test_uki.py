@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +72,7 @@ def boot_machine(
     flash: Path | None = None,
     disk: Path | None = None,
     timeout: float = 300,
+    stop: threading.Event | None = None,
 ) -> Verdict:
     """Boot a client in the network; `flash` are its firmware's variables, if it has kept any."""
     try:
@@ -85,8 +86,9 @@ def boot_machine(
         memory_mib=memory, flash=found, http_boot=http, disk=disk,
     )  # fmt: skip
     return watch_machine(
-        network.inside(argv), until=re.compile(until), timeout=timeout, log=folder / "console"
-    )
+        network.inside(argv), until=re.compile(until), timeout=timeout, log=folder / "console",
+        stop=stop,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -232,18 +234,23 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory) -> Enrolled:
                 network.inside(argv) if serves else argv, cwd=folder, env=env,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             )  # fmt: skip
-            console = ""
-            if serves:
-                stop = threading.Thread(target=process.wait, daemon=True)
-                stop.start()
-                verdict = boot_machine(
-                    network, machine, folder, until="^enrolled PK|ended with [1-9]"
+            if not serves:
+                said, _ = process.communicate(timeout=300)
+                assert process.returncode == 0, said
+                continue
+            stop = threading.Event()
+            with ThreadPoolExecutor(1) as beside:
+                watched = beside.submit(
+                    boot_machine, network, machine, folder, until="ended with [1-9]", stop=stop
                 )
-                console = shown(verdict)
-                time.sleep(1)
-                shutil.copy(folder / "variables.fd", folder / "enrolled.fd")
-            said, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, said + console
+                try:
+                    said, _ = process.communicate(timeout=300)
+                finally:
+                    process.kill()
+                    stop.set()
+            assert process.returncode == 0, said + shown(watched.result())
+            assert "its script ended with 0" in said
+            shutil.copy(folder / "variables.fd", folder / "enrolled.fd")
     return Enrolled(machine, folder / "enrolled.fd", folder / "secureboot", folder / "signed-tree")
 
 

@@ -176,10 +176,13 @@ def _configure_autoconfig(root: Path, livecd_tools: Path) -> None:
     """Start sshd only if autoconfig does, as on Gentoo's live images."""
     services = root / "etc/init.d"
     (services / "ssh").unlink()
+    (root / "etc/conf.d").mkdir(exist_ok=True)
     (services / "sshd").write_text(_SSHD)
+    # Debian's name for it is kmod.
+    (services / "modules").write_text("#!/sbin/openrc-run\nstart() {\n    :\n}\n")
     shutil.copy(livecd_tools / "init.d/autoconfig", services / "autoconfig")
     shutil.copy(livecd_tools / "conf.d/autoconfig", root / "etc/conf.d/autoconfig")
-    for name in ("sshd", "autoconfig"):
+    for name in ("sshd", "modules", "autoconfig"):
         (services / name).chmod(0o755)
     for link in (root / "etc/runlevels").glob("*/ssh"):
         link.unlink()
