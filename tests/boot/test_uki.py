@@ -241,7 +241,14 @@ def enrolled(tmp_path_factory: pytest.TempPathFactory) -> Enrolled:
             stop = threading.Event()
             with ThreadPoolExecutor(1) as beside:
                 watched = beside.submit(
-                    boot_machine, network, machine, folder, until="ended with [1-9]", stop=stop
+                    boot_machine,
+                    network,
+                    machine,
+                    folder,
+                    until="ended with [1-9]",
+                    stop=stop,
+                    memory=1024,
+                    http=False,
                 )
                 try:
                     said, _ = process.communicate(timeout=300)

@@ -19,6 +19,7 @@ from catalyst_pxeboot.util.files import list_files
 from tests.golden.test_golden import NETWORK
 from tests.integration.test_bad_input import snapshot
 from tests.support import builders
+from tests.support.efi import efi_program
 from tests.support.paths import ROOT
 from tests.support.stage2 import SPEC, STAMP, release_settings, storedir_stage2, write_stage2
 
@@ -192,6 +193,26 @@ def test_real_catalyst_with_keys_for_the_machines(installed: Path, storedir: Pat
     key = (own / "authorized_keys").read_bytes()
     assert key in (tree / "boot/personal.cpio").read_bytes()
     assert " dosshd" in (tree / "boot.ipxe").read_text()
+
+
+@pytest.mark.catalyst
+@needs_catalyst
+def test_real_catalyst_with_single_machines_and_a_unified_kernel_image(
+    installed: Path, storedir: Path
+) -> None:
+    stubs = storedir.parent / "stubs"
+    stubs.mkdir()
+    (stubs / "linuxx64.efi.stub").write_bytes(efi_program())
+    spec = (
+        f"{SPEC}pxeboot/hosts: {ROOT}/tests/data/hosts\npxeboot/loaders: ipxe uki\n"
+        f"pxeboot/loader_path: {stubs}\npxeboot/first: uki\n"
+    )
+    done = catalyst(installed, storedir, spec)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tree = storedir / f"builds/23.0-default/pxeboot-amd64-{STAMP}"
+    assert verify_tree(tree).faults == ()
+    assert (tree / "boot/gentoo.efi").is_file()
+    assert (tree / "hosts/52-54-00-12-34-56.cpio").is_file()
 
 
 @pytest.mark.catalyst

@@ -165,7 +165,7 @@ def test_boot_test_runs_what_fits(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path}: no client for amd64 is of this --firmware and --loader; there are "
         "ipxe on bios, pxelinux on bios, grub on bios, ipxe on uefi-x64, grub on uefi-x64, "
-        "grub on uefi-x64-secure, grub on uefi-ia32"
+        "grub on uefi-x64-secure, grub on uefi-ia32, uki on uefi-x64"
     )
 
 

@@ -113,7 +113,7 @@ def test_what_cannot_be_started(tree: Path) -> None:
     assert str(caught.value) == (
         f"{tree}: QEMU's own network starts no client for amd64 of this --firmware and --loader; "
         "there are ipxe on bios, pxelinux on bios, grub on bios, ipxe on uefi-x64, "
-        "grub on uefi-x64, grub on uefi-ia32"
+        "grub on uefi-x64, grub on uefi-ia32, uki on uefi-x64"
     )
     (tree / "pxelinux.0").unlink()
     with pytest.raises(PxebootError) as caught:

@@ -32,7 +32,9 @@ def test_every_path_has_a_fault(path: BootPath, tmp_path: Path) -> None:
     if fault.removed:
         assert not (broken / fault.file).exists()
     else:
-        assert (broken / fault.file).read_bytes() == bytes(100) + b"\xff" + bytes(99)
+        expected = bytearray(200)
+        expected[fault.at] = 0xFF
+        assert (broken / fault.file).read_bytes() == expected
 
 
 @pytest.mark.parametrize(
