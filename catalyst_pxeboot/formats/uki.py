@@ -12,6 +12,9 @@ from typing import Final
 
 from catalyst_pxeboot.util.errors import FormatError, needs_extra
 
+#: Bytes of an image: firmware holds it twice, and a PE file's addresses end at 4 GiB.
+MAX_UKI: Final = 2 << 30
+
 _ENTRY: Final = struct.Struct("<8sIIIIIIHHI")  # IMAGE_SECTION_HEADER
 _READ_DATA: Final = 0x40000040  # IMAGE_SCN_MEM_READ | IMAGE_SCN_CNT_INITIALIZED_DATA
 #: The kernel's EFI stub and objcopy want sections at multiples of this; the stub's own are, too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from catalyst_pxeboot.formats.uki import MAX_UKI
 from catalyst_pxeboot.loader.uki import UKI
 from catalyst_pxeboot.model.files import UkiFile
 from catalyst_pxeboot.model.loader import Loader
@@ -14,7 +15,7 @@ from catalyst_pxeboot.plan.roots import root_location
 from catalyst_pxeboot.source.image import Source, SourceKernel
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.util.errors import PxebootError
-from catalyst_pxeboot.util.text import nearest
+from catalyst_pxeboot.util.text import nearest, size
 
 #: The ways to the root, where the spec names none: the least memory first, as the firmware holds
 #: all of the file twice.
@@ -60,6 +61,13 @@ def _choose(entries: Sequence[LiveEntry], spec: Spec) -> LiveEntry:
 
 def _plan(entry: LiveEntry, path: str, kernel: SourceKernel, source: Source, menu: Menu) -> UkiFile:
     sizes = part_sizes(kernel, source)
+    count = kernel.kernel.bytes + sum(sizes[part] for part in entry.parts)
+    if count > MAX_UKI:
+        raise PxebootError(
+            f"{path}: {size(count)} in one EFI program is more than {size(MAX_UKI)}",
+            hint="let it stream its root (pxeboot/root: stream), or leave uki out of"
+            " pxeboot/loaders",
+        )
     words = (*entry.arguments, *root_location(entry, menu, UKI.root_variables))
     return UkiFile(
         path=path,
@@ -69,5 +77,5 @@ def _plan(entry: LiveEntry, path: str, kernel: SourceKernel, source: Source, men
         initrds=entry.parts,
         arguments=UKI.quote_arguments(words),
         release=kernel.kernel.version or "",
-        bytes=kernel.kernel.bytes + sum(sizes[part] for part in entry.parts),
+        bytes=count,
     )

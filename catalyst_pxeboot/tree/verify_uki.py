@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from catalyst_pxeboot.formats.uki import read_sections
+from catalyst_pxeboot.formats.uki import MAX_UKI, read_sections
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.manifest import EntryInfo, Manifest
@@ -14,7 +14,6 @@ from catalyst_pxeboot.tree.manifest import REBUILD
 from catalyst_pxeboot.util.errors import FormatError, VerifyError, needs_extra
 from catalyst_pxeboot.util.files import list_files, read_regular
 
-_MAX_UKI: Final = 4 << 30  # bytes
 #: What an image's command line may have beside its entry's: where the root and the client are.
 _PLACES: Final = ("ip=", "nfsroot=", "gk.net.iface=")
 
@@ -36,9 +35,9 @@ def find_uki_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
 
 
 def _faults(tree: Path, name: str, entry: EntryInfo) -> Iterator[VerifyError]:
-    sections = read_sections(read_regular(tree / name, limit=_MAX_UKI), where=name)
+    sections = read_sections(read_regular(tree / name, limit=MAX_UKI), where=name)
     kernel = entry.kernels.get(Loader.UKI, "")
-    if sections.get(".linux") != read_regular(tree / kernel, limit=_MAX_UKI):
+    if sections.get(".linux") != read_regular(tree / kernel, limit=MAX_UKI):
         yield VerifyError(f"{name}: the kernel in it is not {kernel}", hint=REBUILD)
     parts = entry.initrds.get(Loader.UKI, ())
     if sections.get(".initrd") != _joined(tree, parts):
@@ -53,7 +52,7 @@ def _faults(tree: Path, name: str, entry: EntryInfo) -> Iterator[VerifyError]:
 
 
 def _joined(tree: Path, parts: Iterable[str]) -> bytes:
-    return b"".join(read_regular(tree / part, limit=_MAX_UKI) for part in parts)
+    return b"".join(read_regular(tree / part, limit=MAX_UKI) for part in parts)
 
 
 def find_secureboot_faults(

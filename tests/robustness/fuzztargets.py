@@ -26,6 +26,7 @@ from catalyst_pxeboot.formats.cpio import member_header, parse_member_header, re
 from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.iso import SECTOR, read_iso
 from catalyst_pxeboot.formats.kernel import open_unpacked
+from catalyst_pxeboot.formats.uki import make_uki, read_sections
 from catalyst_pxeboot.loader import LOADERS, check_config
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.source.menu import read_iso_menu
@@ -37,6 +38,7 @@ from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.process import find_program
 from tests.support import builders
+from tests.support.efi import efi_program
 from tests.support.paths import DATA, GOLDEN, ROOT
 from tests.support.readers import read_initramfs, read_kconfig, read_kernel, read_squashfs
 from tests.support.stage2 import release_settings
@@ -290,12 +292,21 @@ TARGETS: Final[Mapping[str, Callable[[], Target]]] = {
     "cpio": _member_target,
     **{f"initramfs-{name}": partial(_initramfs_target, name) for name in Compression},
     "kernel": _kernel_target,
+    "uki": lambda: Target(
+        lambda data, _scratch: read_sections(data, where="uki"),
+        (make_uki(efi_program(), {".linux": b"MZ", ".cmdline": b"a"}, where="stub"), efi_program()),
+        (b"MZ", b"PE\0\0", b"\x64\x86", b"\x0b\x02", b"\xff\xff\xff\xff", b".linux\0\0"),
+    ),
     "squashfs": lambda: Target(
         by_path(read_squashfs), (builders.squashfs_image(200), builders.squashfs_image(5000))
     ),
     "grub.cfg": lambda: Target(by_text(_grub_cfg), _files(DATA / "grub-cfg", "*.cfg"), _WORDS),
     "kconfig": lambda: Target(by_path(read_kconfig), (_KCONFIG,), (b"CONFIG_A=", b'"', b"\\")),
-    **{f"config-{loader}": partial(_config_target, loader) for loader in LOADERS},
+    **{
+        f"config-{kind}": partial(_config_target, kind)
+        for kind, loader in LOADERS.items()
+        if loader.configs
+    },
     "spec": lambda: Target(
         by_path(_spec),
         _files(ROOT / "specs", "**/*.spec*"),

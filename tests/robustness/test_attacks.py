@@ -585,7 +585,7 @@ class TestFilesThatAreNone:
         assert done.returncode == 1
         last = done.stderr.splitlines()[-1]
         if words == ("dhcp",):
-            reason = "Not a regular file" if oddity == "pipe" else "More than 524288 bytes"
+            reason = "Not a regular file" if oddity == "pipe" else "More than 4194304 bytes"
             reason = f"cannot be read: {reason}"
         elif oddity == "pipe":
             reason = "not a regular file"

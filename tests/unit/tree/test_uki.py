@@ -13,6 +13,7 @@ from catalyst_pxeboot.build.pipeline import build, make_plan
 from catalyst_pxeboot.formats.signing.keyset import write_keys
 from catalyst_pxeboot.formats.uki import read_sections
 from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.plan import uki as plan_uki
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import PxebootError, SpecError
@@ -85,6 +86,14 @@ def test_the_least_memory_comes_first_unless_the_spec_says(
     assert root(base_url=URL) == "gentoo-stream"
     assert root(base_url=URL, root=["embedded", "stream"]) == "gentoo"
     assert root(base_url=URL, root=["http", "embedded"]) == "gentoo-http"
+
+
+def test_what_firmware_cannot_hold_is_refused(
+    tmp_path: Path, no_loaders: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_uki, "MAX_UKI", 1000)
+    with pytest.raises(PxebootError, match=r"^boot/gentoo\.efi: .* is more than"):
+        make_plan(parse_settings(settings(tmp_path, root="embedded")))
 
 
 def test_more_entries_by_name(tmp_path: Path, streaming: None, no_loaders: None) -> None:
