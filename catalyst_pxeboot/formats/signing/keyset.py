@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -56,18 +57,23 @@ def write_keys(folder: Path, name: str) -> tuple[str, ...]:
     files = dict(_make_files(name))
     try:
         folder.mkdir(mode=0o700)
-        for file, content in files.items():
-            secret = file.endswith(".key")
-            mode = 0o600 if secret else 0o755 if file == _ENROL else 0o644
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(folder / file, flags, mode), "wb") as stream:
-                stream.write(content)
     except FileExistsError as error:
         raise PxebootError(
             f"{folder}: is there already, and keys are never overwritten", hint="name a new folder"
         ) from error
     except OSError as error:
-        raise from_os_error(error, f"{folder} could not be written") from error
+        raise from_os_error(error, f"{folder} could not be made") from error
+    try:
+        for file, content in files.items():
+            mode = 0o600 if file.endswith(".key") else 0o755 if file == _ENROL else 0o644
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(folder / file, flags, mode), "wb") as stream:
+                stream.write(content)
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)  # half a set is none
+        if isinstance(error, OSError):
+            raise from_os_error(error, f"{folder} could not be written") from error
+        raise
     return tuple(files)
 
 

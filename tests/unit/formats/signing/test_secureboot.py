@@ -66,8 +66,18 @@ def test_keys_are_never_overwritten(keys: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(PxebootError, match="is there already"):
         write_keys(tmp_path / "file", "test")
-    with pytest.raises(PxebootError, match="could not be written"):
+    with pytest.raises(PxebootError, match="could not be made"):
         write_keys(tmp_path / "no/folder", "test")
+
+
+def test_half_a_set_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fdopen", full)
+    with pytest.raises(PxebootError, match="could not be written: No space left"):
+        write_keys(tmp_path / "keys", "test")
+    assert not (tmp_path / "keys").exists()
 
 
 def test_a_signature_list_as_the_specification_has_it() -> None:
