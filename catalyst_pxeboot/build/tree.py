@@ -239,9 +239,10 @@ def _render_personal(plan: Plan) -> Iterator[MadeFile]:
     if plan.personal:
         content = render_personal(plan.personal, plan.spec.templates)
         yield MadeFile(PERSONAL, content, Role.PERSONAL, str(plan.personal))
+    scripts: dict[str, bytes] = {}
     for host in plan.hosts:
         if host.personal:
-            content = render_personal(host.personal, plan.spec.templates)
+            content = render_personal(host.personal, plan.spec.templates, scripts)
             yield MadeFile(host_path(host.name), content, Role.PERSONAL, str(host.personal))
 
 

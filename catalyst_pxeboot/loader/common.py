@@ -113,7 +113,17 @@ class BootLoader(ABC):
         Here for those whose entries have APPEND lines and that know no variables.
         """
         text = re.sub(r"^( *APPEND) -$", r"\1", text, flags=re.MULTILINE | re.IGNORECASE)
-        return re.sub(r"^( *APPEND\b.*)$", rf"\1 {words}", text, flags=re.MULTILINE | re.IGNORECASE)
+        return re.sub(
+            r"^ *APPEND\b.*$", lambda line: f"{line[0]} {words}", text,
+            flags=re.MULTILINE | re.IGNORECASE,
+        )  # fmt: skip
+
+    def own_config(self, text: str, words: Iterable[str], archive: str | None) -> str:
+        """Return the menu `text` for a single machine: more kernel arguments, an initrd more.
+
+        Raises `TemplateError`. Only for those that have `host_configs`.
+        """
+        raise NotImplementedError(f"{self.name} has one menu for all")
 
     @abstractmethod
     def _quote_title(self, text: str) -> str:

@@ -41,6 +41,17 @@ class Pxelinux(BootLoader):
         swapped = uuid.UUID(bytes_le=uuid.UUID(name).bytes)
         return (f"pxelinux.cfg/{name}", f"pxelinux.cfg/{swapped}")
 
+    def own_config(self, text: str, words: Iterable[str], archive: str | None) -> str:
+        quoted = self.quote_arguments(words)
+        if quoted:
+            text = self.add_arguments(text, quoted)
+        if archive:
+            path = self.quote_path(archive)
+            text = re.sub(
+                r"^( *INITRD \S+)$", rf"\1,{path}", text, flags=re.MULTILINE | re.IGNORECASE
+            )
+        return text
+
     def reads(self, path: str) -> bool:
         return path in self.configs or _HOST_CONFIG.fullmatch(path) is not None
 

@@ -47,7 +47,7 @@ class LiveEntry:
     the initramfs, either `root_header` and `squashfs` (loaders that join files byte by byte) or
     the squashfs as a member named `ROOT_MEMBER` (iPXE); for a root over the network the
     `addon`: what compares the root with its digest, or what gets it; at the end `personal`, the
-    user's own files, and `own`. U-Boot takes one file only, `joined`, which is all of them.
+    user's own files. U-Boot takes one file only, `joined`, which is all of them.
     """
 
     name: str  # unique in the menu; letters, digits and hyphens, so it is a label for any loader
@@ -62,7 +62,6 @@ class LiveEntry:
     root: RootMode = RootMode.EMBEDDED
     addon: str | None = None
     personal: str | None = None
-    own: str | None = None  # the initrd of one machine alone, in what only that one reads
     streamed: bool = False  # the add-on, not the initramfs itself, gets the root from a server
     offered: tuple[Loader, ...] = tuple(Loader)  # loaders that can lead it to its root
     limits: Mapping[Loader, Limits] = field(default_factory=dict)
@@ -75,7 +74,7 @@ class LiveEntry:
     def parts(self) -> tuple[str, ...]:
         """The files that make the whole initrd, joined byte by byte."""
         root = (self.root_header, self.squashfs) if self.root_header else (self.addon,)
-        parts = (self.initramfs, self.padding, *root, self.personal, self.own)
+        parts = (self.initramfs, self.padding, *root, self.personal)
         return tuple(part for part in parts if part)
 
 

@@ -126,23 +126,25 @@ def render_configs(
 
 
 def _render_host_configs(kind: Loader, menu: Menu, templates: Path | None) -> Iterator[MadeFile]:
-    """Render the whole menu of each single machine, for a loader that looks for that."""
+    """Make the whole menu of each single machine, for a loader that looks for that.
+
+    It is rendered once for each entry that boots at once, however many the machines are.
+    """
     loader = LOADERS[kind]
+    rendered: dict[str, MadeFile] = {}
     for host in menu.hosts:
         paths = loader.host_configs(host.name)
-        if not paths:
-            continue
-        live = tuple(
-            replace(entry, arguments=(*entry.arguments, *host.arguments), own=host.archive)
-            for entry in menu.live
-        )
-        with _naming(host):
-            view = view_menu(kind, replace(menu, live=live, hosts=()))
-        if host.entry in {entry.name for entry in view.live}:
-            view = replace(view, default=host.entry, timeout=0)
+        if paths and host.entry not in rendered:
+            view = view_menu(kind, replace(menu, hosts=()))
+            if host.entry in {entry.name for entry in view.live}:
+                view = replace(view, default=host.entry, timeout=0)
+            values = {**_values(view), "folder": "", "config": loader.configs[0]}
+            rendered[host.entry] = render_file(loader.configs[0], values, templates)
         for path in paths:
-            values = {**_values(view), "folder": "", "config": path}
-            yield replace(render_file(loader.configs[0], values, templates), path=path)
+            made = rendered[host.entry]
+            with _naming(host):
+                text = loader.own_config(made.content.decode(), host.arguments, host.archive)
+            yield replace(made, path=path, content=text.encode())
 
 
 @contextmanager

@@ -8,7 +8,7 @@ hostname(5) and vconsole.conf(5) of systemd.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -25,22 +25,33 @@ _WANTED: Final = "etc/systemd/system/multi-user.target.wants/pxeboot-personal.se
 Member = tuple[str, int, bytes]
 
 
-def render_personal(personal: Personal, templates: Path | None) -> bytes:
+def render_personal(
+    personal: Personal, templates: Path | None, scripts: dict[str, bytes] | None = None
+) -> bytes:
     """Return the archive.
 
     A file in the folder `templates` replaces the shipped template of the same relative name.
-    Raises `TemplateError`.
+    `scripts` keeps what was rendered for further archives. Raises `TemplateError`.
     """
-    return write_archive(personal_members(personal, templates))
+    kept = {} if scripts is None else scripts
+    return write_archive(personal_members(personal, templates, kept))
 
 
-def personal_members(personal: Personal, templates: Path | None) -> list[Member]:
+def personal_members(
+    personal: Personal, templates: Path | None, scripts: dict[str, bytes]
+) -> list[Member]:
     """Return the archive's members, folders before what is in them.
 
     The user's own folder wins where it has a file of the same name. Raises `TemplateError`.
     """
+
+    def script(name: str) -> bytes:
+        if name not in scripts:
+            scripts[name] = render_file(f"initramfs/personal/{name}", {}, templates).content
+        return scripts[name]
+
     found: dict[str, tuple[int, bytes]] = {}
-    for name, mode, content in _own(personal, templates):
+    for name, mode, content in _own(personal, script):
         found[name] = (mode, content)
     for member in personal.overlay:
         found[member.name] = (member.mode, member.content)
@@ -49,7 +60,7 @@ def personal_members(personal: Personal, templates: Path | None) -> list[Member]
             if folder.name:
                 found.setdefault(str(folder), (MEMBER_FOLDER, b""))
     members = [(f"{_TOP}/{name}", *found[name]) for name in sorted(found)]
-    cdupdate = render_file("initramfs/personal/cdupdate.sh", {}, templates).content
+    cdupdate = script("cdupdate.sh")
     return [
         (_TOP, MEMBER_FOLDER, b""),
         *members,
@@ -61,10 +72,7 @@ def personal_members(personal: Personal, templates: Path | None) -> list[Member]
     ]
 
 
-def _own(personal: Personal, templates: Path | None) -> Iterator[Member]:
-    def script(name: str) -> bytes:
-        return render_file(f"initramfs/personal/{name}", {}, templates).content
-
+def _own(personal: Personal, script: Callable[[str], bytes]) -> Iterator[Member]:
     if personal.keys:
         lines = "".join(f"{key.line}\n" for key in personal.keys)
         yield "root", _SECRET_FOLDER, b""

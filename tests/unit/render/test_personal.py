@@ -17,7 +17,7 @@ KEY = PublicKey("ssh-ed25519", "SHA256:x", "me", "ssh-ed25519 AAAA me")
 
 
 def names(personal: Personal) -> dict[str, tuple[int, bytes]]:
-    return {name: (mode, content) for name, mode, content in personal_members(personal, None)}
+    return {name: (mode, content) for name, mode, content in personal_members(personal, None, {})}
 
 
 def test_keys_and_a_script() -> None:
@@ -35,7 +35,7 @@ def test_keys_and_a_script() -> None:
 
 def test_folders_come_first_and_files_alone_report_nothing() -> None:
     overlay = (OverlayMember("opt/a/b", 0o100755, b"x"), OverlayMember("etc", 0o040711, b""))
-    order = [name for name, _, _ in personal_members(Personal(overlay=overlay), None)]
+    order = [name for name, _, _ in personal_members(Personal(overlay=overlay), None, {})]
     assert order.index("updates") < order.index("updates/opt") < order.index("updates/opt/a")
     assert not any("pxeboot" in name or "ssh" in name for name in order)
     assert names(Personal(overlay=overlay))["updates/etc"][0] == 0o040711

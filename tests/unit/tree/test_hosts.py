@@ -42,7 +42,7 @@ def test_a_thousand_machines(store: Path, no_loaders: None) -> None:
     write_hosts(store, {f"02-00-00-00-{n >> 8:02x}-{n & 255:02x}": text for n in range(1000)})
     begun = time.monotonic()
     tree = make_tree(store)
-    assert time.monotonic() - begun < 8  # some 1.5 s on a machine of two cores
+    assert time.monotonic() - begun < 12  # 1.5 to 3.5 s on a machine of two cores
     assert len(list((tree / "hosts").iterdir())) == 1000
     assert verify_tree(tree).faults == ()
 
