@@ -60,7 +60,7 @@ def make_manifest(
             for kind in spec.loaders
         },
         hosts=tuple(host.name for host in plan.hosts) or None,
-        first=spec.first if plan.loaders.stub else None,
+        first=spec.first if plan.ukis else None,
         server=spec.server,
         grub_server=spec.server.address if spec.server and images else None,
         notes=plan.notes,

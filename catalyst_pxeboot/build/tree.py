@@ -229,7 +229,7 @@ def _render_files(plan: Plan) -> list[MadeFile]:
         files=names,
         server=spec.server,
         templates=spec.templates,
-        uki=plan.ukis[0].path if plan.ukis and plan.loaders.stub else None,
+        uki=plan.ukis[0].path if plan.ukis else None,
         uki_first=spec.first is Loader.UKI,
     )
     return [*configs, *dhcp, *_render_personal(plan)]

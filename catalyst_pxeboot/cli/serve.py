@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shlex
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
@@ -18,9 +17,6 @@ from catalyst_pxeboot.util.errors import SpecError
 if TYPE_CHECKING:
     from catalyst_pxeboot.serve.facts import Account, ServedTree
     from catalyst_pxeboot.serve.plan import Facts, ServePlan
-
-
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -161,9 +157,11 @@ def _number(text: str, what: str) -> int:
 
 def mac_addresses(text: str) -> tuple[str, ...]:
     """Read hardware addresses with commas between."""
+    from catalyst_pxeboot.model.settings import MAC
+
     found = tuple(word.strip().lower().replace("-", ":") for word in text.split(","))
     for mac in found:
-        if not _MAC.fullmatch(mac):
+        if not MAC.fullmatch(mac.replace(":", "-")):
             raise argparse.ArgumentTypeError(
                 f"{mac!r} is not a hardware address such as 52:54:00:12:34:56"
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from catalyst_pxeboot.util.errors import FormatError, needs_extra
 
@@ -26,13 +26,7 @@ def make_uki(stub: bytes, sections: Mapping[str, bytes], *, where: str) -> bytes
 
     `where` names the stub in a message. Raises `FormatError` if it is none, or has no room.
     """
-    with needs_extra("uki", "pxeboot/loaders: uki"):
-        import pefile
-
-    try:
-        image = pefile.PE(data=stub, fast_load=True)
-    except pefile.PEFormatError as error:
-        raise FormatError(f"{where}: not a UEFI program: {error}") from error
+    image = _parse(stub, where)
     own = image.sections
     align = image.OPTIONAL_HEADER.FileAlignment
     table = own[-1].get_file_offset() + _ENTRY.size
@@ -66,18 +60,21 @@ def make_uki(stub: bytes, sections: Mapping[str, bytes], *, where: str) -> bytes
 
 def read_sections(content: bytes, *, where: str) -> Mapping[str, bytes]:
     """Return the sections of a PE file by name. Raises `FormatError` if it is none."""
-    with needs_extra("uki", "unified kernel images"):
+    return {
+        section.Name.rstrip(b"\0").decode("ascii", "replace"): content[
+            section.PointerToRawData : section.PointerToRawData
+            + min(section.Misc_VirtualSize, section.SizeOfRawData)
+        ]
+        for section in _parse(content, where).sections
+    }
+
+
+def _parse(content: bytes, where: str) -> Any:
+    with needs_extra("uki", "pxeboot/loaders: uki"):
         import pefile
 
     try:
-        image = pefile.PE(data=content, fast_load=True)
-        return {
-            section.Name.rstrip(b"\0").decode("ascii", "replace"): content[
-                section.PointerToRawData : section.PointerToRawData
-                + min(section.Misc_VirtualSize, section.SizeOfRawData)
-            ]
-            for section in image.sections
-        }
+        return pefile.PE(data=content, fast_load=True)
     except pefile.PEFormatError as error:
         raise FormatError(f"{where}: not a UEFI program: {error}") from error
 

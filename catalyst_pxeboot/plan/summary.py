@@ -16,7 +16,7 @@ from catalyst_pxeboot.source.image import SourceKernel
 def menu_entries(plan: Plan) -> tuple[EntryInfo, ...]:
     """Return the manifest's menu entries."""
     loaders = plan.spec.loaders
-    ukis = {uki.entry: uki.path for uki in plan.ukis} if plan.loaders.stub else {}
+    ukis = {uki.entry: uki.path for uki in plan.ukis}
     return (
         *(_live(entry, loaders, ukis.get(entry.name)) for entry in plan.menu.live),
         *(_memtest(entry, loaders) for entry in plan.menu.memtests),

@@ -109,7 +109,9 @@ def plan_tree(
     streams = tuple(_plan_streams(live, source))
     unpacked = tuple(_plan_unpacked(spec, source))
     joined = tuple(_plan_joined(live, source, personal))
-    ukis = tuple(plan_ukis(spec, source, menu))
+    ukis = tuple(plan_ukis(spec, source, menu, personal))
+    if loaders.stub is None:
+        ukis = ()  # reported as missing
     _check_paths(
         *(file.path for file in files),
         *(file.path for file in made),

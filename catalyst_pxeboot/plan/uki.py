@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from catalyst_pxeboot.formats.uki import MAX_UKI
 from catalyst_pxeboot.loader.uki import UKI
@@ -10,6 +10,7 @@ from catalyst_pxeboot.model.files import UkiFile
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.menu import LiveEntry, Menu
 from catalyst_pxeboot.model.settings import RootMode
+from catalyst_pxeboot.personal.model import Personal
 from catalyst_pxeboot.plan.entries import part_sizes
 from catalyst_pxeboot.plan.roots import root_location
 from catalyst_pxeboot.source.image import Source, SourceKernel
@@ -22,7 +23,7 @@ from catalyst_pxeboot.util.text import nearest, size
 _ROOTS = (RootMode.STREAM, RootMode.HTTP, RootMode.NFS, RootMode.EMBEDDED)
 
 
-def plan_ukis(spec: Spec, source: Source, menu: Menu) -> Iterator[UkiFile]:
+def plan_ukis(spec: Spec, source: Source, menu: Menu, personal: Personal) -> Iterator[UkiFile]:
     """Plan an image for each kernel, and one for each further entry that the spec names.
 
     Raises `PxebootError` for the name of an entry that there is not.
@@ -36,7 +37,9 @@ def plan_ukis(spec: Spec, source: Source, menu: Menu) -> Iterator[UkiFile]:
         if own:
             entry = _choose(own, spec)
             done.add(entry.name)
-            yield _plan(entry, f"{kernel.iso.path}.efi", kernel, source, menu)
+            yield _plan(
+                entry, f"{kernel.iso.path}.efi", kernel, part_sizes(kernel, source, personal), menu
+            )
     names = [entry.name for entry in live]
     for name in spec.uki_entries:
         if name not in names:
@@ -51,7 +54,7 @@ def plan_ukis(spec: Spec, source: Source, menu: Menu) -> Iterator[UkiFile]:
         # The usual entry has its kernel's own name, which is that of the kernel's first image.
         taken = name in {kernel.iso.name for kernel in source.kernels}
         path = f"boot/{name}-{entry.root}.efi" if taken else f"boot/{name}.efi"
-        yield _plan(entry, path, kernel, source, menu)
+        yield _plan(entry, path, kernel, part_sizes(kernel, source, personal), menu)
 
 
 def _choose(entries: Sequence[LiveEntry], spec: Spec) -> LiveEntry:
@@ -59,8 +62,9 @@ def _choose(entries: Sequence[LiveEntry], spec: Spec) -> LiveEntry:
     return min(entries, key=lambda entry: order.index(entry.root))
 
 
-def _plan(entry: LiveEntry, path: str, kernel: SourceKernel, source: Source, menu: Menu) -> UkiFile:
-    sizes = part_sizes(kernel, source)
+def _plan(
+    entry: LiveEntry, path: str, kernel: SourceKernel, sizes: Mapping[str, int], menu: Menu
+) -> UkiFile:
     count = kernel.kernel.bytes + sum(sizes[part] for part in entry.parts)
     if count > MAX_UKI:
         raise PxebootError(

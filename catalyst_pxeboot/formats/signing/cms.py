@@ -168,7 +168,7 @@ def load_certificates(path: Path, *, where: str) -> tuple[x509.Certificate, ...]
 
     Raises `PxebootError`, naming the spec key `where`, if there is none.
     """
-    content = _read(path, where)
+    content = read_key_file(path, where)
     try:
         if b"-----BEGIN" in content:
             return tuple(map(_named, x509.load_pem_x509_certificates(content)))
@@ -367,10 +367,10 @@ def _find_issuers(
 
 
 def _load_key(path: Path, passphrase_file: Path | None) -> rsa.RSAPrivateKey:
-    content = _read(path, KEY)
+    content = read_key_file(path, KEY)
     passphrase = None
     if passphrase_file is not None:
-        passphrase = _read(passphrase_file, PASSPHRASE).split(b"\n", 1)[0].rstrip(b"\r")
+        passphrase = read_passphrase(passphrase_file, PASSPHRASE)
     load = load_pem_private_key if b"-----BEGIN" in content else load_der_private_key
     # None of what cryptography raises is kept: a message must not tell of a key or a passphrase.
     try:
@@ -401,7 +401,13 @@ def _load_key(path: Path, passphrase_file: Path | None) -> rsa.RSAPrivateKey:
     return key
 
 
-def _read(path: Path, where: str) -> bytes:
+def read_passphrase(path: Path, where: str) -> bytes:
+    """Return the first line of a file; raises `PxebootError`, naming the spec key `where`."""
+    return read_key_file(path, where).split(b"\n", 1)[0].rstrip(b"\r")
+
+
+def read_key_file(path: Path, where: str) -> bytes:
+    """Return a file of keys or certificates; raises `PxebootError`, naming the spec key `where`."""
     try:
         with open_regular(path) as stream:
             content = stream.read(_LARGEST + 1)

@@ -53,7 +53,7 @@ def write_keys(folder: Path, name: str) -> tuple[str, ...]:
     (.cer in DER), the variable's content (.esl), and that signed (.auth). Raises `PxebootError`.
     """
     if not name.isprintable() or not 0 < len(name) <= 50:
-        raise PxebootError(f"--name: {name!r} is no name", hint="use 1 to 50 printable letters")
+        raise PxebootError(f"--name: {name!r} is not a name", hint="use 1 to 50 printable letters")
     files = dict(_make_files(name))
     try:
         folder.mkdir(mode=0o700)

@@ -29,15 +29,14 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from catalyst_pxeboot.formats.signing.cms import read_key_file, read_passphrase
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
-from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.process import find_program, run
 from catalyst_pxeboot.util.tempdir import scratch_folder
 
 CERTIFICATE: Final = "pxeboot/secureboot_cert"
 KEY: Final = "pxeboot/secureboot_key"
 _PASSPHRASE: Final = "pxeboot/secureboot_passphrase_file"
-_LARGEST: Final = 1 << 20
 _BITS: Final = 2048  # what every firmware takes; longer ones are refused by some
 _YEARS: Final = 20  # firmware looks at no clock
 
@@ -171,14 +170,15 @@ def load_secureboot_signer(
     found = read_certificate(certificate, CERTIFICATE)
     passphrase = None
     if passphrase_file:
-        passphrase = _read(passphrase_file, _PASSPHRASE).split(b"\n")[0].rstrip(b"\r") or None
+        passphrase = read_passphrase(passphrase_file, _PASSPHRASE) or None
     try:
-        loaded = load_pem_private_key(_read(key, KEY), passphrase)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        loaded = load_pem_private_key(read_key_file(key, KEY), passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # None of what cryptography raises is kept: a message must not tell of a key.
         raise PxebootError(
-            f"{KEY}: {key} cannot be read as a key: {error}",
+            f"{KEY}: {key} cannot be read as a key",
             hint=f"name a key in PEM, and its {_PASSPHRASE} if it is encrypted",
-        ) from error
+        ) from None
     if not isinstance(loaded, rsa.RSAPrivateKey) or loaded.key_size < _BITS:
         raise PxebootError(
             f"{KEY}: {key} is not an RSA key of {_BITS} bits or more, as firmware wants it",
@@ -195,7 +195,7 @@ def load_secureboot_signer(
 def read_certificate(file: Path, key: str) -> x509.Certificate:
     """Read a certificate in PEM; `key` is the spec key or option. Raises `PxebootError`."""
     try:
-        return x509.load_pem_x509_certificate(_read(file, key))
+        return x509.load_pem_x509_certificate(read_key_file(file, key))
     except ValueError as error:
         raise PxebootError(
             f"{key}: {file} cannot be read as a certificate: {error}", hint="name one in PEM"
@@ -222,12 +222,3 @@ def _find(name: str) -> Path:
             f"{name} is missing", hint="install app-crypt/sbsigntools (Debian: sbsigntool)"
         )
     return program
-
-
-def _read(file: Path, key: str) -> bytes:
-    try:
-        return read_regular(file, limit=_LARGEST)
-    except OSError as error:
-        raise PxebootError(
-            f"{key}: {file} cannot be read: {error.strerror}", hint="correct its name"
-        ) from error
