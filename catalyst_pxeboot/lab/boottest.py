@@ -40,7 +40,7 @@ from catalyst_pxeboot.lab.servers import (
     serve_site,
 )
 from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, view_tree, why_mute
-from catalyst_pxeboot.lab.watch import Verdict, watch_machine
+from catalyst_pxeboot.lab.watch import GAVE_UP, Verdict, watch_machine
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.tree.manifest import read_config, read_manifest
@@ -59,6 +59,7 @@ TIMEOUT = 300.0  # seconds
 MEMORY_MIB = 1024
 
 _ENTER = "\r"  # what the key sends on a serial line
+_TRIES = 3  # boots, where a loader gives up by a flaw of its own
 Report = Callable[[PathResult], None]
 
 
@@ -207,8 +208,13 @@ def run_path(
         screen=Screen(screenshot) if screenshot and path.machine.screen else None,
         stop=stop,
     )  # fmt: skip
+    gave_up = 0
     try:
-        walk = _walk_user_network(task) if obstacle else _walk_network(task)
+        while True:
+            walk = _walk_user_network(task) if obstacle else _walk_network(task)
+            if gave_up == _TRIES - 1 or not _gave_up(path, walk):
+                break
+            gave_up += 1
     except PxebootError as error:
         return PathResult(path, Outcome.FAILED, 0.0, str(error), {}, ())
     if complaint:
@@ -216,6 +222,10 @@ def run_path(
     else:
         outcome, reason = judge(path, walk.verdict, None if obstacle else walk.fetched)
     notes = [f"only by QEMU's user network: {obstacle}" if obstacle else walk.note, mute]
+    if gave_up:
+        notes.append(
+            f"the loader gave up in the middle of a file, {gave_up}x, and was started again"
+        )
     if task.arguments:
         notes.append(f"{task.arguments} was added to the kernel's arguments, so that it be heard")
     if screenshot and not task.screen:
@@ -269,6 +279,16 @@ def _root_came(path: BootPath, fetched: Mapping[str, int]) -> bool:
         size and name.startswith(f"{path.payload}:") and name.endswith(f".{path.root}")
         for name, size in fetched.items()
     )
+
+
+def _gave_up(path: BootPath, walk: _Walk) -> bool:
+    """Say whether the loader stopped by a flaw of its own; a machine would start it again.
+
+    lpxelinux.0 does so in the middle of a file where the processor is busy: 1 boot of 10 beside two
+    endless loops, none on a quiet machine.
+    """
+    menu_came = walk.fetched.get(str(path.chain[-1]))
+    return not walk.verdict.passed and GAVE_UP in walk.verdict.reason and bool(menu_came)
 
 
 def _check_programs(path: BootPath, *, own_network: bool) -> None:

@@ -28,6 +28,9 @@ _NOISE = re.compile(
     r"|[\x00-\x08\x0b-\x1f\x7f]"
 )
 
+#: What PXELINUX shows before it starts again.
+GAVE_UP = "Boot failed: press a key to retry"
+
 # What the console shows when no live root will come any more, so that a failed boot need not wait
 # for its timeout. A menu that stays up, or a loader's prompt, shows nothing of the kind.
 _DEAD_ENDS = re.compile(
@@ -47,7 +50,7 @@ _DEAD_ENDS = re.compile(
             "^This did not work: .*",  # our script for iPXE; its reason is above
             "No more network devices",  # iPXE
             "^Loading .*failed:",  # PXELINUX
-            "Boot failed: press a key to retry",  # PXELINUX, which would start again
+            GAVE_UP,
             "You are in (?:emergency|rescue) mode",  # systemd
             "Otherwise this machine starts again",  # our menus for GRUB; the reason is above
             "^grub rescue>",
@@ -118,15 +121,19 @@ def _watch(
 ) -> tuple[bool, str]:
     """Read the console until the boot is decided; an empty reason means that time is over."""
     waiting = deque(typed)
+    before = ""
     for line in console.lines(deadline):
         if waiting and re.search(waiting[0][0], line):
             console.write(waiting.popleft()[1])
             continue
         if until.search(line):
             return True, line
-        dead_end = _DEAD_ENDS.search(line) or _DEAD_ENDS.search(_unmix(line))
-        if dead_end:
-            return False, f"the console shows {dead_end[0]!r}"
+        # The second copy of a letter may come after the end of the first copy's line.
+        for said in (line, _unmix(line), _unmix(before + line)):
+            dead_end = _DEAD_ENDS.search(said)
+            if dead_end:
+                return False, f"the console shows {dead_end[0]!r}"
+        before = line
     if console.ended:
         code = console.process.wait(timeout=10)
         return False, f"the machine stopped (QEMU's exit code is {code})"

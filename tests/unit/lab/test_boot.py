@@ -73,6 +73,11 @@ def test_boot_kills_the_machine_when_judging_fails(
             "the console shows 'Boot failed: press a key to retry'",
         ),
         (
+            "echo B; echo 'oBooto tf afialielde:d :p rpersess sa  ak ekye yt ot or ertertyr,y ,'"
+            "; exec sleep 60",
+            "the console shows 'Boot failed: press a key to retry'",
+        ),
+        (
             "echo 'This did not work: gentoo. The reason is above.'; exec sleep 60",
             "the console shows 'This did not work: gentoo. The reason is above.'",
         ),

@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from catalyst_pxeboot.lab import boottest, machine
 from catalyst_pxeboot.lab.boottest import boot_test, judge, judge_complaint, run_path, run_paths
+from catalyst_pxeboot.lab.paths import BootPath
 from catalyst_pxeboot.lab.report import junit_text
 from catalyst_pxeboot.lab.result import Outcome
-from catalyst_pxeboot.lab.watch import Verdict, watch_machine
+from catalyst_pxeboot.lab.watch import GAVE_UP, Verdict, watch_machine
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import PxebootError
 from tests.support.boot_paths import find_paths
@@ -103,6 +105,36 @@ def test_without_root_the_user_network_stands_in(
         Outcome.SKIPPED,
         "network namespaces need root, and QEMU's user network cannot stand in",
     )
+
+
+@pytest.mark.parametrize(
+    ("menu", "given_up", "boots", "outcome"),
+    [
+        (100, 1, 2, Outcome.PASSED),
+        (100, 9, 3, Outcome.FAILED),
+        (0, 9, 1, Outcome.FAILED),  # it found no menu: not the loader's flaw
+    ],
+)
+def test_a_loader_that_gives_up_is_started_again(
+    row_tree: Path, monkeypatch: pytest.MonkeyPatch,
+    menu: int, given_up: int, boots: int, outcome: Outcome,
+) -> None:  # fmt: skip
+    begun: list[BootPath] = []
+    fetched = {str(step): menu for step in LPXELINUX.chain} | {"http:image.squashfs": 9}
+
+    def walk(task: Any) -> Any:
+        begun.append(task.path)
+        gave_up = Verdict(False, 3.0, f"the console shows {GAVE_UP!r}", (GAVE_UP,))
+        return boottest._Walk(gave_up if len(begun) <= given_up else REACHED, fetched)
+
+    monkeypatch.setattr(boottest, "_walk_network", walk)
+    monkeypatch.setattr(boottest, "_check_programs", lambda *_path, own_network: None)
+    for step in LPXELINUX.chain:
+        (row_tree / step.file).parent.mkdir(exist_ok=True)
+        (row_tree / step.file).write_text("x")
+    result = run_path(row_tree, LPXELINUX, obstacle="")
+    assert (result.outcome, len(begun)) == (outcome, boots)
+    assert ("gave up in the middle of a file, " in result.note) == (boots > 1)
 
 
 def test_several_boots_at_once(
