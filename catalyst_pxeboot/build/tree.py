@@ -136,7 +136,7 @@ def stage_tree(
     if plan.check:
         files += _stage_check(plan.check, files, plan, staging, digests=digests, time=time)
     files += stage_joined_files(plan.joined, staging, algorithms=digests, time=time)
-    ukis = make_ukis(plan, staging, secureboot)
+    ukis = make_ukis(plan, staging, secureboot, time=time)
     files += stage_made_files(ukis, staging, algorithms=digests, time=time)
     signatures = make_signatures(
         signers,

@@ -29,8 +29,10 @@ def find_secureboot_signer(keys: SecureBoot | None) -> SecureBootSigner | None:
     return load_secureboot_signer(keys.certificate, keys.key, keys.passphrase_file)
 
 
-def make_ukis(plan: Plan, tree: Path, signer: SecureBootSigner | None) -> Iterator[MadeFile]:
-    """Make the images of the files in the staged `tree`.
+def make_ukis(
+    plan: Plan, tree: Path, signer: SecureBootSigner | None, *, time: int
+) -> Iterator[MadeFile]:
+    """Make the images of the files in the staged `tree`; `time` is that of its files.
 
     Raises `FormatError` for a stub that is none, `CommandError` where it cannot be signed.
     """
@@ -41,7 +43,7 @@ def make_ukis(plan: Plan, tree: Path, signer: SecureBootSigner | None) -> Iterat
     for uki in plan.ukis:
         content = make_uki(program, uki_sections(uki, tree), where=str(stub.origin))
         if signer:
-            content = signer.sign(content, name=uki.path)
+            content = signer.sign(content, name=uki.path, time=time)
         yield MadeFile(uki.path, content, Role.UKI, _origin(stub))
 
 

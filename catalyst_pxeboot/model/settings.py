@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from catalyst_pxeboot.formats.signing.pkcs11 import TokenKey
+
 #: Characters of a title; a loader's screen has 80 columns.
 MAX_TITLE = 200
 
@@ -124,7 +126,7 @@ class SecureBoot:
     """The user's own certificate and key for EFI programs."""
 
     certificate: Path
-    key: Path
+    key: Path | TokenKey
     passphrase_file: Path | None = None
 
 

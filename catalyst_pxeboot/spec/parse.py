@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.formats.iso import is_iso
+from catalyst_pxeboot.formats.signing.pkcs11 import SCHEME, TokenKey, read_token_key
 from catalyst_pxeboot.model.arch import Arch, all_arches, find_arch
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.settings import (
@@ -304,6 +305,23 @@ def _signing(reader: KeyReader) -> Signing:
     )
 
 
+def _secureboot_key(reader: KeyReader) -> Path | TokenKey | None:
+    name = "pxeboot/secureboot_key"
+    text = reader.word(name)
+    if not text.startswith(SCHEME):
+        return reader.file(name)
+    try:
+        return read_token_key(text)
+    except ValueError as error:
+        reader.fault(
+            name,
+            f"the URI {error}",
+            "write pkcs11:token=NAME;object=NAME?module-path=FILE; the PIN is the first line of"
+            " pxeboot/secureboot_passphrase_file",
+        )
+    return None
+
+
 def _uki(
     reader: KeyReader, loaders: Sequence[Loader]
 ) -> tuple[tuple[str, ...], Loader | None, SecureBoot | None]:
@@ -315,7 +333,7 @@ def _uki(
     first = reader.word("pxeboot/first")
     if first not in ("", Loader.UKI):
         reader.fault("pxeboot/first", f"{first!r} is unknown", f"use {Loader.UKI}")
-    certificate, key = reader.file("pxeboot/secureboot_cert"), reader.file("pxeboot/secureboot_key")
+    certificate, key = reader.file("pxeboot/secureboot_cert"), _secureboot_key(reader)
     passphrase_file = reader.file("pxeboot/secureboot_passphrase_file")
     if bool(certificate) != bool(key):
         lacking = "pxeboot/secureboot_key" if certificate else "pxeboot/secureboot_cert"

@@ -11,7 +11,7 @@ busybox-static xorriso mtools kexec-tools shellcheck chromium fonts-dejavu-core
 gpg gpg-agent gpgconf cpio lz4 lzop bzip2 xz-utils openssl iproute2 dnsmasq-base nginx-light
 kea-dhcp4-server isc-dhcp-server ruby zsh rsync squashfs-tools
 nbdkit nbd-client cryptsetup-bin openssh-client openssh-server
-systemd-boot-efi sbsigntool efitools binutils'
+systemd-boot-efi osslsigncode softhsm2 libengine-pkcs11-openssl sbsigntool efitools binutils'
 
 missing=
 if command -v dpkg-query >/dev/null 2>&1; then

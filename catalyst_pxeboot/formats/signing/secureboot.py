@@ -1,7 +1,9 @@
 """Secure Boot: keys, the variables that enrol them, and signatures of EFI programs.
 
 Sources: UEFI specification, "Secure Boot and Driver Signing" (EFI_SIGNATURE_LIST,
-EFI_VARIABLE_AUTHENTICATION_2). Programs are signed and checked by sbsign and sbverify.
+EFI_VARIABLE_AUTHENTICATION_2). Programs are signed by osslsigncode, which takes the signature's
+time from us, so that one key makes the same bytes of the same program; sbsign writes the clock's.
+They are checked by sbverify.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -30,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from catalyst_pxeboot.formats.signing.cms import read_key_file, read_passphrase
+from catalyst_pxeboot.formats.signing.pkcs11 import TokenKey
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program, run
 from catalyst_pxeboot.util.tempdir import scratch_folder
@@ -37,6 +40,13 @@ from catalyst_pxeboot.util.tempdir import scratch_folder
 CERTIFICATE: Final = "pxeboot/secureboot_cert"
 KEY: Final = "pxeboot/secureboot_key"
 _PASSPHRASE: Final = "pxeboot/secureboot_passphrase_file"
+_SIGNER: Final = "osslsigncode"
+_CHECKER: Final = "sbverify"
+_PACKAGES: Final = {
+    _SIGNER: "app-crypt/osslsigncode (Debian: osslsigncode)",
+    _CHECKER: "app-crypt/sbsigntools (Debian: sbsigntool)",
+}
+_ALL_TOKENS: Final = "p11-kit-proxy.so"
 _BITS: Final = 2048  # what every firmware takes; longer ones are refused by some
 _YEARS: Final = 20  # firmware looks at no clock
 
@@ -129,24 +139,46 @@ def _signed_data(message: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class SecureBootSigner:
-    """A key that signs EFI programs; the certificate is the user's file."""
+    """A key that signs EFI programs: in PEM, or in a token with its PIN."""
 
-    certificate: Path
-    key_pem: bytes
+    certificate: Path  # the user's file
+    key: bytes | TokenKey = field(repr=False)
+    pin: bytes = field(default=b"", repr=False)
 
-    def sign(self, content: bytes, *, name: str) -> bytes:
-        """Return an EFI program with a signature. Raises `CommandError`."""
-        program = _find("sbsign")
+    def sign(self, content: bytes, *, name: str, time: int) -> bytes:
+        """Return an EFI program with a signature of `time`, in seconds since 1970.
+
+        The same bytes come of the same program, key and time. Raises `CommandError`.
+        """
         with ExitStack() as stack:
             folder = stack.enter_context(scratch_folder())
-            # The key stays in memory.
-            key = stack.enter_context(_in_memory(self.key_pem))
             plain, signed = folder / "plain", folder / "signed"
             plain.write_bytes(content)
-            run([program, "--key", key, "--cert", self.certificate, "--output", signed, plain])
-            if not signed.is_file():
-                raise CommandError(f"sbsign has not signed {name}", hint="see its message")
+            try:
+                run(
+                    [
+                        _find(_SIGNER), "sign", "-h", "sha256", "-time", str(time),
+                        "-certs", self.certificate, *self._key_words(stack),
+                        "-in", plain, "-out", signed,
+                    ],
+                    # Libraries of tokens are told by variables where their settings are.
+                    env=os.environ if isinstance(self.key, TokenKey) else None,
+                )  # fmt: skip
+            except CommandError as error:
+                raise CommandError(
+                    f"{name}: not signed by {KEY}: {error}",
+                    hint="correct the URI or the PIN, or name the certificate of that key",
+                ) from error
             return signed.read_bytes()
+
+    def _key_words(self, stack: ExitStack) -> Iterator[str | Path]:
+        # Keys and PINs stay in memory.
+        if isinstance(self.key, bytes):
+            yield from ("-key", stack.enter_context(_in_memory(self.key)))
+            return
+        yield from ("-pkcs11module", self.key.module or _ALL_TOKENS, "-key", self.key.uri)
+        if self.pin:
+            yield from ("-readpass", stack.enter_context(_in_memory(self.pin)))
 
 
 @contextmanager
@@ -161,18 +193,20 @@ def _in_memory(content: bytes) -> Iterator[str]:
 
 
 def load_secureboot_signer(
-    certificate: Path, key: Path, passphrase_file: Path | None
+    certificate: Path, key: Path | TokenKey, passphrase_file: Path | None
 ) -> SecureBootSigner:
     """Read the user's certificate and key, and see that they belong together.
 
-    Raises `PxebootError` naming the spec key.
+    A key in a token is compared with the certificate when it signs. Raises `PxebootError` naming
+    the spec key.
     """
     found = read_certificate(certificate, CERTIFICATE)
-    passphrase = None
-    if passphrase_file:
-        passphrase = read_passphrase(passphrase_file, _PASSPHRASE) or None
+    _find(_SIGNER)
+    passphrase = read_passphrase(passphrase_file, _PASSPHRASE) if passphrase_file else b""
+    if isinstance(key, TokenKey):
+        return SecureBootSigner(certificate, key, passphrase)
     try:
-        loaded = load_pem_private_key(read_key_file(key, KEY), passphrase)
+        loaded = load_pem_private_key(read_key_file(key, KEY), passphrase or None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # None of what cryptography raises is kept: a message must not tell of a key.
         raise PxebootError(
@@ -188,7 +222,6 @@ def load_secureboot_signer(
         raise PxebootError(
             f"{KEY}: {key} is not the key of {certificate}", hint="name the two of one pair"
         )
-    _find("sbsign")
     return SecureBootSigner(certificate, OwnKey(found, loaded).key_pem)
 
 
@@ -207,7 +240,7 @@ def is_signed_by(program: Path, certificate: Path) -> bool:
 
     Raises `CommandError` where sbverify is missing.
     """
-    checker = _find("sbverify")
+    checker = _find(_CHECKER)
     try:
         run([checker, "--cert", certificate, program])
     except CommandError:
@@ -218,7 +251,5 @@ def is_signed_by(program: Path, certificate: Path) -> bool:
 def _find(name: str) -> Path:
     program = find_program(name)
     if program is None:
-        raise CommandError(
-            f"{name} is missing", hint="install app-crypt/sbsigntools (Debian: sbsigntool)"
-        )
+        raise CommandError(f"{name} is missing", hint=f"install {_PACKAGES[name]}")
     return program

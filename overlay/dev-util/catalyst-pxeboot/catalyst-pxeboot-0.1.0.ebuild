@@ -48,7 +48,8 @@ pkg_postinst() {
 	optfeature "PXELINUX in the trees" sys-boot/syslinux
 	optfeature "GRUB's network images in the trees" sys-boot/grub
 	optfeature "unified kernel images" "sys-apps/systemd-utils[boot]" sys-apps/systemd
-	optfeature "signing unified kernel images for Secure Boot" app-crypt/sbsigntools
+	optfeature "signing unified kernel images for Secure Boot" app-crypt/osslsigncode
+	optfeature "checking their signatures" app-crypt/sbsigntools
 	optfeature "signing trees, and checking an ISO's signature" app-crypt/gnupg
 	optfeature "serve with DHCP and TFTP" net-dns/dnsmasq
 	optfeature "serve by nginx instead of its own web server" www-servers/nginx

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,7 @@ def test_a_host_without_a_stub_says_so(tmp_path: Path, streaming: None, no_loade
         ({"first": "grub"}, "pxeboot/first: 'grub' is unknown"),
         ({"secureboot_cert": "/x"}, "pxeboot/secureboot_key: is missing beside"),
         ({"secureboot_key": "/x"}, "pxeboot/secureboot_cert: is missing beside"),
+        ({"secureboot_key": "pkcs11:token=x"}, "pxeboot/secureboot_key: the URI names neither"),
     ],
 )
 def test_keys_that_do_not_fit(keys: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -153,12 +155,21 @@ def test_what_is_not_the_trees_own_is_found(
 
 @pytest.fixture
 def signed(tmp_path: Path, streaming: None, no_loaders: None) -> tuple[Path, Path]:
-    if shutil.which("sbsign") is None:
-        pytest.skip("sbsign is missing (sbsigntool)")
+    for program in ("osslsigncode", "sbverify"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is missing")
     keys = tmp_path / "keys"
     write_keys(keys, "test")
     names = {"secureboot_cert": str(keys / "db.crt"), "secureboot_key": str(keys / "db.key")}
     return make_tree(tmp_path, base_url=URL, **names), keys
+
+
+def test_a_signed_tree_is_made_again(signed: tuple[Path, Path], tmp_path: Path) -> None:
+    tree, keys = signed
+    first = (tree / UKI).read_bytes()
+    time.sleep(1.1)  # a signature's time counts seconds
+    names = {"secureboot_cert": str(keys / "db.crt"), "secureboot_key": str(keys / "db.key")}
+    assert (make_tree(tmp_path, base_url=URL, **names) / UKI).read_bytes() == first
 
 
 def test_signatures_are_asked_for(signed: tuple[Path, Path]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,18 +21,22 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from catalyst_pxeboot.formats.signing.keyset import write_keys
+from catalyst_pxeboot.formats.signing.pkcs11 import TokenKey, read_token_key
 from catalyst_pxeboot.formats.signing.secureboot import (
     is_signed_by,
     load_secureboot_signer,
     make_key,
     signature_list,
 )
-from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from tests.support.efi import efi_program
 
-needs_sbsign = pytest.mark.skipif(
-    shutil.which("sbsign") is None, reason="sbsign is missing (sbsigntool)"
+needs_signer = pytest.mark.skipif(
+    not (shutil.which("osslsigncode") and shutil.which("sbverify")),
+    reason="osslsigncode or sbverify (sbsigntool) is missing",
 )
+SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
+NOW = 1_700_000_000
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +102,11 @@ def test_efitools_read_it_alike(keys: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out-0.der").read_bytes() == (keys / "db.cer").read_bytes()
 
 
-@needs_sbsign
+@needs_signer
 def test_a_program_is_signed_and_checked(keys: Path, tmp_path: Path) -> None:
     signer = load_secureboot_signer(keys / "db.crt", keys / "db.key", None)
     program = tmp_path / "program"
-    program.write_bytes(signer.sign(efi_program(), name="x"))
+    program.write_bytes(signer.sign(efi_program(), name="x", time=NOW))
     assert is_signed_by(program, keys / "db.crt")
     assert not is_signed_by(program, keys / "KEK.crt")
     content = bytearray(program.read_bytes())
@@ -111,7 +117,81 @@ def test_a_program_is_signed_and_checked(keys: Path, tmp_path: Path) -> None:
     assert not is_signed_by(program, keys / "db.crt")
 
 
-@needs_sbsign
+@needs_signer
+def test_the_same_key_makes_the_same_bytes(keys: Path) -> None:
+    signer = load_secureboot_signer(keys / "db.crt", keys / "db.key", None)
+    first = signer.sign(efi_program(), name="x", time=NOW)
+    time.sleep(1.1)  # a signature's time counts seconds
+    assert signer.sign(efi_program(), name="x", time=NOW) == first
+    assert signer.sign(efi_program(), name="x", time=NOW + 1) != first
+
+
+@pytest.fixture
+def token(keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TokenKey:
+    if not (SOFTHSM.is_file() and shutil.which("softhsm2-util")):
+        pytest.skip("softhsm2 is missing")
+    (tmp_path / "tokens").mkdir()
+    settings = tmp_path / "softhsm2.conf"
+    settings.write_text(f"directories.tokendir = {tmp_path}/tokens\n")
+    monkeypatch.setenv("SOFTHSM2_CONF", str(settings))
+    (tmp_path / "pin").write_text("2718\n")
+    for words in (
+        ["--init-token", "--free", "--so-pin", "4321"],
+        ["--import", keys / "db.key", "--token", "release", "--id", "01"],
+    ):
+        label = "release" if "--free" in words else "db"
+        subprocess.run(
+            ["softhsm2-util", *words, "--label", label, "--pin", "2718"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    return read_token_key(f"pkcs11:token=release;object=db?module-path={SOFTHSM}")
+
+
+@needs_signer
+def test_a_key_that_stays_in_a_token(keys: Path, token: TokenKey, tmp_path: Path) -> None:
+    """It makes the bytes that the same key makes from a file."""
+    signer = load_secureboot_signer(keys / "db.crt", token, tmp_path / "pin")
+    signed = signer.sign(efi_program(), name="x", time=NOW)
+    by_file = load_secureboot_signer(keys / "db.crt", keys / "db.key", None)
+    assert signed == by_file.sign(efi_program(), name="x", time=NOW)
+    assert "2718" not in repr(signer)
+
+
+@needs_signer
+@pytest.mark.parametrize("fault", ["certificate", "pin", "object"])
+def test_what_a_token_refuses(keys: Path, token: TokenKey, tmp_path: Path, fault: str) -> None:
+    certificate = keys / ("KEK.crt" if fault == "certificate" else "db.crt")
+    if fault == "pin":
+        (tmp_path / "pin").write_text("1111\n")
+    if fault == "object":
+        token = replace(token, uri=token.uri.replace("db", "none"))
+    signer = load_secureboot_signer(certificate, token, tmp_path / "pin")
+    with pytest.raises(CommandError, match=r"^x: not signed by pxeboot/secureboot_key: ") as caught:
+        signer.sign(efi_program(), name="x", time=NOW)
+    assert "1111" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pkcs11:token=a", "names neither object= nor id="),
+        ("pkcs11:object=a?pin-value=1", "has pin-value=, and after [?] only module-path= is read"),
+        ("pkcs11:object=a;pin-value=1", "has a PIN in it"),
+        ("pkcs11:object=a?module-path=x.so", "has a module-path that is not absolute, 'x.so'"),
+    ],
+)
+def test_a_bad_uri(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_token_key(text)
+
+
+def test_a_uri() -> None:
+    assert read_token_key("pkcs11:id=%01?module-path=/a%20b.so") == TokenKey(
+        "pkcs11:id=%01", Path("/a b.so")
+    )
+
+
+@needs_signer
 def test_a_passphrase_opens_a_key(keys: Path, tmp_path: Path) -> None:
     own = make_key("x", datetime.now(UTC))
     (tmp_path / "crt").write_bytes(own.certificate.public_bytes(Encoding.PEM))
