@@ -44,15 +44,28 @@ ARCHES = {
 }
 
 
-def build_live_image(target: Path, *, cache: Path, arch: str) -> Path:
+#: What streams a root, as tools.toml names Debian's packages.
+_STREAM = ("nbdkit", "nbd-client", "busybox-static", "kmod", "dmsetup")
+
+
+def build_live_image(
+    target: Path,
+    *,
+    cache: Path,
+    arch: str,
+    genkernel: Path | None = None,
+    modules: bool = False,
+    squashfs_mib: int = 0,
+) -> Path:
     """Build the live image of `arch` in the folder `target`, which is replaced, and return it.
 
-    `cache` keeps packages and initramfs between builds. Raises `RuntimeError` if apt cannot
-    download the packages.
+    `cache` keeps packages and initramfs between builds. `genkernel` is a checkout whose own scripts
+    the initramfs is to have; the live root has the kernel's `modules` if that says so, and at least
+    `squashfs_mib`. Raises `RuntimeError` if apt cannot download the packages.
     """
     kernel = _kernel(cache, arch)
     busybox = _unpacked(cache, arch, "busybox-static") / "bin/busybox"
-    initramfs = _initramfs(cache, arch, kernel, busybox)
+    initramfs = _initramfs(cache, arch, kernel, busybox, genkernel)
     if target.exists():
         shutil.rmtree(target)
     boot = target / "boot"
@@ -67,7 +80,10 @@ def build_live_image(target: Path, *, cache: Path, arch: str) -> Path:
     if arch != "arm":  # catalyst makes no menu there
         (boot / "grub/grub.cfg").write_text(liveimage.grub_cfg("genkernel-like", consoles=()))
     with mock.patch.object(liveimage, "_busybox", lambda: busybox):
-        liveimage._write_squashfs(target / "image.squashfs", liveimage.TOKEN, 0)
+        liveimage._write_squashfs(
+            target / "image.squashfs", liveimage.TOKEN, squashfs_mib,
+            kernel.modules if modules else None, liveimage.INIT, (),
+        )  # fmt: skip
     (target / "livecd").touch()
     return target
 
@@ -91,6 +107,22 @@ def stub(arch: str, cache: Path) -> Path:
     return _unpacked(cache, arch, "systemd-boot-efi") / "usr/lib/systemd/boot/efi"
 
 
+def stream_tools(arch: str, cache: Path) -> Path:
+    """Return a folder with the architecture's programs that stream a root, and their libraries."""
+    top = cache / arch / "stream"
+    if not top.is_dir():
+        liveimage._once(top, functools.partial(_unpack_all, cache, arch, _STREAM))
+    return top
+
+
+def _unpack_all(cache: Path, arch: str, packages: Sequence[str], top: Path) -> None:
+    """Unpack packages and all that they depend on."""
+    options = ("--no-install-recommends", "--simulate", "install", *packages)
+    planned = liveimage._output("apt-get", *_apt(cache, arch), *options)
+    names = re.findall(r"^Inst (\S+) ", planned, re.MULTILINE)
+    _unpack(cache, arch, names, top)
+
+
 def _kernel(cache: Path, arch: str) -> liveimage.Kernel:
     top = _unpacked(cache, arch, _kernel_package(cache, arch))
     (modules,) = (top / "lib/modules").iterdir()
@@ -99,15 +131,19 @@ def _kernel(cache: Path, arch: str) -> liveimage.Kernel:
     return liveimage.Kernel(top, modules.name)
 
 
-def _initramfs(cache: Path, arch: str, kernel: liveimage.Kernel, busybox: Path) -> Path:
+def _initramfs(
+    cache: Path, arch: str, kernel: liveimage.Kernel, busybox: Path, genkernel: Path | None
+) -> Path:
     recipe = hashlib.sha256(kernel.release.encode())
     recipe.update(Path(genkernel_fixture.__file__).read_bytes())
-    target = cache / f"initramfs-{arch}-{recipe.hexdigest()[:16]}"
+    kind = "-genkernel" if genkernel else ""
+    target = cache / f"initramfs-{arch}{kind}-{recipe.hexdigest()[:16]}"
 
     def make(made: Path) -> None:
-        genkernel_fixture.write_like(
-            made, busybox=busybox, modules=kernel.modules, release=kernel.release
-        )
+        write = genkernel_fixture.write_like
+        if genkernel:
+            write = functools.partial(genkernel_fixture.write_real, genkernel=genkernel)
+        write(made, busybox=busybox, modules=kernel.modules, release=kernel.release)
 
     if not target.exists():
         liveimage._once(target, make)
@@ -132,18 +168,18 @@ def _unpacked(cache: Path, arch: str, package: str) -> Path:
     top = cache / arch / package
     if not top.is_dir():
         top.parent.mkdir(parents=True, exist_ok=True)
-        liveimage._once(top, functools.partial(_unpack, cache, arch, package))
+        liveimage._once(top, functools.partial(_unpack, cache, arch, [package]))
     return top
 
 
-def _unpack(cache: Path, arch: str, package: str, top: Path) -> None:
+def _unpack(cache: Path, arch: str, packages: Sequence[str], top: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         liveimage._run(
-            "apt-get", *_apt(cache, arch), "-qq", "download", package, folder=Path(scratch)
+            "apt-get", *_apt(cache, arch), "-qq", "download", *packages, folder=Path(scratch)
         )
-        (file,) = Path(scratch).glob("*.deb")
         top.mkdir()
-        liveimage._run("dpkg-deb", "-x", str(file), str(top))
+        for file in Path(scratch).glob("*.deb"):
+            liveimage._run("dpkg-deb", "-x", str(file), str(top))
     if not (top / "lib").exists():
         (top / "lib").symlink_to("usr/lib")  # packages of a merged /usr
     if not (top / "bin").exists():
