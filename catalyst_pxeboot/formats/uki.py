@@ -17,6 +17,7 @@ MAX_UKI: Final = 2 << 30
 
 _ENTRY: Final = struct.Struct("<8sIIIIIIHHI")  # IMAGE_SECTION_HEADER
 _READ_DATA: Final = 0x40000040  # IMAGE_SCN_MEM_READ | IMAGE_SCN_CNT_INITIALIZED_DATA
+_SIGNATURE: Final = 4  # IMAGE_DIRECTORY_ENTRY_SECURITY
 #: The kernel's EFI stub and objcopy want sections at multiples of this; the stub's own are, too.
 _ALIGNED: Final = 1 << 16
 
@@ -34,8 +35,13 @@ def make_uki(stub: bytes, sections: Mapping[str, bytes], *, where: str) -> bytes
     if table + len(sections) * _ENTRY.size > first or image.OPTIONAL_HEADER.SizeOfHeaders > first:
         raise FormatError(f"{where}: its header has no room for {len(sections)} sections more")
     address = max(section.VirtualAddress + section.Misc_VirtualSize for section in own)
-    end = _round(len(stub), align)
-    rows, data = [], [bytes(end - len(stub))]
+    # What lies behind the sections, as symbols and a signature, is left out: firmware hashes
+    # nothing between two sections, so a signature would not cover it.
+    last = max(section.PointerToRawData + section.SizeOfRawData for section in own)
+    if last > len(stub):
+        raise FormatError(f"{where}: it ends before its last section; install its package again")
+    end = _round(last, align)
+    rows, data = [], [bytes(end - last)]
     for name, content in sections.items():
         address = _round(address, _ALIGNED)
         stored = _round(len(content), align)
@@ -53,7 +59,10 @@ def make_uki(stub: bytes, sections: Mapping[str, bytes], *, where: str) -> bytes
         image.OPTIONAL_HEADER.SizeOfHeaders, _round(table + len(rows) * _ENTRY.size, align)
     )
     image.OPTIONAL_HEADER.CheckSum = 0  # of no use to UEFI
-    head = bytearray(image.write())
+    image.FILE_HEADER.PointerToSymbolTable = image.FILE_HEADER.NumberOfSymbols = 0
+    signature = image.OPTIONAL_HEADER.DATA_DIRECTORY[_SIGNATURE]
+    signature.VirtualAddress = signature.Size = 0
+    head = bytearray(image.write()[:last])
     head[table : table + len(rows) * _ENTRY.size] = b"".join(rows)
     return b"".join([head, *data])
 

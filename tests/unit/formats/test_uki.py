@@ -27,16 +27,23 @@ def test_what_goes_in_comes_out() -> None:
     assert make_uki(stub, SECTIONS, where="stub") == made
 
 
-def test_sections_lie_apart_in_file_and_memory() -> None:
-    image = pefile.PE(data=make_uki(efi_program(), SECTIONS, where="stub"))
-    end = address = 0
+@pytest.mark.parametrize("tail", [b"", b"symbols", b"s" * 5000])
+def test_sections_lie_apart_in_memory_and_without_a_gap_in_the_file(tail: bytes) -> None:
+    """Firmware hashes nothing between two sections: there a signed image could be changed."""
+    image = pefile.PE(data=make_uki(efi_program() + tail, SECTIONS, where="stub"))
+    end, address = image.OPTIONAL_HEADER.SizeOfHeaders, 0
     for section in image.sections:
-        assert section.PointerToRawData >= end and section.VirtualAddress >= address
+        assert section.PointerToRawData == end and section.VirtualAddress >= address
         end = section.PointerToRawData + section.SizeOfRawData
         address = section.VirtualAddress + section.Misc_VirtualSize
     assert end == len(image.__data__)
     assert image.OPTIONAL_HEADER.SizeOfImage >= address
     assert [section.VirtualAddress % 0x10000 for section in image.sections[1:]] == [0, 0, 0]
+
+
+def test_a_stub_that_was_cut_short_is_refused() -> None:
+    with pytest.raises(FormatError, match=r"^stub: it ends before its last section"):
+        make_uki(efi_program()[:-1], SECTIONS, where="stub")
 
 
 @pytest.mark.parametrize("stub", [b"", b"MZ", bytes(4096), efi_program()[:100]])
