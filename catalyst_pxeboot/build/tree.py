@@ -18,7 +18,7 @@ from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
-from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.loader import BootProgram, Loader
 from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.personal.read import read_hosts, read_personal
 from catalyst_pxeboot.plan.entries import PERSONAL, host_path
@@ -229,8 +229,9 @@ def _render_files(plan: Plan) -> list[MadeFile]:
         files=names,
         server=spec.server,
         templates=spec.templates,
-        uki=plan.ukis[0].path if plan.ukis else None,
-        uki_first=spec.first is Loader.UKI,
+        program=BootProgram(plan.ukis[0].path, first=spec.first is Loader.UKI)
+        if plan.ukis
+        else None,
     )
     return [*configs, *dhcp, *_render_personal(plan)]
 

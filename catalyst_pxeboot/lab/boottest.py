@@ -91,7 +91,7 @@ def boot_test(
     arch = read_arch(tree)
     paths = for_tree(
         choose_paths(PATHS, arch=arch, firmware=firmware, loaders=loaders),
-        read_manifest(tree)[1].uki,
+        read_manifest(tree)[1].program,
     )
     if not paths:
         known = choose_paths(PATHS, arch=arch)

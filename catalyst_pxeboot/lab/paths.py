@@ -24,7 +24,8 @@ from catalyst_pxeboot.lab.machine import (
     Client,
     Machine,
 )
-from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.loader import LOADERS
+from catalyst_pxeboot.model.loader import BootProgram, Firmware, Loader
 from catalyst_pxeboot.tree.manifest import read_config
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest
@@ -107,8 +108,7 @@ class BootPath:
     @property
     def root(self) -> str:
         """The end of the name of the file that holds the live root, after its dot."""
-        inside = {Loader.UBOOT: "initrd", Loader.UKI: "efi"}
-        return inside.get(self.loader, "squashfs")
+        return LOADERS[self.loader].root_inside or "squashfs"
 
     @property
     def named_by_dhcp(self) -> bool:
@@ -231,11 +231,11 @@ PATHS: tuple[BootPath, ...] = (
 )  # fmt: skip
 
 
-def for_tree(paths: Iterable[BootPath], uki: str | None) -> tuple[BootPath, ...]:
+def for_tree(paths: Iterable[BootPath], program: BootProgram | None) -> tuple[BootPath, ...]:
     """Return the paths with the tree's own unified kernel image, if it has one."""
     return tuple(
-        replace(path, chain=(Step(path.chain[0].scheme, uki),))
-        if uki and path.loader is Loader.UKI
+        replace(path, chain=(Step(path.chain[0].scheme, program.path),))
+        if program and path.loader is Loader.UKI
         else path
         for path in paths
     )

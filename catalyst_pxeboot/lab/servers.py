@@ -115,7 +115,7 @@ def path_site(tree: Path, path: BootPath) -> Site:
         (arch,) = (arch for arch in all_arches() if arch.name == wanted)
         files = {str(file.relative_to(tree)) for file in tree.rglob("*") if file.is_file()}
         rendered = render_dhcp(
-            arch, files=files, server=manifest.server, templates=None, uki=manifest.uki
+            arch, files=files, server=manifest.server, templates=None, program=manifest.program
         )
         (config,) = (file.content.decode() for file in rendered if file.path == name)
     return choose_loader(plan_site(config, server, path.dhcp), path)

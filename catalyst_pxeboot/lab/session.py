@@ -141,7 +141,7 @@ def _memory(menu: TreeMenu, path: BootPath) -> int:
 
 def _choose_path(tree: Path, firmware: Sequence[str], loaders: Sequence[Loader]) -> BootPath:
     arch = read_arch(tree)
-    own = for_tree(choose_paths(PATHS, arch=arch), read_manifest(tree)[1].uki)
+    own = for_tree(choose_paths(PATHS, arch=arch), read_manifest(tree)[1].program)
     can = [path for path in own if _is_simple(path)]
     asked = choose_paths(can, firmware=firmware, loaders=loaders)
     for path in asked:

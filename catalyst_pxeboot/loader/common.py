@@ -78,6 +78,8 @@ class BootLoader(ABC):
     finds_tree: ClassVar[bool] = False
     #: Whether it puts initrds below 2 GiB on a BIOS.
     initrds_below_2_gib: ClassVar[bool] = True
+    #: The ending of its own files that have the live root inside; empty: it has none.
+    root_inside: ClassVar[str] = ""
     #: Whether it loads one initrd only, which has all others inside.
     joins_initrds: ClassVar[bool] = False
     #: Whether it passes the kernel a folder of device trees to choose from.

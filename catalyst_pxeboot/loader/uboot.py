@@ -38,6 +38,7 @@ class UBoot(BootLoader):
     on_efi = False  # it reserves no memory for services, as a BIOS
     initrds_below_2_gib = False
     joins_initrds = True
+    root_inside = "initrd"
     loads_device_trees = True
     boot_file_in_tree = True
     line_bytes = 512

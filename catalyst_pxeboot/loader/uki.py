@@ -28,6 +28,7 @@ class Uki(BootLoader):
     }
     on_bios = False
     self_contained = True
+    root_inside = "efi"
     finds_tree = True
     needs_efi_stub = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -20,6 +21,17 @@ class Firmware(StrEnum):
 
     BIOS = "bios"
     EFI = "efi"
+
+
+@dataclass(frozen=True, slots=True)
+class BootProgram:
+    """An EFI program of the tree, a path, that firmware starts in place of a loader.
+
+    `first` says whether DHCP names it before all loaders, or after them.
+    """
+
+    path: str
+    first: bool
 
 
 #: What iPXE shows of an entry on a screen of 80; GRUB and PXELINUX show a little more.

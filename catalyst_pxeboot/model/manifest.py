@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catalyst_pxeboot.model.files import Role
-from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.loader import BootProgram, Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode, Server
 from catalyst_pxeboot.util.sums import DIGESTS, SHA256SUMS
 
@@ -190,9 +190,10 @@ class Manifest:
         return {file.path: file for file in self.files}
 
     @property
-    def uki(self) -> str | None:
+    def program(self) -> BootProgram | None:
         """The unified kernel image of the first kernel, if it has one."""
-        return next((entry.uki for entry in self.menu.live if self._is_first(entry)), None)
+        path = next((entry.uki for entry in self.menu.live if self._is_first(entry)), None)
+        return BootProgram(path, self.first is Loader.UKI) if path else None
 
     def _is_first(self, entry: EntryInfo) -> bool:
         return entry.uki == f"{self.kernels[0].path}.efi"

@@ -16,6 +16,7 @@ from typing import Any
 
 from catalyst_pxeboot.model.arch import Arch, DhcpClient
 from catalyst_pxeboot.model.files import MadeFile
+from catalyst_pxeboot.model.loader import BootProgram
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.templates import render_file
 from catalyst_pxeboot.util.errors import PxebootError, SpecError, TemplateError
@@ -83,8 +84,7 @@ def render_dhcp(
     server: Server | None,
     templates: Path | None,
     grub_knows: bool | None = None,
-    uki: str | None = None,
-    uki_first: bool = False,
+    program: BootProgram | None = None,
 ) -> tuple[MadeFile, ...]:
     """Render the DHCP servers' configurations, sorted by their path in the tree.
 
@@ -92,15 +92,15 @@ def render_dhcp(
     itself is offered only with its script, without which it would load itself for ever. A file in
     the folder `templates` replaces the shipped template of the same relative name. `grub_knows`
     says whether GRUB's images have the server's address inside, as those of a tree that is being
-    built for `server` have. `uki` is the tree's unified kernel image, which comes after the loaders
-    for UEFI clients of the architecture, or before them.
+    built for `server` have. `program` is offered to UEFI clients of the architecture beside the
+    loaders.
     Raises `SpecError` with all that is wrong with `server`, `TemplateError` for a name too long
     for DHCP and for a faulty template.
     """
     known = server is not None if grub_knows is None else grub_knows
     server = server or Server()
     check_server(server)
-    values = _values(arch, files, server, known=known, uki=uki, uki_first=uki_first)
+    values = _values(arch, files, server, known=known, program=program)
     return tuple(render_file(path, values, templates) for path in DHCP_CONFIGS)
 
 
@@ -117,8 +117,7 @@ def _values(
     server: Server,
     *,
     known: bool,
-    uki: str | None,
-    uki_first: bool,
+    program: BootProgram | None,
 ) -> dict[str, Any]:
     """Collect everything that a template may use, by these names.
 
@@ -129,8 +128,7 @@ def _values(
     ipxe = set() if IPXE_SCRIPT in files else _ipxe_loaders()
     usable = set(files) - ipxe
     clients = tuple(
-        _view_client(client, usable, server, known=known, uki=uki, uki_first=uki_first)
-        for client in arch.dhcp
+        _view_client(client, usable, server, known=known, program=program) for client in arch.dhcp
     )
     offered = [loader.file for client in clients for loader in client.loaders]
     return {
@@ -160,12 +158,11 @@ def _view_client(
     server: Server,
     *,
     known: bool,
-    uki: str | None,
-    uki_first: bool,
+    program: BootProgram | None,
 ) -> ClientView:
     root = _tree_url(server)
-    own = [uki] if uki and client.uki else []
-    before, after = (own, []) if uki_first else ([], own)
+    own = [program.path] if program and client.uki else []
+    before, after = (own, []) if program and program.first else ([], own)
     loaders = [*before, *(file for file in client.loaders if file in files), *after]
     by_http = [*before, *(file for file in client.http_loaders if file in files), *after]
 

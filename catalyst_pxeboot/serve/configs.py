@@ -79,8 +79,7 @@ def dhcp_for(tree: ServedTree, file: str, server: Server | None) -> str:
         server=server,
         templates=None,
         grub_knows=tree.grub_server == server.address,
-        uki=tree.uki,
-        uki_first=tree.uki_first,
+        program=tree.program,
     )
     (text,) = (found.content.decode() for found in made if found.path == file)
     return text

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.model.arch import Arch, all_arches
 from catalyst_pxeboot.model.files import Role
-from catalyst_pxeboot.model.loader import Loader
+from catalyst_pxeboot.model.loader import BootProgram
 from catalyst_pxeboot.model.manifest import GRUB_ENDING, IPXE_ENDING, MANIFEST
 from catalyst_pxeboot.model.settings import MAC, RootMode
 from catalyst_pxeboot.serve.plan import Facts
@@ -36,9 +36,8 @@ class ServedTree:
     `digests` are the sha256 of those that the manifest has one of. `grub_server` is the address
     that GRUB's images fetch from, where they have one inside. `initramfs` are the files in front of
     an initrd; `hosts` are the machines that the tree has something for, by MAC address or UUID;
-    `uki` is the unified kernel image for UEFI clients, before any loader or after; `personal` is
-    whether the tree has the user's own files, `signed` whether it has signatures that loaders
-    check.
+    `program` is offered to UEFI clients beside the loaders; `personal` is whether the tree has the
+    user's own files, `signed` whether it has signatures that loaders check.
     """
 
     path: Path
@@ -50,8 +49,7 @@ class ServedTree:
     grub_server: str
     initramfs: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
-    uki: str | None = None
-    uki_first: bool = False
+    program: BootProgram | None = None
     personal: bool = False
     signed: bool = False
 
@@ -155,8 +153,7 @@ def read_served_tree(tree: Path) -> ServedTree:
         grub_server=manifest.grub_server or "",
         initramfs=tuple(file.path for file in manifest.files if file.role is Role.INITRAMFS),
         hosts=manifest.hosts or (),
-        uki=manifest.uki,
-        uki_first=manifest.first is Loader.UKI,
+        program=manifest.program,
         personal=any(file.role is Role.PERSONAL for file in manifest.files),
         signed=any(file.path.endswith((GRUB_ENDING, IPXE_ENDING)) for file in manifest.files),
     )

@@ -28,6 +28,11 @@ def required_keys(given: Iterable[str] = ()) -> frozenset[str]:
     return frozenset(tables()["required"]) - ({FOLDER_KEY} if ISO_KEY in given else set())
 
 
+def loader_keys() -> Mapping[str, str]:
+    """Return the keys that are for one loader, each with its name."""
+    return {key: row["loader"] for key, row in tables()["pxeboot"].items() if "loader" in row}
+
+
 def known_keys(keys: Iterable[str]) -> frozenset[str]:
     """Return every key that is accepted, with the per-kernel ones among `keys`."""
     named = {key for group in ("required", "shared", "pxeboot") for key in tables()[group]}

@@ -28,7 +28,7 @@ from catalyst_pxeboot.model.settings import (
     Server,
     Signing,
 )
-from catalyst_pxeboot.spec.keys import ISO_KEY, required_keys, unknown_key_problems
+from catalyst_pxeboot.spec.keys import ISO_KEY, loader_keys, required_keys, unknown_key_problems
 from catalyst_pxeboot.spec.names import make_title, read_name
 from catalyst_pxeboot.spec.personal import take_hosts, take_personal
 from catalyst_pxeboot.spec.reader import KeyReader
@@ -200,7 +200,11 @@ def _parse(
     release_word = reader.word("pxeboot/release")
     release = reader.take("pxeboot/release", lambda: parse_release(release_word))
     signing = _signing(reader)
-    uki_entries, first, secureboot = _uki(reader, loaders)
+    uki_entries = tuple(reader.words("pxeboot/uki_entries"))
+    first = reader.word("pxeboot/first")
+    if first not in ("", Loader.UKI):
+        reader.fault("pxeboot/first", f"{first!r} is unknown", f"use {Loader.UKI}")
+    secureboot = _secureboot(reader)
     personal = take_personal(reader)
     hosts = take_hosts(reader)
     keyring = reader.file("pxeboot/keyring")
@@ -240,7 +244,7 @@ def _parse(
         release=release,
         signing=signing,
         uki_entries=uki_entries,
-        first=first,
+        first=Loader(first) if first == Loader.UKI else None,
         secureboot=secureboot,
         personal=personal,
         hosts=hosts,
@@ -272,6 +276,9 @@ def _check_loaders(reader: KeyReader, loaders: Sequence[Loader], arch: Arch | No
                 f"{loader} starts no {arch.name} machines",
                 "use " + ", ".join(able),
             )
+    for key, name in loader_keys().items():
+        if key in reader and name not in loaders:
+            reader.fault(key, f"is for {name} only", f"add {name} to pxeboot/loaders")
 
 
 def _roots(reader: KeyReader) -> tuple[RootMode, ...]:
@@ -322,27 +329,13 @@ def _secureboot_key(reader: KeyReader) -> Path | TokenKey | None:
     return None
 
 
-def _uki(
-    reader: KeyReader, loaders: Sequence[Loader]
-) -> tuple[tuple[str, ...], Loader | None, SecureBoot | None]:
-    """Take what concerns unified kernel images: further entries, their place, their key."""
-    keys = ("uki_entries", "first", "secureboot_cert", "secureboot_key")
-    for name in (f"pxeboot/{key}" for key in keys):
-        if name in reader and Loader.UKI not in loaders:
-            reader.fault(name, "concerns unified kernel images", "add uki to pxeboot/loaders")
-    first = reader.word("pxeboot/first")
-    if first not in ("", Loader.UKI):
-        reader.fault("pxeboot/first", f"{first!r} is unknown", f"use {Loader.UKI}")
+def _secureboot(reader: KeyReader) -> SecureBoot | None:
     certificate, key = reader.file("pxeboot/secureboot_cert"), _secureboot_key(reader)
-    passphrase_file = reader.file("pxeboot/secureboot_passphrase_file")
     if bool(certificate) != bool(key):
         lacking = "pxeboot/secureboot_key" if certificate else "pxeboot/secureboot_cert"
         reader.fault(lacking, "is missing beside its other half", "name both or neither")
-    return (
-        tuple(reader.words("pxeboot/uki_entries")),
-        Loader.UKI if first else None,
-        SecureBoot(certificate, key, passphrase_file) if certificate and key else None,
-    )
+    passphrase_file = reader.file("pxeboot/secureboot_passphrase_file")
+    return SecureBoot(certificate, key, passphrase_file) if certificate and key else None
 
 
 def _consoles(reader: KeyReader, kernels: Sequence[str]) -> Mapping[str, tuple[str, ...]]:

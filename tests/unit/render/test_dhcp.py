@@ -24,6 +24,7 @@ import pytest
 
 from catalyst_pxeboot.model.arch import all_arches, find_arch
 from catalyst_pxeboot.model.files import Role
+from catalyst_pxeboot.model.loader import BootProgram
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.dhcp import DHCP_CONFIGS, render_dhcp
 from catalyst_pxeboot.util.errors import SpecError, TemplateError
@@ -883,8 +884,8 @@ def test_the_proxy_gives_bios_a_menu_of_one(
 @pytest.mark.parametrize("first", [True, False])
 def test_a_unified_kernel_image_is_first_or_last(first: bool) -> None:
     made = render_dhcp(
-        find_arch("amd64"), files=AMD64_FILES, server=None, templates=None, uki="boot/g.efi",
-        uki_first=first,
+        find_arch("amd64"), files=AMD64_FILES, server=None, templates=None,
+        program=BootProgram("boot/g.efi", first),
     )  # fmt: skip
     (text,) = (file.content.decode() for file in made if file.path == "dhcp/dnsmasq.conf")
     rules = re.findall(r"^(#?)dhcp-boot=tag:(x64|x64-http),tag:!ipxe,(\S+)$", text, re.MULTILINE)

@@ -120,7 +120,7 @@ def test_a_host_without_a_stub_says_so(tmp_path: Path, streaming: None, no_loade
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"loaders": "ipxe", "first": "uki"}, "pxeboot/first: concerns unified kernel images"),
+        ({"loaders": "ipxe", "first": "uki"}, "pxeboot/first: is for uki only"),
         ({"first": "grub"}, "pxeboot/first: 'grub' is unknown"),
         ({"secureboot_cert": "/x"}, "pxeboot/secureboot_key: is missing beside"),
         ({"secureboot_key": "/x"}, "pxeboot/secureboot_cert: is missing beside"),
