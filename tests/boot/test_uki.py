@@ -44,6 +44,8 @@ from tests.support.serve_trees import COMMAND, Served, serving
 more = pytest.mark.more
 URL = f"http://{LAPTOP.server}"
 OVMF = Path("/usr/share/OVMF")
+#: A folder with a stub of systemd 258 or later.
+NEW_STUB = os.environ.get("PXEBOOT_NEW_STUB", "")
 TOKEN = f"^{live_image.TOKEN}"
 
 
@@ -144,9 +146,23 @@ def test_it_finds_its_tree(plain_tree: Path, tmp_path: Path) -> None:
         verdict = boot()
         assert verdict.passed, shown(verdict)
         console = (tmp_path / "console").read_text("utf-8", "replace")
-        assert f"the tree is at {URL}/" in console
+        assert f"the tree is at {URL}/, says DHCP" in console
         assert " pxeboot.url=image.squashfs " in verdict.reason
         assert events.kinds("streamed")
+
+
+@more
+@pytest.mark.skipif(not NEW_STUB, reason="PXEBOOT_NEW_STUB names no folder with a newer stub")
+def test_the_stub_tells_where_it_came_from(iso: Path, tmp_path: Path) -> None:
+    tree = make_tree(
+        iso, tmp_path / "tree", pxeboot__loaders="uki", pxeboot__root="stream",
+        pxeboot__first="uki", pxeboot__loader_path=NEW_STUB,
+    )  # fmt: skip
+    with served(tree, tmp_path) as (_events, boot):
+        verdict = boot()
+        assert verdict.passed, shown(verdict)
+        console = (tmp_path / "console").read_text("utf-8", "replace")
+        assert f"the tree is at {URL}/, says systemd-stub" in console
 
 
 #: A loader's configuration that starts the image. iPXE hands over the program's name as its command

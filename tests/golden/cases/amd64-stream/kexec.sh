@@ -73,7 +73,7 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         initrd_bytes=44032
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 42496 e24a4e8d0b0216f3e45f18e82a3e313a55defabac541d7e1aff2fc4de09b00fa
+boot/gentoo.net.cpio 42496 990fdcf8d0f2f8903d2cf715b7456060bfd968e63321069f381062d678a5fb09
 '
         ;;
     gentoo-stream-accessibility)
@@ -88,7 +88,7 @@ boot/gentoo.net.cpio 42496 e24a4e8d0b0216f3e45f18e82a3e313a55defabac541d7e1aff2f
         initrd_bytes=44032
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 42496 e24a4e8d0b0216f3e45f18e82a3e313a55defabac541d7e1aff2fc4de09b00fa
+boot/gentoo.net.cpio 42496 990fdcf8d0f2f8903d2cf715b7456060bfd968e63321069f381062d678a5fb09
 '
         ;;
     gentoo-http)
@@ -103,7 +103,7 @@ boot/gentoo.net.cpio 42496 e24a4e8d0b0216f3e45f18e82a3e313a55defabac541d7e1aff2f
         initrd_bytes=44032
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 42496 e24a4e8d0b0216f3e45f18e82a3e313a55defabac541d7e1aff2fc4de09b00fa
+boot/gentoo.net.cpio 42496 990fdcf8d0f2f8903d2cf715b7456060bfd968e63321069f381062d678a5fb09
 '
         ;;
     gentoo-http-accessibility)
@@ -118,7 +118,7 @@ boot/gentoo.net.cpio 42496 e24a4e8d0b0216f3e45f18e82a3e313a55defabac541d7e1aff2f
         initrd_bytes=44032
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 42496 e24a4e8d0b0216f3e45f18e82a3e313a55defabac541d7e1aff2fc4de09b00fa
+boot/gentoo.net.cpio 42496 990fdcf8d0f2f8903d2cf715b7456060bfd968e63321069f381062d678a5fb09
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
