@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         " tree serves)",
     )  # fmt: skip
     parser.add_argument(
-        "--loader", metavar="WORD", help="ipxe, pxelinux or grub (the first that the tree has)"
+        "--loader", metavar="WORD", help="ipxe, pxelinux, grub or uki (the first that the tree has)"
     )
     parser.add_argument(
         "--memory", type=memory_size, metavar="MIB",

@@ -123,7 +123,7 @@ def boot_client(
             memory_mib=memory_mib,
             processors=client.processors,
             flash=prepare_flash(machine, scratch),
-            disk=prepare_disk(machine, client.loader, scratch),
+            disk=prepare_disk(disk_program(machine, client.loader, tree / client.entry), scratch),
             front=Front(control=screen.control(scratch)) if screen else None,
         )
         verdict = watch_machine(
@@ -142,7 +142,7 @@ def user_link(
     """
     if not arguments:
         url = f"http://{_HOST}:{port}/{entry}"
-        return UserLink(tree, url if loader is Loader.IPXE else entry)
+        return UserLink(tree, url if loader in (Loader.IPXE, Loader.UKI) else entry)
     name = LOADERS[loader].configs[0]
     text = LOADERS[loader].add_arguments(read_config(tree, name), arguments)
     if loader is Loader.IPXE:
@@ -161,19 +161,30 @@ def prepare_flash(machine: Machine, scratch: Path) -> Flash | None:
     return Flash(found.code, variables)
 
 
-def prepare_disk(machine: Machine, loader: Loader, scratch: Path) -> Path | None:
-    """Put iPXE on a disk for a UEFI client.
+def starts_from_disk(machine: Machine, loader: Loader) -> bool:
+    """Say whether a client starts an EFI program from a disk, and the rest from the network.
 
-    From the network it could not be: QEMU's DHCP server names one boot file to every asker, so
-    iPXE would be handed itself and not its script.
+    QEMU's DHCP server names one boot file to every asker: iPXE would be handed itself and not its
+    script, and the initramfs of a unified kernel image would not learn where its tree is.
     """
-    if machine.firmware is not Firmware.EFI or loader is not Loader.IPXE:
+    return machine.firmware is Firmware.EFI and loader in (Loader.IPXE, Loader.UKI)
+
+
+def disk_program(machine: Machine, loader: Loader, file: Path) -> Path | None:
+    """Return what a client starts from a disk: iPXE, or the unified kernel image `file`."""
+    if not starts_from_disk(machine, loader):
         return None
-    disk = scratch / "esp"
-    program = disk / EFI_PROGRAM
-    program.parent.mkdir(parents=True)
-    shutil.copyfile(find_ipxe_efi(), program)
-    return disk
+    return find_ipxe_efi() if loader is Loader.IPXE else file
+
+
+def prepare_disk(program: Path | None, scratch: Path) -> Path | None:
+    """Put an EFI program on a disk of its own in `scratch`."""
+    if program is None:
+        return None
+    target = scratch / "esp" / EFI_PROGRAM
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(program, target)
+    return scratch / "esp"
 
 
 def first_unreadable(tree: Path) -> str:

@@ -15,7 +15,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from catalyst_pxeboot.lab.boot import EFI_PROGRAM, prepare_disk, prepare_flash, user_link
+from catalyst_pxeboot.lab.boot import (
+    EFI_PROGRAM,
+    disk_program,
+    prepare_disk,
+    prepare_flash,
+    starts_from_disk,
+    user_link,
+)
 from catalyst_pxeboot.lab.boottest import MEMORY_MIB
 from catalyst_pxeboot.lab.machine import (
     UEFI_X64,
@@ -27,7 +34,6 @@ from catalyst_pxeboot.lab.machine import (
     UserLink,
     choose_accel,
     find_flash,
-    find_ipxe_efi,
     find_qemu,
     qemu_argv,
 )
@@ -35,7 +41,7 @@ from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, choose_paths, 
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.servers import read_arch
 from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, why_mute
-from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.services.children import end_process
 from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.util.errors import CommandError, PxebootError
@@ -74,6 +80,11 @@ class Session:
     note: str  # what will not be seen
     more: tuple[str, ...]  # for QEMU, as they are
     ssh_port: int = 0  # of this machine, that leads to the client's sshd
+
+    @property
+    def disk_program(self) -> Path | None:
+        """What it starts from a disk. Raises `CommandError` if that is missing."""
+        return disk_program(self.machine, self.loader, self.tree / self.entry)
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -163,8 +174,8 @@ def _is_simple(path: BootPath) -> bool:
         return False
     if path.machine is UEFI_X64_SECURE:  # UEFI_X64 takes its place
         return False
-    if path.loader is Loader.IPXE and path.machine.firmware is Firmware.EFI:
-        return path.machine is UEFI_X64  # from a disk
+    if starts_from_disk(path.machine, path.loader):
+        return path.machine is UEFI_X64
     return path.named_by_dhcp
 
 
@@ -222,9 +233,9 @@ def session_script(session: Session) -> tuple[str, ...]:
         own = Path("pxeboot-variables.fd")
         commands.append(["cp", str(flash.variables), str(own)])
         flash = Flash(flash.code, own)
-    if session.loader is Loader.IPXE and session.machine.firmware is Firmware.EFI:
+    if session.disk_program:
         disk = Path("pxeboot-esp")
-        commands.append(["install", "-D", str(find_ipxe_efi()), f"{disk}/{EFI_PROGRAM}"])
+        commands.append(["install", "-D", str(session.disk_program), f"{disk}/{EFI_PROGRAM}"])
     qemu = find_qemu(session.machine)
     accel = choose_accel(Accel.AUTO, qemu, session.machine)
     commands.append(_argv(session, UserLink(session.tree, session.entry), accel, flash, disk))
@@ -246,7 +257,7 @@ def run_session(session: Session) -> None:
             link,
             choose_accel(Accel.AUTO, find_qemu(session.machine), session.machine),
             prepare_flash(session.machine, scratch),
-            prepare_disk(session.machine, session.loader, scratch),
+            prepare_disk(session.disk_program, scratch),
         )
         stack.enter_context(_kept_terminal())
         _wait(argv)

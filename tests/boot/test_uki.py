@@ -36,6 +36,7 @@ from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError
 from tests.boot.test_login import make_iso
 from tests.boot.test_serve import LAPTOP, RANGE
+from tests.boot.test_session import terminal
 from tests.boot.test_stream import make_stage2, make_tree, pack_iso
 from tests.support import live_image
 from tests.support.paths import ROOT
@@ -200,6 +201,14 @@ def test_a_usb_stick_starts_it(tree: Path, tmp_path: Path) -> None:
         verdict = boot(disk=stick)
         assert verdict.passed, shown(verdict)
         assert not any(event["file"] == "boot/gentoo.efi" for event in events.kinds("file"))
+
+
+@more
+@pytest.mark.timeout(300)
+def test_a_session_streams_the_root(plain_tree: Path) -> None:
+    with terminal("qemu", plain_tree, "--loader", "uki", "--display", "serial") as session:
+        session.wait_for("the tree is at http://10.0.2.2:[0-9]+/, says DHCP", 120)
+        session.wait_for(live_image.TOKEN, 120)
 
 
 def secure_machine() -> Machine:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.cli import main as cli
-from catalyst_pxeboot.lab import session
+from catalyst_pxeboot.lab import boot, session
 from catalyst_pxeboot.lab.machine import BIOS, UEFI_ARM64, Accel, Flash
 from catalyst_pxeboot.lab.paths import PATHS
 from catalyst_pxeboot.lab.session import (
@@ -47,7 +47,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "vars.fd").write_bytes(b"vars")
     monkeypatch.setattr(session, "find_qemu", lambda _machine: qemu)
     monkeypatch.setattr(session, "choose_accel", lambda *_: Accel.TCG)
-    monkeypatch.setattr(session, "find_ipxe_efi", lambda: Path("/usr/lib/ipxe/ipxe.efi"))
+    monkeypatch.setattr(boot, "find_ipxe_efi", lambda: Path("/usr/lib/ipxe/ipxe.efi"))
     flash = Flash(tmp_path / "code.fd", tmp_path / "vars.fd")
     monkeypatch.setattr(session, "find_flash", lambda machine: None if machine is BIOS else flash)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
@@ -91,6 +91,16 @@ def test_ipxe_on_uefi_starts_from_a_disk(tree: Path) -> None:
         "-netdev user,id=net0,ipv6=off,tftp=tree,bootfile=boot.ipxe "
         "-device virtio-net-pci,netdev=net0,romfile= -device virtio-rng-pci",
     ]
+
+
+def test_a_unified_kernel_image_starts_from_a_disk(tree: Path) -> None:
+    """Its initramfs learns the address from the network that names the image."""
+    planned = plan_session(tree, loaders=(Loader.UKI,), display=Display.GTK)
+    assert script(planned)[1] == (
+        "install -D tree/boot/gentoo.efi pxeboot-esp/EFI/BOOT/BOOTX64.EFI"
+    )
+    link = boot.user_link(tree, planned.loader, planned.entry, 8, arguments="", scratch=tree)
+    assert link.boot_file == "http://10.0.2.2:8/boot/gentoo.efi"
 
 
 @pytest.mark.parametrize(
