@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from catalyst_pxeboot.build.opened import Opened
 from catalyst_pxeboot.formats.iso import is_iso
+from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.source.check import check_iso
-from catalyst_pxeboot.source.live import read_live_root, root_file
+from catalyst_pxeboot.source.live import LiveImage, read_live_root, root_file
 from catalyst_pxeboot.source.open import open_image
 from catalyst_pxeboot.spec.parse import Spec, parse_folders
 from catalyst_pxeboot.tree.link import cannot_link_iso
@@ -30,49 +30,36 @@ from catalyst_pxeboot.util.sums import algorithms
 if TYPE_CHECKING:
     from catalyst_pxeboot.build.tree import Built
     from catalyst_pxeboot.plan.tree import Plan
-    from catalyst_pxeboot.source.image import Source
 
 Report = Callable[[str], None]
 
 
-def parse_image(
-    path: Path, output: Path, settings: Mapping[str, object]
-) -> tuple[Spec, Source | None]:
-    """Make a `Spec` as `parse_folders`, and the image if it was read to find its subarch."""
-    read: list[Source] = []
+def parse_image(path: Path, output: Path, settings: Mapping[str, object]) -> Spec:
+    """Make a `Spec` as `parse_folders`; the subarch may be that of the image's kernel."""
 
     def machine_of(image: Path) -> str:
-        from catalyst_pxeboot.source.image import read_source
+        from catalyst_pxeboot.source.image import read_machine
 
-        read.append(read_source(image))
-        return read[0].kernels[0].kernel.machine
+        return read_machine(image)
 
-    spec = parse_folders(path, output, settings, machine_of=machine_of)
-    return spec, read[0] if read else None
+    return parse_folders(path, output, settings, machine_of=machine_of)
 
 
 def make_plan(
-    spec: Spec,
-    *,
-    source: Source | None = None,
-    report: Report | None = None,
-    progress: Progress | None = None,
+    spec: Spec, *, report: Report | None = None, progress: Progress | None = None
 ) -> Plan:
-    """Read the source, look for loaders and plan the tree, without writing anything.
-
-    `source` is the live image if it was read already.
-    """
+    """Read the source, look for loaders and plan the tree, without writing anything."""
     from catalyst_pxeboot.build.tree import plan_opened
 
-    with _open_source(spec, source, report or (lambda _line: None), progress) as opened:
-        return plan_opened(spec, opened)
+    with _open_source(spec, report or (lambda _line: None), progress) as (image, squashfs):
+        return plan_opened(spec, image, squashfs)
 
 
 @contextmanager
 def _open_source(
-    spec: Spec, source: Source | None, report: Report, progress: Progress | None
-) -> Iterator[Opened]:
-    """Open the live image, an ISO after it was checked, unless `source` is what is wanted of it."""
+    spec: Spec, report: Report, progress: Progress | None
+) -> Iterator[tuple[LiveImage, Squashfs]]:
+    """Open the live image, an ISO after it was checked, and read the head of its live root."""
     checked = None
     for note in spec.notes:
         report(note)
@@ -86,38 +73,33 @@ def _open_source(
             hint="leave it out",
         )
     report(f"Reading {spec.source}")
-    if source and not spec.kernels and source.image.stamp == checked:
-        yield Opened(source.image, source.squashfs, source)
-        return
     with open_image(spec.source, checked=checked) as image:
-        yield Opened(image, read_live_root(image))
+        yield image, read_live_root(image)
 
 
 def build(
     spec: Spec,
     *,
     report: Report,
-    source: Source | None = None,
     progress: Progress | None = None,
 ) -> Built:
     """Build and publish the netboot tree of `spec`, reporting each step in a line.
 
-    `source` is the live image if it was read already. `progress` is called some ten times a second
-    with what is read and how many bytes of how many.
+    `progress` is called some ten times a second with what is read and how many bytes of how many.
     """
     begun = clock.monotonic()
     digests = algorithms(spec.digests)
     publication = Publication(spec.output, expected=own_names)
     with ExitStack() as stack:
-        opened = stack.enter_context(_open_source(spec, source, report, progress))
+        image, squashfs = stack.enter_context(_open_source(spec, report, progress))
         staging = stack.enter_context(publication)
-        root = root_file(opened.image, opened.squashfs)
+        root = root_file(image, squashfs)
         staged_root = stack.enter_context(
             staging_beside(root, staging, link=spec.link, algorithms=digests, progress=progress)
         )
         from catalyst_pxeboot.build.tree import Built, stage_tree
 
-        plan, files, flat = stage_tree(spec, opened, staging, staged_root, stack, report)
+        plan, files, flat = stage_tree(spec, image, squashfs, staging, staged_root, stack, report)
         publication.commit()
         if flat:
             flat.commit()

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Self
 
 from catalyst_pxeboot.build.manifest import make_manifest
-from catalyst_pxeboot.build.opened import Opened
 from catalyst_pxeboot.build.stream import find_stream_tools, stage_streams
 from catalyst_pxeboot.build.uki import find_secureboot_signer, make_ukis
+from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
@@ -37,6 +37,7 @@ from catalyst_pxeboot.render.pages import render_page, render_texts
 from catalyst_pxeboot.render.personal import render_personal
 from catalyst_pxeboot.render.rootcheck import render_root_check
 from catalyst_pxeboot.source.image import read_image
+from catalyst_pxeboot.source.live import LiveImage
 from catalyst_pxeboot.spec.parse import Spec
 from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools
 from catalyst_pxeboot.tree.flat import FlatPublication, stage_flat
@@ -88,14 +89,15 @@ class Built:
         )
 
 
-def plan_opened(spec: Spec, opened: Opened) -> Plan:
-    """Read what is not known yet of the live image, look for loaders and plan the tree."""
-    return _plan(spec, opened, lambda: _find_loaders(spec))
+def plan_opened(spec: Spec, image: LiveImage, squashfs: Squashfs) -> Plan:
+    """Read the open live image, look for loaders and plan the tree."""
+    return _plan(spec, image, squashfs, lambda: _find_loaders(spec))
 
 
 def stage_tree(
     spec: Spec,
-    opened: Opened,
+    image: LiveImage,
+    squashfs: Squashfs,
     staging: Path,
     staged_root: Future[TreeFile],
     stack: ExitStack,
@@ -111,7 +113,7 @@ def stage_tree(
     secureboot = find_secureboot_signer(spec.secureboot)
     beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
     prepared = beside.submit(_prepare_loaders, spec, signers)
-    plan = _plan(spec, opened, lambda: prepared.result()[0])
+    plan = _plan(spec, image, squashfs, lambda: prepared.result()[0])
     time = tree_time(plan)
     for loader in filter(plan.menu.offers, spec.loaders):
         view_menu(loader, plan.menu)  # what a loader cannot take is reported before any work
@@ -191,13 +193,11 @@ def _prepare_loaders(spec: Spec, signers: Signers) -> tuple[Loaders, list[MadeFi
         return loaders, _take_loaders(loaders.found, early, key)
 
 
-def _plan(spec: Spec, opened: Opened, find: Callable[[], Loaders]) -> Plan:
+def _plan(spec: Spec, image: LiveImage, squashfs: Squashfs, find: Callable[[], Loaders]) -> Plan:
     personal = read_personal(spec.personal)
     hosts = read_hosts(spec.hosts, personal)
-    source = opened.source
-    if source is None:
-        with spare_core():  # an initramfs is unpacked by one thread
-            source = read_image(opened.image, opened.squashfs, names=spec.kernels)
+    with spare_core():  # an initramfs is unpacked by one thread
+        source = read_image(image, squashfs, names=spec.kernels)
     tools: Tools | NoTools = NOT_SOUGHT
     if any(ROOTS[mode].streamed is not None for mode in spec.roots or ROOTS):
         tools = find_stream_tools(source, spec.loader_path)

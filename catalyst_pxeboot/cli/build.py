@@ -13,7 +13,6 @@ from catalyst_pxeboot.cli.console import Advance, Console
 from catalyst_pxeboot.util.errors import PxebootError
 
 if TYPE_CHECKING:
-    from catalyst_pxeboot.source.image import Source
     from catalyst_pxeboot.spec.parse import Spec
 
 
@@ -64,20 +63,20 @@ def _assignment(text: str) -> tuple[str, str | list[str] | None]:
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Build the tree, or print what would be built."""
-    spec, source = _read_spec(arguments, console)
+    spec = _read_spec(arguments, console)
     from catalyst_pxeboot.build.pipeline import build, make_plan
 
     if arguments.dry_run:
         from catalyst_pxeboot.build import report as describe
 
         with _Progress(console) as progress:
-            plan = make_plan(spec, source=source, report=console.detail, progress=progress)
+            plan = make_plan(spec, report=console.detail, progress=progress)
         console.result(describe.plan_data(plan))
         for line in describe.plan_lines(plan):
             console.line(line)
         return
     with _Progress(console) as progress:
-        built = build(spec, source=source, report=console.step, progress=progress)
+        built = build(spec, report=console.step, progress=progress)
     from catalyst_pxeboot.build import report as describe
 
     console.result(describe.built_data(built))
@@ -91,7 +90,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.detail(f"{file.path}  {file.role}, {file.bytes} bytes, {file.origin}")
 
 
-def _read_spec(arguments: argparse.Namespace, console: Console) -> tuple[Spec, Source | None]:
+def _read_spec(arguments: argparse.Namespace, console: Console) -> Spec:
     from catalyst_pxeboot.build.pipeline import parse_image
     from catalyst_pxeboot.spec.file import read_conf, read_spec
     from catalyst_pxeboot.spec.keys import ignored_warnings
@@ -115,7 +114,7 @@ def _read_spec(arguments: argparse.Namespace, console: Console) -> tuple[Spec, S
             )
         for line in ignored_warnings(keys):
             console.warning(line)
-        return parse_settings({**conf, **keys}), None
+        return parse_settings({**conf, **keys})
     if not arguments.source:
         arguments.usage_error("build needs --source ISO or folder")
     if arguments.subarch:

@@ -88,6 +88,15 @@ def read_source(
         return read_image(image, read_live_root(image), names=names)
 
 
+def read_machine(path: Path) -> str:
+    """Return the machine of the default kernel of a live image; raises as `read_source`."""
+    with open_image(path) as image:
+        read_live_root(image)  # what is no live image is told as such
+        iso = _choose_kernels(image, _read_menu(image), ())[0]
+        with image.open(iso.path, "the kernel") as file:
+            return read_kernel(file).machine
+
+
 def read_image(image: LiveImage, squashfs: Squashfs, *, names: Sequence[str] = ()) -> Source:
     """Read all else of an open image whose live root is `squashfs`, as `read_source`."""
     menu = _read_menu(image)

@@ -84,8 +84,8 @@ def make_tree(iso: Path, folder: Path, **keys: object) -> Path:
         "pxeboot/timeout": "1",
         **{key.replace("__", "/"): value for key, value in keys.items()},
     }
-    spec, _ = parse_image(iso, folder / "tree", settings)
-    tree = build(spec, report=lambda _line: None, source=source).output
+    spec = parse_image(iso, folder / "tree", settings)
+    tree = build(spec, report=lambda _line: None).output
     assert verify_tree(tree).faults == ()
     return tree
 

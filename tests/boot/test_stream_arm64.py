@@ -55,7 +55,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pxeboot/base_url": SERVER,
         "pxeboot/loader_path": list(map(str, found)),
     }
-    spec, _ = parse_image(iso, folder / "tree", settings)
+    spec = parse_image(iso, folder / "tree", settings)
     tree = build(spec, report=lambda _line: None).output
     assert verify_tree(tree).faults == ()
     return tree

@@ -368,7 +368,7 @@ def test_what_was_said_counts_more(tmp_path: Path) -> None:
 def test_a_name_that_does_not_tell(iso: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.symlink_to(iso)
-    spec, _ = parse_image(path, tmp_path / "out", {})
+    spec = parse_image(path, tmp_path / "out", {})
     assert spec.subarch == "amd64"
     assert spec.version_stamp == (STAMP if STAMP in name else "20261122")  # else the label's
     assert spec.notes == (f"subarch amd64: by its kernel, as the name {name} does not have it",)

@@ -13,11 +13,14 @@ from typing import cast
 import pytest
 
 from catalyst_pxeboot.build.pipeline import make_plan, parse_image
-from catalyst_pxeboot.formats.iso import Iso, read_iso
+from catalyst_pxeboot.formats.initramfs import Initramfs, read_initramfs
+from catalyst_pxeboot.formats.iso import read_iso
+from catalyst_pxeboot.source import image
 from catalyst_pxeboot.source import iso as isosource
 from catalyst_pxeboot.source.image import Source, read_source
 from catalyst_pxeboot.source.live import LiveImage
 from catalyst_pxeboot.util.errors import PxebootError, SourceError
+from catalyst_pxeboot.util.files import InputFile
 from tests.golden.test_golden import MEMTEST
 from tests.support import builders
 from tests.support.iso import VOLUME, find_record, plain_iso, rescue_iso, set_extent
@@ -129,22 +132,22 @@ def test_a_symlink_out_of_the_image_is_followed_nowhere(tmp_path: Path, target: 
     assert refused(path) == f"{path}/boot/gentoo: the kernel is missing; {AGAIN}"
 
 
-def test_an_image_without_an_architecture_in_its_name_is_read_once(
+def test_no_initramfs_is_read_for_the_architecture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_loaders: None
 ) -> None:
     path = iso_of(tmp_path, kernel=builders.arm64_image(), grub_cfg="arm64-dracut.cfg")
     path = path.rename(tmp_path / "live.iso")
     reads = []
-    real = read_iso
+    real = read_initramfs
 
-    def counted(path: Path, *, wanted: str) -> Iso:
-        reads.append(path)
-        return real(path, wanted=wanted)
+    def counted(file: InputFile) -> Initramfs:
+        reads.append(file)
+        return real(file)
 
-    monkeypatch.setattr(isosource, "read_iso", counted)
-    spec, source = parse_image(path, tmp_path / "out", {})
-    assert spec.arch.name == "arm64"
-    assert make_plan(spec, source=source).source is source
+    monkeypatch.setattr(image, "read_initramfs", counted)
+    spec = parse_image(path, tmp_path / "out", {})
+    assert spec.arch.name == "arm64" and not reads
+    make_plan(spec)
     assert len(reads) == 1
 
 
