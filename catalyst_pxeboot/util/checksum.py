@@ -14,6 +14,7 @@ import hashlib
 import os
 import threading
 import time as clock
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -30,8 +31,39 @@ ALGORITHMS = hashlib.algorithms_available - {"shake_128", "shake_256"}
 #: OpenSSL's names for what hashlib implements itself: the same digests, faster.
 _OPENSSL_NAMES = {"blake2b": "blake2b512", "blake2s": "blake2s256"}
 
+
+class _Cores:
+    """Lends the machine's cores in the order in which they are asked for.
+
+    `threading.Semaphore` gives one to whoever gives one back: a large file would keep them all, and
+    the small files beside it would be left for the end.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._free += 1
+
+
 #: What the digests may use of this machine; each block that is hashed takes one.
-_CORES = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))
+_CORES = _Cores(len(os.sched_getaffinity(0)))
 _SMALL = 4 * BLOCK  # bytes; below it threads cost more than they give
 
 
