@@ -65,5 +65,4 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_root_is_streamed(name: str, tree: Path, tmp_path: Path) -> None:
     result = boot(tree, name, tmp_path, 512)
     assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
-    console = (tmp_path / "console").read_text("utf-8", "replace")
-    assert "the live root is there, each block of it is checked" in console
+    assert " looptype=squashfs loop=/live-root cdroot " in result.reason
