@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.boot)
             item.add_marker(pytest.mark.timeout(TIMEOUT))
+            if item.get_closest_marker("genkernel") and "GENKERNEL_SRC" not in os.environ:
+                item.add_marker(pytest.mark.skip(reason="GENKERNEL_SRC names no checkout"))

@@ -332,7 +332,6 @@ def test_a_key_logs_in(name: str, built: bool, iso: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.genkernel
-@pytest.mark.skipif("GENKERNEL_SRC" not in os.environ, reason="GENKERNEL_SRC names no checkout")
 @pytest.mark.parametrize("root", [EMBEDDED, STREAM])
 def test_a_key_logs_in_to_genkernels_image(root: str, tmp_path: Path) -> None:
     tree = make_tree(make_iso(tmp_path, "genkernel"), tmp_path, pxeboot__root=root,
