@@ -91,7 +91,7 @@ def read_source(
 def read_machine(path: Path) -> str:
     """Return the machine of the default kernel of a live image; raises as `read_source`."""
     with open_image(path) as image:
-        read_live_root(image)  # what is no live image is told as such
+        read_live_root(image)  # raises for an ISO or folder of another kind
         iso = _choose_kernels(image, _read_menu(image), ())[0]
         with image.open(iso.path, "the kernel") as file:
             return read_kernel(file).machine

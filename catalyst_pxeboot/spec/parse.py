@@ -244,7 +244,7 @@ def _parse(
         release=release,
         signing=signing,
         uki_entries=uki_entries,
-        first=Loader(first) if first == Loader.UKI else None,
+        first=Loader.UKI if first else None,
         secureboot=secureboot,
         personal=personal,
         hosts=hosts,

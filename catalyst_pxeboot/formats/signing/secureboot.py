@@ -150,6 +150,7 @@ class SecureBootSigner:
 
         The same bytes come of the same program, key and time. Raises `CommandError`.
         """
+        program = _find(_SIGNER)
         with ExitStack() as stack:
             folder = stack.enter_context(scratch_folder())
             plain, signed = folder / "plain", folder / "signed"
@@ -157,11 +158,11 @@ class SecureBootSigner:
             try:
                 run(
                     [
-                        _find(_SIGNER), "sign", "-h", "sha256", "-time", str(time),
+                        program, "sign", "-h", "sha256", "-time", str(time),
                         "-certs", self.certificate, *self._key_words(stack),
                         "-in", plain, "-out", signed,
                     ],
-                    # Libraries of tokens are told by variables where their settings are.
+                    # PKCS #11 libraries find their settings by environment variables.
                     env=os.environ if isinstance(self.key, TokenKey) else None,
                 )  # fmt: skip
             except CommandError as error:
