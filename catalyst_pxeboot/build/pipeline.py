@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.formats.squashfs import Squashfs
-from catalyst_pxeboot.model.settings import LinkMode
+from catalyst_pxeboot.formats.verity import HashTreeBuilder
+from catalyst_pxeboot.model.settings import LinkMode, may_stream
 from catalyst_pxeboot.source.check import check_iso
 from catalyst_pxeboot.source.live import LiveImage, read_live_root, root_file
 from catalyst_pxeboot.source.open import open_image
@@ -94,12 +95,22 @@ def build(
         image, squashfs = stack.enter_context(_open_source(spec, report, progress))
         staging = stack.enter_context(publication)
         root = root_file(image, squashfs)
+        hash_tree = HashTreeBuilder()
         staged_root = stack.enter_context(
-            staging_beside(root, staging, link=spec.link, algorithms=digests, progress=progress)
+            staging_beside(
+                root,
+                staging,
+                link=spec.link,
+                algorithms=digests,
+                progress=progress,
+                also=[hash_tree] if may_stream(spec.roots) else [],
+            )
         )
         from catalyst_pxeboot.build.tree import Built, stage_tree
 
-        plan, files, flat = stage_tree(spec, image, squashfs, staging, staged_root, stack, report)
+        plan, files, flat = stage_tree(
+            spec, image, squashfs, staging, staged_root, hash_tree, stack, report
+        )
         publication.commit()
         if flat:
             flat.commit()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catalyst_pxeboot.formats.cpio import MEMBER_FILE, MEMBER_FOLDER, MEMBER_PROGRAM
-from catalyst_pxeboot.formats.verity import HashTree, read_hash_tree
+from catalyst_pxeboot.formats.verity import HashTree
 from catalyst_pxeboot.model.files import (
     CERTIFICATES,
     DRIVERS,
-    HASH_TREE,
+    HASH_TREE_ENDING,
     ROOT_HASH,
     STREAM_FOLDER,
     AddonFile,
@@ -25,7 +24,7 @@ from catalyst_pxeboot.render.stream import render_stream
 from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.source.live import root_file
 from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools, find_tools
-from catalyst_pxeboot.tree.stage import stage_archive
+from catalyst_pxeboot.tree.stage import stage_archive, stage_made_files
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.files import read_regular
 from catalyst_pxeboot.util.tempdir import scratch_folder
@@ -61,9 +60,17 @@ def read_certificates(file: Path) -> bytes:
 
 
 def stage_streams(
-    plan: Plan, staging: Path, *, algorithms: Sequence[str], time: int
+    plan: Plan,
+    staging: Path,
+    hashed: Callable[[], HashTree],
+    *,
+    algorithms: Sequence[str],
+    time: int,
 ) -> list[TreeFile]:
-    """Make and write the plan's initrds that stream a root."""
+    """Make and write the plan's initrds that stream a root, and its hash tree.
+
+    `hashed` waits for that tree.
+    """
     from catalyst_pxeboot.stream.pack import pack_stream
 
     tools = plan.tools
@@ -72,8 +79,7 @@ def stage_streams(
     image = root_file(plan.source.image, plan.source.squashfs)
     offset = image.extent.offset if image.extent else 0
     staged = []
-    with ThreadPoolExecutor(max_workers=1) as beside, scratch_folder() as scratch:
-        hashed = beside.submit(read_hash_tree, image.origin, start=offset, length=image.bytes)
+    with scratch_folder() as scratch:
         packed: dict[str, Packed] = {}
         for stream in plan.streams:
             if stream.modules not in packed:
@@ -88,10 +94,17 @@ def stage_streams(
                     scratch=folder,
                     time=time,
                 )
-            members = _members(stream, packed[stream.modules], hashed.result(), tools, plan)
+            members = _members(stream, packed[stream.modules], hashed(), tools, plan)
             made = MadeFile(stream.path, b"", Role.STREAM, f"{stream.modules}, nbdkit")
             staged.append(stage_archive(made, members, staging, algorithms=algorithms, time=time))
-    return staged
+        path = plan.source.squashfs.path.name
+        hashes = MadeFile(
+            f"{path}{HASH_TREE_ENDING}",
+            hashed().content,
+            Role.HASH_TREE,
+            f"sha256 of {path}",
+        )
+        return [*staged, *stage_made_files([hashes], staging, algorithms=algorithms, time=time)]
 
 
 def _members(
@@ -100,7 +113,6 @@ def _members(
     yield STREAM_FOLDER, MEMBER_FOLDER, b""
     yield f"{STREAM_FOLDER}/tools.squashfs", MEMBER_FILE, packed.tools
     yield DRIVERS, MEMBER_FILE, packed.drivers
-    yield HASH_TREE, MEMBER_FILE, tree.content
     yield ROOT_HASH, MEMBER_FILE, tree.line
     if plan.spec.ca_file:
         yield CERTIFICATES, MEMBER_FILE, read_certificates(plan.spec.ca_file)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -14,16 +15,17 @@ from catalyst_pxeboot.build.manifest import make_manifest
 from catalyst_pxeboot.build.stream import find_stream_tools, stage_streams
 from catalyst_pxeboot.build.uki import find_secureboot_signer, make_ukis
 from catalyst_pxeboot.formats.squashfs import Squashfs
+from catalyst_pxeboot.formats.verity import HashTree, HashTreeBuilder
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.loader import BootProgram, Loader
 from catalyst_pxeboot.model.manifest import MANIFEST
+from catalyst_pxeboot.model.settings import may_stream
 from catalyst_pxeboot.personal.read import read_hosts, read_personal
 from catalyst_pxeboot.plan.entries import PERSONAL, host_path
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
-from catalyst_pxeboot.plan.roots import ROOTS
 from catalyst_pxeboot.plan.signers import Signers, find_signers
 from catalyst_pxeboot.plan.tree import Plan, plan_tree
 from catalyst_pxeboot.render.dhcp import render_dhcp
@@ -100,11 +102,13 @@ def stage_tree(
     squashfs: Squashfs,
     staging: Path,
     staged_root: Future[TreeFile],
+    hash_tree: HashTreeBuilder,
     stack: ExitStack,
     report: Callable[[str], None],
 ) -> tuple[Plan, list[TreeFile], FlatPublication | None]:
     """Fill the folder `staging` with the tree, its live root being staged by `staged_root`.
 
+    That feeds `hash_tree`, too, if a root may be streamed.
     Returns the plan, every file, and the flat files that are to be published with the tree, in
     `stack` as the tree itself.
     """
@@ -128,7 +132,15 @@ def stage_tree(
             if file.role is not Role.SQUASHFS
         ]
     )
-    streams = beside.submit(stage_streams, plan, staging, algorithms=digests, time=time)
+    if not plan.streams:
+        hash_tree.stop()
+
+    @cache
+    def hashed() -> HashTree:
+        staged_root.result()
+        return hash_tree.finish()
+
+    streams = beside.submit(stage_streams, plan, staging, hashed, algorithms=digests, time=time)
     made = (*plan.made, *_render_files(plan), *prepared.result()[1])
     files = stage_made_files(made, staging, algorithms=digests, time=time)
     files += rest.result()
@@ -199,7 +211,7 @@ def _plan(spec: Spec, image: LiveImage, squashfs: Squashfs, find: Callable[[], L
     with spare_core():  # an initramfs is unpacked by one thread
         source = read_image(image, squashfs, names=spec.kernels)
     tools: Tools | NoTools = NOT_SOUGHT
-    if any(ROOTS[mode].streamed is not None for mode in spec.roots or ROOTS):
+    if may_stream(spec.roots):
         tools = find_stream_tools(source, spec.loader_path)
     return plan_tree(spec, source, find(), tools, personal, hosts)
 

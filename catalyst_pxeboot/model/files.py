@@ -27,6 +27,7 @@ class Role(StrEnum):
     ROOT_HEADER = "root-header"
     ROOT_CHECK = "root-check"
     STREAM = "stream"  # an initrd with what reads the live root from a web server
+    HASH_TREE = "hash-tree"  # by which each block of a streamed root is checked
     PERSONAL = "personal"  # an initrd with the user's keys, files and script
     PADDING = "padding"
     MEMTEST = "memtest"
@@ -99,9 +100,11 @@ class RootCheckFile:
     hooks: tuple[str, ...]
 
 
+#: What the name of a squashfs ends in where it is that of its hash tree.
+HASH_TREE_ENDING = ".verity"
+
 #: Where the initrd that streams a root puts all its files, and those that verify looks at.
 STREAM_FOLDER = "pxeboot"
-HASH_TREE = f"{STREAM_FOLDER}/root.verity"
 ROOT_HASH = f"{STREAM_FOLDER}/root.hash"
 DRIVERS = f"{STREAM_FOLDER}/drivers.squashfs"
 CERTIFICATES = f"{STREAM_FOLDER}/ca.pem"

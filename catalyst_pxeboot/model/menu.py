@@ -63,6 +63,7 @@ class LiveEntry:
     addon: str | None = None
     personal: str | None = None
     streamed: bool = False  # the add-on, not the initramfs itself, gets the root from a server
+    hash_tree: str | None = None  # of a streamed root; None: beside it, with the usual ending
     offered: tuple[Loader, ...] = tuple(Loader)  # loaders that can lead it to its root
     limits: Mapping[Loader, Limits] = field(default_factory=dict)
     unpacked: str | None = None  # the kernel for those loaders that cannot take it as it is

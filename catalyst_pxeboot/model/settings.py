@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,16 @@ class RootMode(StrEnum):
     STREAM = "stream"  # the initramfs reads it from a web server, block by block
     HTTP = "http"  # the initramfs fetches it into memory
     NFS = "nfs"  # the initramfs mounts the folder it lies in; it stays on the server
+
+    @property
+    def by_addon(self) -> bool:
+        """Whether an add-on can do it for an initramfs that cannot."""
+        return self in {RootMode.STREAM, RootMode.HTTP}
+
+
+def may_stream(modes: Collection[RootMode]) -> bool:
+    """Say whether an add-on may get the root in one of these modes; none at all are any."""
+    return any(mode.by_addon for mode in modes or RootMode)
 
 
 class LinkMode(StrEnum):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from catalyst_pxeboot.formats.cpio import member_header
 from catalyst_pxeboot.formats.initramfs import alignment_padding
+from catalyst_pxeboot.formats.verity import tree_bytes
 from catalyst_pxeboot.loader import LOADERS, BootLoader
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, Limits, LiveEntry
@@ -18,10 +19,10 @@ from catalyst_pxeboot.plan.roots import (
     ROOT_CHECK,
     ROOT_CHECK_BYTES,
     ROOTS,
+    STREAM_BYTES,
     Root,
     Way,
     find_check_obstacle,
-    stream_bytes,
 )
 from catalyst_pxeboot.plan.transport import find_warnings, fits_bios
 from catalyst_pxeboot.source.image import Source, SourceKernel
@@ -81,7 +82,7 @@ def plan_live(
                     for kind in joining
                 ]
             initrds = kernel.initramfs.bytes + (source.squashfs.bytes if root.in_initrd else 0)
-            initrds += stream_bytes(source.squashfs) if way.streamed else 0
+            initrds += STREAM_BYTES if way.streamed else 0
             if not fits_bios(kernel.kernel, initrds):
                 unable = [kind for kind in offered if _is_bios_only(LOADERS[kind])]
                 offered = tuple(kind for kind in offered if kind not in unable)
@@ -273,6 +274,8 @@ def _find_limits(
     loaded = sum(sizes[part] for part in entry.parts)
     root = ROOTS[entry.root]
     fetched = source.squashfs.bytes if root.in_memory and not root.in_initrd else 0
+    if fetched and entry.streamed:
+        fetched += tree_bytes(fetched)
     firmwares = LOADERS[loader].firmwares(bios=spec.arch.has_bios)
     memory = {
         firmware: least_memory(
@@ -366,7 +369,7 @@ def part_sizes(
         ROOT_HEADER: len(member_header(ROOT_MEMBER, source.squashfs.bytes)),
         source.squashfs.path.name: source.squashfs.bytes,
         ROOT_CHECK: ROOT_CHECK_BYTES,
-        stream_path(kernel): stream_bytes(source.squashfs),
+        stream_path(kernel): STREAM_BYTES,
         PERSONAL: personal.bytes,
     }
     if padding := padding_path(kernel):

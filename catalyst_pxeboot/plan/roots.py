@@ -16,7 +16,7 @@ from pathlib import Path
 from catalyst_pxeboot.formats.cpio import MAX_MEMBER
 from catalyst_pxeboot.formats.initramfs import Generator
 from catalyst_pxeboot.formats.squashfs import Squashfs
-from catalyst_pxeboot.formats.verity import BLOCK, tree_bytes
+from catalyst_pxeboot.formats.verity import BLOCK
 from catalyst_pxeboot.loader.common import RootVariables
 from catalyst_pxeboot.model.menu import ROOT_MEMBER, LiveEntry, Menu
 from catalyst_pxeboot.model.settings import NfsRoot, RootMode
@@ -33,9 +33,9 @@ _MIB = 1 << 20
 ROOT_CHECK = "boot/root-check.cpio"
 ROOT_CHECK_BYTES = 16 << 10
 
-#: The bytes of the initrd that streams a root, but for its hash tree, which a plan knows exactly:
-#: all wired drivers of a distribution's kernel and nbdkit with its libraries, as xz packs them.
-_STREAM_BYTES = 17 << 20
+#: An estimate of the bytes of the initrd that streams a root: all wired drivers of a distribution's
+#: kernel, and nbdkit with its libraries.
+STREAM_BYTES = 16 << 20
 
 #: dracut's modules that bring the network up.
 _NETWORK_MODULES = frozenset(
@@ -83,11 +83,6 @@ def find_check_obstacle(kernel: SourceKernel) -> Obstacle | None:
         reason = "it has no sha256sum"
         hint = f"add `-I sha256sum` to {_key(kernel)}/dracut_args of the livecd-stage2 spec"
     return Obstacle(kernel.iso.initramfs, reason, hint) if reason else None
-
-
-def stream_bytes(squashfs: Squashfs) -> int:
-    """Return an estimate of the bytes of the initrd that streams a root."""
-    return _STREAM_BYTES + tree_bytes(squashfs.bytes)
 
 
 def find_stream_obstacle(
@@ -220,6 +215,7 @@ class RootLocation:
     """Where a live root on a server is, each value as the reader of the arguments writes it."""
 
     squashfs: str  # its path in the tree
+    hash_tree: str  # that of its hash tree; empty: the squashfs's own, with the usual ending
     url: str  # the tree on its web server, with a slash at the end
     nfs_server: str
     nfs_path: str
@@ -238,7 +234,8 @@ def _dracut_http(at: RootLocation) -> tuple[str, ...]:
 
 
 def _streamed(at: RootLocation) -> tuple[str, ...]:
-    return (f"{_STREAM_URL}{at.url}{at.squashfs}", at.address)
+    hashes = f"pxeboot.hashes={at.hash_tree}" if at.hash_tree else ""
+    return (f"{_STREAM_URL}{at.url}{at.squashfs}", hashes, at.address)
 
 
 def _dracut_nfs(at: RootLocation) -> tuple[str, ...]:
@@ -305,7 +302,7 @@ class Root:
     arguments: Mapping[Generator, tuple[str, ...]]
     obstacles: Callable[[SourceKernel, Squashfs], Iterator[Obstacle]] | None
     location: Mapping[Generator, Callable[[RootLocation], tuple[str, ...]]]
-    streamed: tuple[str, ...] | None = None  # more arguments where an add-on gets it; None: no
+    addon_arguments: tuple[str, ...] = ()  # more of them where an add-on gets it
     server_key: str = ""  # the spec key that names its server; empty: it needs none
     knows_server: Callable[[Spec], bool] = lambda _spec: True
     in_initrd: bool = False  # the loader loads it
@@ -316,7 +313,7 @@ class Root:
     def arguments_for(self, generator: Generator, *, streamed: bool) -> tuple[str, ...]:
         """Return the kernel arguments by which an initramfs of `generator` gets to the root."""
         if streamed:
-            return (*_STREAMED[generator], *(self.streamed or ()))
+            return (*_STREAMED[generator], *self.addon_arguments)
         return self.arguments[generator]
 
     @property
@@ -341,7 +338,7 @@ class Root:
             obstacle = next(self.obstacles(kernel, squashfs), None)
             if obstacle is None:
                 return Way()
-        if self.streamed is not None:
+        if self.mode.by_addon:
             other = find_stream_obstacle(kernel, squashfs, tools)
             if other is None:
                 return Way(streamed=True)
@@ -367,7 +364,6 @@ ROOTS: Mapping[RootMode, Root] = {
             arguments={},
             obstacles=None,
             location={},
-            streamed=(),
             server_key="base_url",
             knows_server=_knows_base_url,
             in_memory=False,
@@ -379,7 +375,7 @@ ROOTS: Mapping[RootMode, Root] = {
             arguments={Generator.DRACUT: ("rd.live.overlay.overlayfs=1", "cdroot", "rd.neednet=1")},
             obstacles=_http,
             location={Generator.DRACUT: _dracut_http},
-            streamed=("pxeboot.copy",),
+            addon_arguments=("pxeboot.copy",),
             server_key="base_url",
             knows_server=_knows_base_url,
             check_by_default=True,
@@ -433,6 +429,7 @@ def root_location(entry: LiveEntry, menu: Menu, variables: RootVariables | None)
     words = make(
         RootLocation(
             squashfs=entry.squashfs,
+            hash_tree=entry.hash_tree or "",
             url=known.url or (f"{menu.base_url}/" if menu.base_url else ""),
             nfs_server=nfs.server or known.nfs_server,
             nfs_path=nfs.path,

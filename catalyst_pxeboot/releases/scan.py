@@ -26,7 +26,8 @@ from catalyst_pxeboot.util.text import one_line
 _NEEDED = frozenset(
     {
         Role.KERNEL, Role.INITRAMFS, Role.PADDING, Role.SQUASHFS,
-        Role.ROOT_HEADER, Role.ROOT_CHECK, Role.STREAM, Role.PERSONAL,
+        Role.ROOT_HEADER, Role.ROOT_CHECK, Role.STREAM, Role.HASH_TREE,
+        Role.PERSONAL,
     }
 )  # fmt: skip
 _COPY_AGAIN = "copy or build the tree again, or remove it"

@@ -55,7 +55,7 @@ _SUM_PROGRAMS = {
 _GROUPS: Mapping[str, tuple[Role, ...]] = {
     "The live image": (
         Role.KERNEL, Role.INITRAMFS, Role.SQUASHFS, Role.ROOT_HEADER, Role.PADDING,
-        Role.ROOT_CHECK, Role.STREAM, Role.MEMTEST, Role.DEVICE_TREE,
+        Role.ROOT_CHECK, Role.STREAM, Role.HASH_TREE, Role.MEMTEST, Role.DEVICE_TREE,
     ),
     "For the machines that boot here": (Role.PERSONAL,),
     "Boot loaders": (Role.LOADER, Role.UKI),

@@ -28,7 +28,7 @@ _INDEX: Final = (
 _PACKED: Final = ("", ".xz", ".zst")
 
 _MODULE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+/-]*\.ko(?:\.xz|\.zst|\.gz)?")
-_NAMED: Final = re.compile(rb"(?:\A|\0)firmware=([A-Za-z0-9_][A-Za-z0-9._+/-]{0,200})\0")
+_NAMED: Final = re.compile(rb"firmware=([A-Za-z0-9_][A-Za-z0-9._+/-]{0,200})\0")
 
 _SECONDS: Final = 120.0
 _MEMORY: Final = 2 << 30  # bytes of address space; unsquashfs has threads, each with a stack
@@ -169,9 +169,10 @@ def _firmware(module: Path) -> Iterator[str]:
             BytesIO(content), packed, where=str(module), max_bytes=_MAX_MODULE
         ) as stream:
             content = b"".join(iter(lambda: stream.read(1 << 20), b""))
-    for found in _NAMED.finditer(content.replace(b"\0", b"\0\0")):
+    for found in _NAMED.finditer(content):
         name = found[1].decode("ascii")
-        if ".." not in name.split("/"):
+        begins = found.start() == 0 or content[found.start() - 1] == 0
+        if begins and ".." not in name.split("/"):
             yield name
 
 

@@ -25,6 +25,7 @@ from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.tree.link import cannot_link_iso, clone_range, finish_like, link_or_clone
 from catalyst_pxeboot.util.checksum import (
     BLOCK,
+    Hasher,
     Meter,
     Progress,
     digest_bytes,
@@ -45,15 +46,16 @@ def stage_source_file(
     link: LinkMode,
     algorithms: Sequence[str],
     meter: Meter | None = None,
+    also: Sequence[Hasher] = (),
 ) -> TreeFile:
-    """Link, clone or copy a payload file into `staging`, read once for all its digests.
+    """Link, clone or copy a payload file into `staging`, read once for all digests and `also`.
 
     It keeps the time and, if anybody may read it, the mode that it has in the source.
     """
     meter = meter or Meter(None, "", file.bytes)
     if file.extent:
-        return _stage_extent(file, file.extent, staging, link, algorithms, meter)
-    return _stage(file, staging, link, algorithms, meter)
+        return _stage_extent(file, file.extent, staging, link, algorithms, meter, also)
+    return _stage(file, staging, link, algorithms, meter, also)
 
 
 @contextmanager
@@ -64,14 +66,16 @@ def staging_beside(
     link: LinkMode,
     algorithms: Sequence[str],
     progress: Progress | None = None,
+    also: Sequence[Hasher] = (),
 ) -> Iterator[Future[TreeFile]]:
     """Stage a payload file in a thread of its own; leaving the context ends it, done or not."""
     meter = Meter(progress, "Staging the live root", file.bytes)
     with ThreadPoolExecutor(max_workers=1) as pool:
         try:
             yield pool.submit(
-                stage_source_file, file, staging, link=link, algorithms=algorithms, meter=meter
-            )
+                stage_source_file, file, staging, link=link, algorithms=algorithms, meter=meter,
+                also=also,
+            )  # fmt: skip
         finally:
             meter.stop()
 
@@ -162,7 +166,12 @@ def _make_place(staging: Path, path: str) -> Path:
 
 
 def _stage(
-    file: SourceFile, staging: Path, link: LinkMode, algorithms: Sequence[str], meter: Meter
+    file: SourceFile,
+    staging: Path,
+    link: LinkMode,
+    algorithms: Sequence[str],
+    meter: Meter,
+    also: Sequence[Hasher],
 ) -> TreeFile:
     target = _make_place(staging, file.path)
     source = _open_source(file.origin)
@@ -176,13 +185,15 @@ def _stage(
             copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
             try:
                 digests = digest_file(
-                    source, algorithms, where=str(file.origin), copy_to=copy, meter=meter
+                    source, algorithms, where=str(file.origin), copy_to=copy, meter=meter, also=also
                 )
                 finish_like(copy, info)
             finally:
                 os.close(copy)
         else:
-            digests = digest_file(source, algorithms, where=str(file.origin), meter=meter)
+            digests = digest_file(
+                source, algorithms, where=str(file.origin), meter=meter, also=also
+            )
             # A clone may be of what was there before.
             if os.fstat(source).st_mtime_ns != info.st_mtime_ns:
                 raise _changed(file.origin, file.bytes)
@@ -200,6 +211,7 @@ def _stage_extent(
     link: LinkMode,
     algorithms: Sequence[str],
     meter: Meter,
+    also: Sequence[Hasher],
 ) -> TreeFile:
     """Clone or copy a file out of the ISO that it lies in."""
     if link is LinkMode.HARDLINK:
@@ -218,6 +230,7 @@ def _stage_extent(
                 start=extent.offset,
                 length=file.bytes,
                 meter=meter,
+                also=also,
             )
             if FileStamp.of(os.fstat(source)) != extent.iso:
                 raise SourceError(

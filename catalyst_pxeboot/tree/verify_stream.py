@@ -8,24 +8,32 @@ from typing import Final
 
 from catalyst_pxeboot.formats.cpio import read_members
 from catalyst_pxeboot.formats.verity import HashTree, read_hash_tree
-from catalyst_pxeboot.model.files import DRIVERS, HASH_TREE, ROOT_HASH, Role
+from catalyst_pxeboot.model.files import DRIVERS, HASH_TREE_ENDING, ROOT_HASH, Role
 from catalyst_pxeboot.model.manifest import Manifest
 from catalyst_pxeboot.stream.drivers import find_foreign_drivers
 from catalyst_pxeboot.tree.manifest import REBUILD
 from catalyst_pxeboot.util.errors import FormatError, SourceError, VerifyError
 from catalyst_pxeboot.util.files import open_regular
 
-_WANTED: Final = frozenset({HASH_TREE, ROOT_HASH, DRIVERS})
-_MAX_MEMBER: Final = 64 << 20  # bytes; the hash tree of a root of 4 GiB has 33 MiB
+_WANTED: Final = frozenset({ROOT_HASH, DRIVERS})
+_MAX_MEMBER: Final = 64 << 20  # bytes; all wired drivers of a distribution have 10 MiB
 
 
 def find_stream_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
-    """Yield what in an initrd is not of the live root: a hash of its blocks, a driver."""
+    """Yield what is not of the live root: a hash of its blocks, a driver in an initrd."""
     squashfs = manifest.squashfs
     try:
         made = read_hash_tree(tree / squashfs.path, start=0, length=squashfs.bytes)
     except (OSError, ValueError):
         return  # reported already
+    hashes = f"{squashfs.path}{HASH_TREE_ENDING}"
+    try:
+        with open_regular(tree / hashes) as stream:
+            same = stream.read(len(made.content) + 1) == made.content
+    except OSError:
+        same = False
+    if not same:
+        yield VerifyError(f"{hashes}: it is not the hash tree of {squashfs.path}", hint=REBUILD)
     for name in (file.path for file in manifest.files if file.role is Role.STREAM):
         try:
             yield from _faults(tree, name, squashfs.path, made)
@@ -43,8 +51,8 @@ def _faults(tree: Path, name: str, squashfs: str, made: HashTree) -> Iterator[Ve
                 stream, where=name, wanted=_WANTED.__contains__, limit=_MAX_MEMBER
             )
         }
-    if (found.get(HASH_TREE), found.get(ROOT_HASH)) != (made.content, made.line):
-        yield VerifyError(f"{name}: it does not hold the hash tree of {squashfs}", hint=REBUILD)
+    if found.get(ROOT_HASH) != made.line:
+        yield VerifyError(f"{name}: it does not hold the root hash of {squashfs}", hint=REBUILD)
     foreign = find_foreign_drivers(found.get(DRIVERS) or b"", where=name, root=tree / squashfs)
     for driver in foreign[:3]:
         yield VerifyError(f"{name}: its {driver} is not that of {squashfs}", hint=REBUILD)

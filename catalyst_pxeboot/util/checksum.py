@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from catalyst_pxeboot.util.errors import SourceError
 
@@ -30,6 +30,13 @@ ALGORITHMS = hashlib.algorithms_available - {"shake_128", "shake_256"}
 
 #: OpenSSL's names for what hashlib implements itself: the same digests, faster.
 _OPENSSL_NAMES = {"blake2b": "blake2b512", "blake2s": "blake2s256"}
+
+
+class Hasher(Protocol):
+    """What takes all bytes of a file, one after the other."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Take the next bytes."""
 
 
 class _Cores:
@@ -138,19 +145,21 @@ def digest_file(
     start: int = 0,
     length: int | None = None,
     meter: Meter | None = None,
+    also: Sequence[Hasher] = (),
 ) -> Mapping[str, str]:
     """Read the file open at `fd` once and return its hexadecimal digests.
 
     `start` and `length` are in bytes; without them all of the file is meant. With `copy_to`, also
-    write every block to that file descriptor. Raises `SourceError`, naming `where`, if the file
-    changes or ends while it is read, and OSError as reading and writing do.
+    write every block to that file descriptor; `also` get every block, too.
+    Raises `SourceError`, naming `where`, if the file changes or ends while it is read, and OSError
+    as reading and writing do.
     """
     before = os.fstat(fd)
     os.lseek(fd, start, os.SEEK_SET)
     count = before.st_size - start if length is None else length
     states = {name: new_hash(name) for name in algorithms}
     reader = _Reader(fd, where, length=count, meter=meter or Meter(None, where, count))
-    read = _feed(reader, list(states.values()), copy_to, threads=count >= _SMALL)
+    read = _feed(reader, [*states.values(), *also], copy_to, threads=count >= _SMALL)
     after = os.fstat(fd)
     if read != count or _identity(before) != _identity(after):
         raise SourceError(
@@ -194,7 +203,7 @@ class _Reader:
         return count
 
 
-def _feed(reader: _Reader, states: Sequence[Any], copy_to: int | None, *, threads: bool) -> int:
+def _feed(reader: _Reader, states: Sequence[Hasher], copy_to: int | None, *, threads: bool) -> int:
     """Read the file to its end into `states` and `copy_to`; return the bytes read."""
     if not threads or len(states) < 2:
         buffer = memoryview(bytearray(BLOCK))
@@ -217,7 +226,7 @@ class _Ring:
     its blocks in turn and is in the hands of one thread at a time.
     """
 
-    def __init__(self, states: Sequence[Any], *, threads: int) -> None:
+    def __init__(self, states: Sequence[Hasher], *, threads: int) -> None:
         self._states = states
         self._buffers = [memoryview(bytearray(BLOCK)) for _ in range(RING)]
         self._blocks = [buffer[:0] for buffer in self._buffers]  # what is filled of each

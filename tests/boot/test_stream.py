@@ -33,6 +33,7 @@ from tests.support.iso import plain_iso
 from tests.support.paths import CACHE
 
 SQUASHFS = "image.squashfs"
+HASHES = f"{SQUASHFS}.verity"
 SERVER = "http://192.0.2.1"
 LEAST = 352  # MiB of the client
 TOKEN = re.compile(f"^{live_image.TOKEN}")
@@ -139,6 +140,10 @@ FAULTS = {
     "later block": "verity: .*data block [0-9]+ is corrupted",
     "cut short": "the live root on the server has [0-9]+ bytes, not [0-9]+",
     "missing": "the live root cannot be opened: .*404",
+    "other hashes": "the live root on the server is not the one that this netboot tree was made",
+    "later hash": "verity: .*metadata block [0-9]+ is corrupted",
+    "hashes cut short": "the hash tree of the live root on the server has [0-9]+ bytes, not [0-9]+",
+    "no hashes": "the live root cannot be opened: .*404",
 }
 
 
@@ -155,11 +160,15 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-4096])
 
 
-DAMAGE: dict[str, Callable[[Path], None]] = {
-    "first block": flip(0.00001),
-    "later block": flip(0.4),
-    "cut short": cut,
-    "missing": Path.unlink,
+DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "first block": (SQUASHFS, flip(0.00001)),
+    "later block": (SQUASHFS, flip(0.4)),
+    "cut short": (SQUASHFS, cut),
+    "missing": (SQUASHFS, Path.unlink),
+    "other hashes": (HASHES, flip(0)),
+    "later hash": (HASHES, flip(0.4)),
+    "hashes cut short": (HASHES, cut),
+    "no hashes": (HASHES, Path.unlink),
 }
 
 
@@ -168,7 +177,8 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 )
 def test_another_root_is_refused(stream_tree: Path, fault: str, tmp_path: Path) -> None:
     damaged = changed(stream_tree, tmp_path / "tree")
-    DAMAGE[fault](damaged / SQUASHFS)
+    name, damage = DAMAGE[fault]
+    damage(damaged / name)
     complaint = re.compile(FAULTS[fault])
     result = boot(damaged, "bios-ipxe", tmp_path, complaint=complaint)
     assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])

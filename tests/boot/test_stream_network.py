@@ -39,7 +39,7 @@ ARGUMENTS = (
     "console=ttyS0,115200",
 )  # fmt: skip
 
-_REDIRECT = f"listen {SERVER}:80; return 302 http://{SERVER}:8080/image.squashfs;"
+_REDIRECT = f"listen {SERVER}:80; return 302 http://{SERVER}:8080$request_uri;"
 _TLS = (
     f"listen {SERVER}:443 ssl; root {{tree}};"
     " ssl_certificate {keys}/server.crt; ssl_certificate_key {keys}/server.key;"

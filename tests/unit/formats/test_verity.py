@@ -48,7 +48,8 @@ def test_as_veritysetup_makes_it(blocks: int, tmp_path: Path) -> None:
     assert found
     tree = read_hash_tree(data, start=0, length=BLOCK * blocks)
     assert tree == HashTree(blocks, found[1], area.read_bytes())
-    assert tree.line == f"{found[1]} {blocks}\n".encode()
+    size = area.stat().st_size // BLOCK
+    assert tree.line == f"{found[1]} {blocks} {size}\n".encode()
 
 
 def test_pieces_of_any_size_and_a_part_of_a_file(tmp_path: Path) -> None:
@@ -60,6 +61,14 @@ def test_pieces_of_any_size_and_a_part_of_a_file(tmp_path: Path) -> None:
     changed = bytearray(data)
     changed[-1] ^= 1
     assert build(bytes(changed), 4096).root != tree.root
+
+
+def test_one_that_nobody_wants_costs_nothing() -> None:
+    builder = HashTreeBuilder()
+    builder.update(content(2))
+    builder.stop()
+    builder.update(content(2))
+    assert builder.finish() == build(content(2), BLOCK)
 
 
 @pytest.mark.parametrize("blocks", COUNTS)

@@ -75,6 +75,22 @@ def test_the_parts_are_links_to_the_trees(store: Path) -> None:
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
+def test_a_streamed_root_names_its_hash_tree(
+    tmp_path: Path, streaming: None, no_loaders: None
+) -> None:
+    """Mirrors take the longest of two names for one: it cannot be the root's with an ending."""
+    store = tmp_path / "store"
+    write_stage2(storedir_stage2(store), initramfs=builders.initramfs(builders.dracut_members()))
+    folder = build_flat(store)
+    hashes = f"netboot-hashes-{RELEASE}.verity"
+    tree = folder / f"pxeboot-amd64-{STAMP}"
+    assert (folder / hashes).samefile(tree / "image.squashfs.verity")
+    assert (folder / f"netboot-net-{RELEASE}.cpio").samefile(tree / "boot/gentoo.net.cpio")
+    text = (folder / IPXE).read_text()
+    assert f"netboot-root-{RELEASE}.squashfs pxeboot.hashes={hashes} " in text
+    assert "pxeboot.hashes" not in (tree / "boot.ipxe").read_text()
+
+
 def test_digests_hold(store: Path) -> None:
     folder = build_flat(store)
     for name, program in (("sha256", "sha256sum"), ("DIGESTS", "sha512sum")):

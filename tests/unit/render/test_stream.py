@@ -77,12 +77,14 @@ def run_report(folder: Path, nbdkit: str, *, connected: bool) -> str:
     for name, content in {"nbdkit": nbdkit, "nbd-client": "echo $* >> {folder}/ended"}.items():
         (folder / name).write_text("#!/bin/sh\n" + content.replace("{folder}", str(folder)) + "\n")
         (folder / name).chmod(0o755)
-    (folder / "stat").write_text("7 0 0\n")
+    for name in ("nbd0", "nbd1"):
+        (folder / name).mkdir()
+        (folder / name / "stat").write_text("7 0 0\n")
     text = scripts()["pxeboot/serve"].replace("/run/", f"{folder}/run/")
     text = text.replace("> /dev/kmsg", f">> {folder}/log").replace("/@/busybox", busybox)
-    text = text.replace("/sys/block/nbd0/stat", f"{folder}/stat")
+    text = text.replace("/sys/block/", f"{folder}/")
     text = text.replace("@/nbd", f"{folder}/nbd")
-    argv = [busybox, "sh", "-c", text, "serve", "http://server/root"]
+    argv = [busybox, "sh", "-c", text, "serve", "http://server/root", "http://server/hashes"]
     done = subprocess.run(argv, text=True, check=True, capture_output=True)
     assert not done.stderr
     log = folder / "log"
@@ -116,14 +118,15 @@ def test_a_server_that_stays_away_ends_the_device(
         "<26>streamed root: the server did not answer for 2 seconds; start this machine again when"
         " it does\n"
     )
-    assert (tmp_path / "ended").read_text() == "-d /dev/nbd0\n"
+    assert (tmp_path / "ended").read_text() == "-d /dev/nbd0\n-d /dev/nbd1\n"
 
 
+@pytest.mark.parametrize("device", ["nbd0", "nbd1"])
 def test_a_server_that_answers_now_and_then_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "PATIENCE", 2)
-    answers = "sleep 1; date +%s > {folder}/stat"
+    answers = f"sleep 1; date +%s > {{folder}}/{device}/stat"
     shown = run_report(tmp_path, errors(5, between=answers), connected=True)
     assert shown == WAITS.format(2)
     assert not (tmp_path / "ended").exists()

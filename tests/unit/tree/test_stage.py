@@ -42,12 +42,14 @@ def test_digests_are_those_of_hashlib(tmp_path: Path, size: int) -> None:
     (tmp_path / "file").write_bytes(content)
     copy = os.open(tmp_path / "copy", os.O_WRONLY | os.O_CREAT)
     fd = os.open(tmp_path / "file", os.O_RDONLY)
-    digests = digest_file(fd, ALGORITHMS, where="file", copy_to=copy)
+    another = hashlib.sha1(usedforsecurity=False)
+    digests = digest_file(fd, ALGORITHMS, where="file", copy_to=copy, also=[another])
     os.close(fd)
     os.close(copy)
     expected = {name: hashlib.new(name, content).hexdigest() for name in ALGORITHMS}
     assert digests == expected == digest_bytes(content, ALGORITHMS)
     assert (tmp_path / "copy").read_bytes() == content
+    assert another.digest() == hashlib.sha1(content, usedforsecurity=False).digest()
 
 
 def test_every_available_digest_has_hashlibs_value() -> None:

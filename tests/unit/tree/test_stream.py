@@ -22,6 +22,7 @@ from tests.support.stage2 import release_settings, storedir_stage2, write_stage2
 
 ADDON = "boot/gentoo.net.cpio"
 SQUASHFS = "image.squashfs"
+HASHES = f"{SQUASHFS}.verity"
 
 
 @pytest.fixture
@@ -63,16 +64,32 @@ def test_a_whole_tree(tree: Path) -> None:
     ("name", "change"),
     [
         (SQUASHFS, lambda data: data[:-1] + b"!"),
-        (ADDON, lambda data: data.replace(b" 300\n", b" 299\n")),
+        (ADDON, lambda data: data.replace(b" 300 4\n", b" 299 4\n")),
+        (ADDON, lambda data: data.replace(b" 300 4\n", b" 300 5\n")),
         (ADDON, lambda data: data.replace(b"root.hash", b"root.hush")),
-        (ADDON, lambda data: data.replace(b"root.verity", b"root.verily")),
     ],
 )
-def test_another_root_or_another_tree_of_hashes(
+def test_another_root_or_another_root_hash(
     tree: Path, name: str, change: Callable[[bytes], bytes]
 ) -> None:
     faults = swap(tree, name, change)
-    assert f"{ADDON}: it does not hold the hash tree of {SQUASHFS}" in faults
+    assert f"{ADDON}: it does not hold the root hash of {SQUASHFS}" in faults
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-1] + b"!", lambda data: data[:-4096], lambda data: data + b"!"]
+)
+def test_another_hash_tree(tree: Path, change: Callable[[bytes], bytes]) -> None:
+    assert f"{HASHES}: it is not the hash tree of {SQUASHFS}" in swap(tree, HASHES, change)
+
+
+def test_a_tree_without_its_hash_tree(tree: Path) -> None:
+    manifest: dict[str, Any] = json.loads((tree / "manifest.json").read_text())
+    manifest["files"] = [file for file in manifest["files"] if file["path"] != HASHES]
+    (tree / "manifest.json").write_text(json.dumps(manifest))
+    (tree / HASHES).unlink()
+    faults = [fault.message for fault in verify_tree(tree).faults]
+    assert f"{HASHES}: it is not the hash tree of {SQUASHFS}" in faults
 
 
 def test_a_damaged_archive(tree: Path) -> None:

@@ -64,61 +64,61 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
     gentoo-stream)
         entry_title='Boot LiveCD (kernel: gentoo)'
         root=stream
-        memory=149
+        memory=147
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp'
-        initrd_bytes=44032
+        initrd_bytes=32768
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 42496 990fdcf8d0f2f8903d2cf715b7456060bfd968e63321069f381062d678a5fb09
+boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b0051389dbc0d0232
 '
         ;;
     gentoo-stream-accessibility)
         entry_title='Boot LiveCD (kernel: gentoo) (accessibility)'
         root=stream
-        memory=149
+        memory=147
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot dokeymap nodhcp dospeakup'
-        initrd_bytes=44032
+        initrd_bytes=32768
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 42496 990fdcf8d0f2f8903d2cf715b7456060bfd968e63321069f381062d678a5fb09
+boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b0051389dbc0d0232
 '
         ;;
     gentoo-http)
         entry_title='Boot LiveCD (kernel: gentoo)'
         root=http
-        memory=157
+        memory=155
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp'
-        initrd_bytes=44032
+        initrd_bytes=32768
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 42496 990fdcf8d0f2f8903d2cf715b7456060bfd968e63321069f381062d678a5fb09
+boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b0051389dbc0d0232
 '
         ;;
     gentoo-http-accessibility)
         entry_title='Boot LiveCD (kernel: gentoo) (accessibility)'
         root=http
-        memory=157
+        memory=155
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
         kernel_sha256=b76c4a171ee953a41c8b258affe429d7363776e6c3b4619a22efe8a682d70b6a
         arguments='root=live:/dev/mapper/live-root rd.live.overlay.overlayfs=1 cdroot pxeboot.copy dokeymap nodhcp dospeakup'
-        initrd_bytes=44032
+        initrd_bytes=32768
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 42496 990fdcf8d0f2f8903d2cf715b7456060bfd968e63321069f381062d678a5fb09
+boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b0051389dbc0d0232
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
