@@ -94,7 +94,7 @@ def stage_streams(
                     scratch=folder,
                     time=time,
                 )
-            members = _members(stream, packed[stream.modules], hashed(), tools, plan)
+            members = _members(stream, packed[stream.modules], hashed, tools, plan)
             made = MadeFile(stream.path, b"", Role.STREAM, f"{stream.modules}, nbdkit")
             staged.append(stage_archive(made, members, staging, algorithms=algorithms, time=time))
         path = plan.source.squashfs.path.name
@@ -108,12 +108,11 @@ def stage_streams(
 
 
 def _members(
-    stream: AddonFile, packed: Packed, tree: HashTree, tools: Tools, plan: Plan
+    stream: AddonFile, packed: Packed, hashed: Callable[[], HashTree], tools: Tools, plan: Plan
 ) -> Iterator[tuple[str, int, bytes | Path]]:
     yield STREAM_FOLDER, MEMBER_FOLDER, b""
     yield f"{STREAM_FOLDER}/tools.squashfs", MEMBER_FILE, packed.tools
     yield DRIVERS, MEMBER_FILE, packed.drivers
-    yield ROOT_HASH, MEMBER_FILE, tree.line
     if plan.spec.ca_file:
         yield CERTIFICATES, MEMBER_FILE, read_certificates(plan.spec.ca_file)
     scripts = render_stream(
@@ -124,3 +123,4 @@ def _members(
     )
     for path, content in scripts:
         yield path, MEMBER_PROGRAM, content
+    yield ROOT_HASH, MEMBER_FILE, hashed().line  # the last: all else is written while it is made

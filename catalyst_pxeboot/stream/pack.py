@@ -21,8 +21,8 @@ from catalyst_pxeboot.util.process import find_program, run
 #: Folders that the programs find in the root that they run in, beside their own.
 _FOLDERS: Final = ("dev", "drivers", "etc", "proc", "run", "sys", "tmp")
 _SECONDS: Final = 600.0
-#: The highest levels take ten times as long for a tenth less.
-_LEVELS: Final = {"gzip": "6", "zstd": "6"}
+#: The highest levels take many times as long for a few hundredths less.
+_LEVELS: Final = {"gzip": "6", "zstd": "3"}
 _BLOCK: Final = "256K"  # larger ones pack better, and cost more memory when they are read
 
 

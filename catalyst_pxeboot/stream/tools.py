@@ -7,7 +7,7 @@ that one's packages unpacked in pxeboot/loader_path.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -74,13 +74,15 @@ def find_tools(
     roots = (*search, _HOST)
     folders = [folder.replace("TRIPLET", table["triplets"][machine]) for folder in table["folders"]]
     found: dict[str, Path] = {}
+    programs: list[tuple[Path, Program]] = []
     for tool in table["tools"]:
         if "generator" in tool and tool["generator"] not in generators:
             continue
-        file = _find(tool["paths"], roots, folders, machine)
-        if file is not None:
+        taken = _find(tool["paths"], roots, folders, machine)
+        if taken is not None:
             kind = LIBRARIES if ".so" in tool["name"] else PROGRAMS
-            found[f"{kind}/{tool['name']}"] = file
+            found[f"{kind}/{tool['name']}"] = taken[0]
+            programs.append(taken)
         elif not tool.get("optional", False):
             return NoTools(
                 tool["name"],
@@ -88,22 +90,23 @@ def find_tools(
                 f"install {tool['debian']} (Gentoo: {tool['gentoo']})",
             )
     try:
-        found |= _find_libraries(list(found.values()), roots, folders, machine)
+        found |= _find_libraries(programs, roots, folders, machine)
     except FormatError as error:
         return NoTools("nbdkit", error.message, error.hint)
-    busybox = read_program(found[f"{PROGRAMS}/busybox"])
-    return Tools(machine, found, busybox.interpreter.lstrip("/"))
+    busybox = found[f"{PROGRAMS}/busybox"]
+    interpreter = next(read.interpreter for file, read in programs if file == busybox)
+    return Tools(machine, found, interpreter.lstrip("/"))
 
 
 def _find(
     paths: Sequence[str], roots: Sequence[Path], folders: Sequence[str], machine: str
-) -> Path | None:
+) -> tuple[Path, Program] | None:
     for root in roots:
         for path in paths:
             for name in [path.replace("FOLDER", folder) for folder in folders]:
                 file = root / name
                 if (program := _read(file)) and program.machine == machine:
-                    return file
+                    return file, program
     return None
 
 
@@ -115,14 +118,17 @@ def _read(file: Path) -> Program | None:
 
 
 def _find_libraries(
-    programs: list[Path], roots: Sequence[Path], folders: Sequence[str], machine: str
+    programs: Iterable[tuple[Path, Program]],
+    roots: Sequence[Path],
+    folders: Sequence[str],
+    machine: str,
 ) -> Mapping[str, Path]:
     """Return the libraries of the programs, theirs, and so on, and the dynamic loader."""
     places = [root / folder for root in roots for folder in (*folders, *_configured(root))]
     found: dict[str, Path] = {}
-    while programs:
-        file = programs.pop()
-        program = read_program(file)
+    left = list(programs)
+    while left:
+        file, program = left.pop()
         for name in program.needed:
             path = f"{LIBRARIES}/{name}"
             if path in found:
@@ -130,7 +136,7 @@ def _find_libraries(
             own = [Path(word.replace("$ORIGIN", str(file.parent))) for word in program.runpath]
             library = next(
                 (
-                    place / name
+                    (place / name, read)
                     for place in (*own, *places)
                     if (read := _read(place / name)) and read.machine == machine
                 ),
@@ -140,8 +146,8 @@ def _find_libraries(
                 raise FormatError(
                     f"{file}: its library {name} was not found", hint="install its package again"
                 )
-            found[path] = library
-            programs.append(library)
+            found[path] = library[0]
+            left.append(library)
         if program.interpreter and (path := program.interpreter.lstrip("/")) not in found:
             loader = next((root / path for root in roots if (root / path).is_file()), None)
             if loader is None:

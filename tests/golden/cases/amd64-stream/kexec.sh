@@ -73,7 +73,7 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
         initrd_bytes=32768
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b0051389dbc0d0232
+boot/gentoo.net.cpio 31232 ae3bb8c7fbac52aa3b6590895eb63dee3fbfdd9e12fde0ed3123eeb1fcccf0c3
 '
         ;;
     gentoo-stream-accessibility)
@@ -88,7 +88,7 @@ boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b00513
         initrd_bytes=32768
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b0051389dbc0d0232
+boot/gentoo.net.cpio 31232 ae3bb8c7fbac52aa3b6590895eb63dee3fbfdd9e12fde0ed3123eeb1fcccf0c3
 '
         ;;
     gentoo-http)
@@ -103,7 +103,7 @@ boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b00513
         initrd_bytes=32768
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b0051389dbc0d0232
+boot/gentoo.net.cpio 31232 ae3bb8c7fbac52aa3b6590895eb63dee3fbfdd9e12fde0ed3123eeb1fcccf0c3
 '
         ;;
     gentoo-http-accessibility)
@@ -118,7 +118,7 @@ boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b00513
         initrd_bytes=32768
         # In this order they make one initrd.
         initrds='boot/gentoo.igz 1536 ec192cf7c2bf7156bec414870c0120ea0ee13d632ba02a03ee7600842812bd38
-boot/gentoo.net.cpio 31232 3742cca485e8393bfb7a907036d8f92f95ec0daf3cebe73b0051389dbc0d0232
+boot/gentoo.net.cpio 31232 ae3bb8c7fbac52aa3b6590895eb63dee3fbfdd9e12fde0ed3123eeb1fcccf0c3
 '
         ;;
     *) die "unknown entry '$1'" "sh kexec.sh --list shows those there are" ;;
