@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,23 +60,35 @@ def read_certificates(file: Path) -> bytes:
     return content
 
 
-def stage_streams(
+def stage_hash_tree(
     plan: Plan,
     staging: Path,
-    hashed: Callable[[], HashTree],
+    hashed: Future[HashTree],
     *,
     algorithms: Sequence[str],
     time: int,
 ) -> list[TreeFile]:
-    """Make and write the plan's initrds that stream a root, and its hash tree.
+    """Write the hash tree of a streamed root, `hashed`, beside it."""
+    path = plan.source.squashfs.path.name
+    content, origin = hashed.result().content, f"sha256 of {path}"
+    file = MadeFile(f"{path}{HASH_TREE_ENDING}", content, Role.HASH_TREE, origin)
+    return stage_made_files([file], staging, algorithms=algorithms, time=time)
 
-    `hashed` waits for that tree.
-    """
+
+def stage_streams(
+    plan: Plan,
+    staging: Path,
+    hashed: Future[HashTree],
+    *,
+    algorithms: Sequence[str],
+    time: int,
+) -> list[TreeFile]:
+    """Make and write the plan's initrds that stream a root, whose hash tree will be `hashed`."""
     from catalyst_pxeboot.stream.pack import pack_stream
 
     tools = plan.tools
-    if not plan.streams or isinstance(tools, NoTools):
-        return []
+    if isinstance(tools, NoTools):
+        raise TypeError("planned without the programs")
     image = root_file(plan.source.image, plan.source.squashfs)
     offset = image.extent.offset if image.extent else 0
     staged = []
@@ -97,18 +110,11 @@ def stage_streams(
             members = _members(stream, packed[stream.modules], hashed, tools, plan)
             made = MadeFile(stream.path, b"", Role.STREAM, f"{stream.modules}, nbdkit")
             staged.append(stage_archive(made, members, staging, algorithms=algorithms, time=time))
-        path = plan.source.squashfs.path.name
-        hashes = MadeFile(
-            f"{path}{HASH_TREE_ENDING}",
-            hashed().content,
-            Role.HASH_TREE,
-            f"sha256 of {path}",
-        )
-        return [*staged, *stage_made_files([hashes], staging, algorithms=algorithms, time=time)]
+    return staged
 
 
 def _members(
-    stream: AddonFile, packed: Packed, hashed: Callable[[], HashTree], tools: Tools, plan: Plan
+    stream: AddonFile, packed: Packed, hashed: Future[HashTree], tools: Tools, plan: Plan
 ) -> Iterator[tuple[str, int, bytes | Path]]:
     yield STREAM_FOLDER, MEMBER_FOLDER, b""
     yield f"{STREAM_FOLDER}/tools.squashfs", MEMBER_FILE, packed.tools
@@ -123,4 +129,8 @@ def _members(
     )
     for path, content in scripts:
         yield path, MEMBER_PROGRAM, content
-    yield ROOT_HASH, MEMBER_FILE, hashed().line  # the last: all else is written while it is made
+    yield (
+        ROOT_HASH,
+        MEMBER_FILE,
+        hashed.result().line,
+    )  # the last: all else is written while it is made

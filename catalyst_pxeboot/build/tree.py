@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Self
 
 from catalyst_pxeboot.build.manifest import make_manifest
-from catalyst_pxeboot.build.stream import find_stream_tools, stage_streams
+from catalyst_pxeboot.build.stream import find_stream_tools, stage_hash_tree, stage_streams
 from catalyst_pxeboot.build.uki import find_secureboot_signer, make_ukis
 from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.formats.verity import HashTree, HashTreeBuilder
@@ -115,7 +114,7 @@ def stage_tree(
     digests = algorithms(spec.digests)
     signers = find_signers(spec.signing, spec.loaders)
     secureboot = find_secureboot_signer(spec.secureboot)
-    beside = stack.enter_context(ThreadPoolExecutor(max_workers=2))
+    beside = stack.enter_context(ThreadPoolExecutor())
     prepared = beside.submit(_prepare_loaders, spec, signers)
     plan = _plan(spec, image, squashfs, lambda: prepared.result()[0])
     time = tree_time(plan)
@@ -132,20 +131,21 @@ def stage_tree(
             if file.role is not Role.SQUASHFS
         ]
     )
-    if not plan.streams:
+    streams: list[Future[list[TreeFile]]] = []
+    if plan.streams:
+        hashed = beside.submit(_finish_hash_tree, hash_tree, staged_root)
+        streams = [
+            beside.submit(stage, plan, staging, hashed, algorithms=digests, time=time)
+            for stage in (stage_streams, stage_hash_tree)
+        ]
+    else:
         hash_tree.stop()
-
-    @cache
-    def hashed() -> HashTree:
-        staged_root.result()
-        return hash_tree.finish()
-
-    streams = beside.submit(stage_streams, plan, staging, hashed, algorithms=digests, time=time)
     made = (*plan.made, *_render_files(plan), *prepared.result()[1])
     files = stage_made_files(made, staging, algorithms=digests, time=time)
     files += rest.result()
     files += stage_unpacked_files(plan.unpacked, staging, algorithms=digests, time=time)
-    files += streams.result()
+    for stream in streams:
+        files += stream.result()
     files.append(staged_root.result())
     if plan.check:
         files += _stage_check(plan.check, files, plan, staging, digests=digests, time=time)
@@ -188,6 +188,11 @@ def stage_tree(
         )
     check_links(files, staging)
     return plan, files, flat_publication
+
+
+def _finish_hash_tree(hash_tree: HashTreeBuilder, staged_root: Future[TreeFile]) -> HashTree:
+    staged_root.result()
+    return hash_tree.finish()
 
 
 def _find_loaders(spec: Spec) -> Loaders:

@@ -269,6 +269,8 @@ class _Ring:
                 self._work.notify()
             if copy_to is not None:
                 write_all(copy_to, block)
+                # Begins to write it to the disk, which must have it all before the build ends.
+                os.posix_fadvise(copy_to, total - count, count, os.POSIX_FADV_DONTNEED)
 
     def _run(self) -> None:
         while (taken := self._take()) is not None:
