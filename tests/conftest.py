@@ -82,6 +82,8 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
         build_stream, "find_tools", lambda machine, _, **_more: Tools(machine, {}, "")
     )
 
+    monkeypatch.setattr(build_stream, "find_programs", lambda *_where: {})
+
     def pack_stream(_tools: Tools, *, scratch: Path, **_more: object) -> Packed:
         packed = Packed(scratch / "tools", scratch / "drivers")
         packed.tools.write_bytes(b"tools" * 1000)

@@ -20,11 +20,13 @@ from catalyst_pxeboot.model.files import (
     Role,
     TreeFile,
 )
+from catalyst_pxeboot.model.settings import may_stream
 from catalyst_pxeboot.plan.tree import Plan
 from catalyst_pxeboot.render.stream import render_stream
 from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.source.live import root_file
-from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools, find_tools
+from catalyst_pxeboot.spec.parse import Spec
+from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools, find_programs, find_tools
 from catalyst_pxeboot.tree.stage import stage_archive, stage_made_files
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.files import read_regular
@@ -34,6 +36,15 @@ if TYPE_CHECKING:
     from catalyst_pxeboot.stream.pack import Packed
 
 _MAX_CERTIFICATES = 1 << 20
+
+
+def find_no_tools(spec: Spec) -> NoTools | None:
+    """Return why no root can be streamed, if that is known before the live image is read."""
+    if not may_stream(spec.roots):
+        return NOT_SOUGHT
+    found = [find_programs(machine, spec.loader_path) for machine in spec.arch.kernels]
+    missing = [programs for programs in found if isinstance(programs, NoTools)]
+    return missing[0] if len(missing) == len(found) else None
 
 
 def find_stream_tools(source: Source, search: Sequence[Path]) -> Tools | NoTools:

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Self
 
 from catalyst_pxeboot.build.manifest import make_manifest
-from catalyst_pxeboot.build.stream import find_stream_tools, stage_hash_tree, stage_streams
+from catalyst_pxeboot.build.stream import (
+    find_no_tools,
+    find_stream_tools,
+    stage_hash_tree,
+    stage_streams,
+)
 from catalyst_pxeboot.build.uki import find_secureboot_signer, make_ukis
 from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.formats.verity import HashTree, HashTreeBuilder
@@ -21,7 +26,6 @@ from catalyst_pxeboot.loader.grub_image import GrubImage
 from catalyst_pxeboot.model.files import MadeFile, Role, RootCheckFile, TreeFile
 from catalyst_pxeboot.model.loader import BootProgram, Loader
 from catalyst_pxeboot.model.manifest import MANIFEST
-from catalyst_pxeboot.model.settings import may_stream
 from catalyst_pxeboot.personal.read import read_hosts, read_personal
 from catalyst_pxeboot.plan.entries import PERSONAL, host_path
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
@@ -40,7 +44,7 @@ from catalyst_pxeboot.render.rootcheck import render_root_check
 from catalyst_pxeboot.source.image import read_image
 from catalyst_pxeboot.source.live import LiveImage
 from catalyst_pxeboot.spec.parse import Spec
-from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools
+from catalyst_pxeboot.stream.tools import NoTools
 from catalyst_pxeboot.tree.flat import FlatPublication, stage_flat
 from catalyst_pxeboot.tree.manifest import render_manifest
 from catalyst_pxeboot.tree.signatures import make_signatures, sign_sums
@@ -92,7 +96,7 @@ class Built:
 
 def plan_opened(spec: Spec, image: LiveImage, squashfs: Squashfs) -> Plan:
     """Read the open live image, look for loaders and plan the tree."""
-    return _plan(spec, image, squashfs, lambda: _find_loaders(spec))
+    return _plan(spec, image, squashfs, lambda: _find_loaders(spec), find_no_tools(spec))
 
 
 def stage_tree(
@@ -111,12 +115,15 @@ def stage_tree(
     Returns the plan, every file, and the flat files that are to be published with the tree, in
     `stack` as the tree itself.
     """
+    no_tools = find_no_tools(spec)
+    if no_tools:
+        hash_tree.stop()
     digests = algorithms(spec.digests)
     signers = find_signers(spec.signing, spec.loaders)
     secureboot = find_secureboot_signer(spec.secureboot)
     beside = stack.enter_context(ThreadPoolExecutor())
     prepared = beside.submit(_prepare_loaders, spec, signers)
-    plan = _plan(spec, image, squashfs, lambda: prepared.result()[0])
+    plan = _plan(spec, image, squashfs, lambda: prepared.result()[0], no_tools)
     time = tree_time(plan)
     for loader in filter(plan.menu.offers, spec.loaders):
         view_menu(loader, plan.menu)  # what a loader cannot take is reported before any work
@@ -210,14 +217,18 @@ def _prepare_loaders(spec: Spec, signers: Signers) -> tuple[Loaders, list[MadeFi
         return loaders, _take_loaders(loaders.found, early, key)
 
 
-def _plan(spec: Spec, image: LiveImage, squashfs: Squashfs, find: Callable[[], Loaders]) -> Plan:
+def _plan(
+    spec: Spec,
+    image: LiveImage,
+    squashfs: Squashfs,
+    find: Callable[[], Loaders],
+    no_tools: NoTools | None,
+) -> Plan:
     personal = read_personal(spec.personal)
     hosts = read_hosts(spec.hosts, personal)
     with spare_core():  # an initramfs is unpacked by one thread
         source = read_image(image, squashfs, names=spec.kernels)
-    tools: Tools | NoTools = NOT_SOUGHT
-    if may_stream(spec.roots):
-        tools = find_stream_tools(source, spec.loader_path)
+    tools = no_tools or find_stream_tools(source, spec.loader_path)
     return plan_tree(spec, source, find(), tools, personal, hosts)
 
 

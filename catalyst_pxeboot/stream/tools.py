@@ -57,12 +57,31 @@ def find_tools(
 
     `generators` made the initramfs images that will call them; some have a part of them already.
     """
+    programs = find_programs(machine, search, generators=generators)
+    if isinstance(programs, NoTools):
+        return programs
+    found = {path: file for path, (file, _) in programs.items()}
+    try:
+        found |= _find_libraries(programs.values(), (*search, _HOST), machine)
+    except FormatError as error:
+        return NoTools("nbdkit", error.message, error.hint)
+    busybox = programs[f"{PROGRAMS}/busybox"][1]
+    return Tools(machine, found, busybox.interpreter.lstrip("/"))
+
+
+def find_programs(
+    machine: str, search: Sequence[Path], *, generators: Collection[str] = ()
+) -> Mapping[str, tuple[Path, Program]] | NoTools:
+    """Look for the programs as `find_tools`, but not for what they load.
+
+    Returns them by their path in the root that they run in.
+    """
     table = read_table("stream/tools.toml")
     if machine not in table["triplets"]:
         return NoTools("nbdkit", f"no folder is known for {machine}", "choose another root")
-    for program in ("mksquashfs", "unsquashfs"):
-        if find_program(program) is None:
-            return NoTools(program, "not found on this host", "install squashfs-tools")
+    for name in ("mksquashfs", "unsquashfs"):
+        if find_program(name) is None:
+            return NoTools(name, "not found on this host", "install squashfs-tools")
     try:
         import elftools  # noqa: F401 (an extra; formats/elf.py needs it)
     except ImportError:
@@ -71,36 +90,30 @@ def find_tools(
             "this Python does not have it",
             "install catalyst-pxeboot[stream] (Gentoo: dev-python/pyelftools)",
         )
-    roots = (*search, _HOST)
-    folders = [folder.replace("TRIPLET", table["triplets"][machine]) for folder in table["folders"]]
-    found: dict[str, Path] = {}
-    programs: list[tuple[Path, Program]] = []
+    found: dict[str, tuple[Path, Program]] = {}
     for tool in table["tools"]:
         if "generator" in tool and tool["generator"] not in generators:
             continue
-        taken = _find(tool["paths"], roots, folders, machine)
-        if taken is not None:
+        program = _find(tool["paths"], (*search, _HOST), machine)
+        if program is not None:
             kind = LIBRARIES if ".so" in tool["name"] else PROGRAMS
-            found[f"{kind}/{tool['name']}"] = taken[0]
-            programs.append(taken)
+            found[f"{kind}/{tool['name']}"] = program
         elif not tool.get("optional", False):
             return NoTools(
                 tool["name"],
                 f"not found on this host for {machine}",
                 f"install {tool['debian']} (Gentoo: {tool['gentoo']})",
             )
-    try:
-        found |= _find_libraries(programs, roots, folders, machine)
-    except FormatError as error:
-        return NoTools("nbdkit", error.message, error.hint)
-    busybox = found[f"{PROGRAMS}/busybox"]
-    interpreter = next(read.interpreter for file, read in programs if file == busybox)
-    return Tools(machine, found, interpreter.lstrip("/"))
+    return found
 
 
-def _find(
-    paths: Sequence[str], roots: Sequence[Path], folders: Sequence[str], machine: str
-) -> tuple[Path, Program] | None:
+def _library_folders(machine: str) -> Sequence[str]:
+    table = read_table("stream/tools.toml")
+    return [folder.replace("TRIPLET", table["triplets"][machine]) for folder in table["folders"]]
+
+
+def _find(paths: Sequence[str], roots: Sequence[Path], machine: str) -> tuple[Path, Program] | None:
+    folders = _library_folders(machine)
     for root in roots:
         for path in paths:
             for name in [path.replace("FOLDER", folder) for folder in folders]:
@@ -120,10 +133,10 @@ def _read(file: Path) -> Program | None:
 def _find_libraries(
     programs: Iterable[tuple[Path, Program]],
     roots: Sequence[Path],
-    folders: Sequence[str],
     machine: str,
 ) -> Mapping[str, Path]:
     """Return the libraries of the programs, theirs, and so on, and the dynamic loader."""
+    folders = _library_folders(machine)
     places = [root / folder for root in roots for folder in (*folders, *_configured(root))]
     found: dict[str, Path] = {}
     left = list(programs)

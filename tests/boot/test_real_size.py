@@ -17,7 +17,7 @@ from catalyst_pxeboot.lab.result import Outcome
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError
-from tests.support import live_image
+from tests.support import foreign_image, live_image
 from tests.support.boot_paths import find_paths
 from tests.support.paths import CACHE
 from tests.support.stage2 import STAMP
@@ -40,12 +40,16 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except CommandError as error:
         pytest.skip(str(error))
     assert (stage2 / "boot/gentoo.igz").stat().st_size >= LEAST
+    return make_tree(stage2, folder, subarch="amd64", pxeboot__serial="ttyS0,115200")
+
+
+def make_tree(stage2: Path, folder: Path, **keys: object) -> Path:
+    """Build and verify a tree; `__` in the name of a key is a slash."""
     settings = {
-        "subarch": "amd64",
         "version_stamp": STAMP,
         "digests": ["blake2b"],
-        "pxeboot/serial": "ttyS0,115200",
         "pxeboot/timeout": "1",
+        **{key.replace("__", "/"): value for key, value in keys.items()},
     }
     built = build(parse_folders(stage2, folder / "tree", settings), report=lambda _line: None)
     assert verify_tree(built.output).faults == ()
@@ -58,10 +62,41 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
      "x64-http-grub"],
 )  # fmt: skip
 def test_a_loader_with_long_files(tree: Path, tmp_path: Path, name: str) -> None:
+    check(tree, tmp_path, name)
+
+
+@pytest.fixture(scope="module")
+def arm64_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a tree of the full kernel for arm64, whose initramfs arm64's own dracut made."""
+    if obstacle := why_no_network():
+        pytest.skip(obstacle)
+    folder = tmp_path_factory.mktemp("arm64")
+    try:
+        stage2 = foreign_image.build_live_image(
+            folder / "stage2", cache=CACHE, arch="arm64", release=True, squashfs_mib=300
+        )
+        found = foreign_image.loaders("arm64", CACHE)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert (stage2 / "boot/gentoo.igz").stat().st_size >= LEAST
+    return make_tree(
+        stage2, folder, subarch="arm64", pxeboot__serial="ttyAMA0,115200",
+        pxeboot__loader_path=[str(found)], pxeboot__loaders=["grub", "uboot"],
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(1200)  # the other machine's dracut runs four minutes, emulated
+@pytest.mark.parametrize("name", ["arm64-uboot", "arm64-grub", "arm64-http-grub"])
+def test_a_loader_of_arm64_with_long_files(arm64_tree: Path, tmp_path: Path, name: str) -> None:
+    check(arm64_tree, tmp_path, name, memory_mib=3072)
+
+
+def check(tree: Path, tmp_path: Path, name: str, *, memory_mib: int = 2048) -> None:
+    """Boot a tree on one path, to its live root."""
     (path,) = find_paths([name])
     result = run_path(
         tree, path,
-        memory_mib=2048, timeout=TIMEOUT, until=re.compile(f"^{live_image.TOKEN}"),
+        memory_mib=memory_mib, timeout=TIMEOUT, until=re.compile(f"^{live_image.TOKEN}"),
         log=tmp_path / "console",
     )  # fmt: skip
     if result.outcome is Outcome.SKIPPED:

@@ -13,6 +13,7 @@ import argparse
 import functools
 import gzip
 import hashlib
+import random
 import re
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ from tests.support import genkernel as genkernel_fixture
 from tests.support import live_image as liveimage
 
 _MIRROR = "http://deb.debian.org/debian"
+#: Where the kernel says that it runs that machine's programs by QEMU.
+_RUNS_ARM64 = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -34,13 +37,14 @@ class Foreign:
 
     debian: str
     kernel: str  # a package that depends on the kernel's
+    full: str  # the same, of the one with all drivers
     grub: str | None  # None where the build host's own GRUB has the platform
 
 
 ARCHES = {
-    "arm64": Foreign("arm64", "linux-image-cloud-arm64", "grub-efi-arm64-bin"),
-    "arm": Foreign("armhf", "linux-image-armmp", "grub-efi-arm-bin"),
-    "x86": Foreign("i386", "linux-image-686", None),
+    "arm64": Foreign("arm64", "linux-image-cloud-arm64", "linux-image-arm64", "grub-efi-arm64-bin"),
+    "arm": Foreign("armhf", "linux-image-armmp", "linux-image-armmp", "grub-efi-arm-bin"),
+    "x86": Foreign("i386", "linux-image-686", "linux-image-686", None),
 }
 
 
@@ -56,16 +60,22 @@ def build_live_image(
     genkernel: Path | None = None,
     modules: bool = False,
     squashfs_mib: int = 0,
+    release: bool = False,
 ) -> Path:
     """Build the live image of `arch` in the folder `target`, which is replaced, and return it.
 
     `cache` keeps packages and initramfs between builds. `genkernel` is a checkout whose own scripts
     the initramfs is to have; the live root has the kernel's `modules` if that says so, and at least
-    `squashfs_mib`. Raises `RuntimeError` if apt cannot download the packages.
+    `squashfs_mib`. A `release` has the full kernel, and an initramfs by dracut with the release
+    specs' arguments. Raises `RuntimeError` if apt cannot download the packages, or this machine
+    cannot run that one's programs.
     """
-    kernel = _kernel(cache, arch)
+    kernel = _kernel(cache, arch, ARCHES[arch].full if release else ARCHES[arch].kernel)
     busybox = _unpacked(cache, arch, "busybox-static") / "bin/busybox"
-    initramfs = _initramfs(cache, arch, kernel, busybox, genkernel)
+    if release:
+        initramfs = _release_initramfs(cache, arch, kernel)
+    else:
+        initramfs = _initramfs(cache, arch, kernel, busybox, genkernel)
     if target.exists():
         shutil.rmtree(target)
     boot = target / "boot"
@@ -78,7 +88,9 @@ def build_live_image(
     ):
         shutil.copyfile(source, boot / name)
     if arch != "arm":  # catalyst makes no menu there
-        (boot / "grub/grub.cfg").write_text(liveimage.grub_cfg("genkernel-like", consoles=()))
+        (boot / "grub/grub.cfg").write_text(
+            liveimage.grub_cfg("dracut" if release else "genkernel-like", consoles=())
+        )
     with mock.patch.object(liveimage, "_busybox", lambda: busybox):
         liveimage._write_squashfs(
             target / "image.squashfs", liveimage.TOKEN, squashfs_mib,
@@ -123,8 +135,8 @@ def _unpack_all(cache: Path, arch: str, packages: Sequence[str], top: Path) -> N
     _unpack(cache, arch, names, top)
 
 
-def _kernel(cache: Path, arch: str) -> liveimage.Kernel:
-    top = _unpacked(cache, arch, _kernel_package(cache, arch))
+def _kernel(cache: Path, arch: str, wanted: str) -> liveimage.Kernel:
+    top = _unpacked(cache, arch, _kernel_package(cache, arch, wanted))
     (modules,) = (top / "lib/modules").iterdir()
     if not (modules / "modules.dep").exists():
         liveimage._run("depmod", "-b", str(top), modules.name)
@@ -150,12 +162,53 @@ def _initramfs(
     return target
 
 
-def _kernel_package(cache: Path, arch: str) -> str:
+def _release_initramfs(cache: Path, arch: str, kernel: liveimage.Kernel) -> Path:
+    """Make an initramfs as a release of `arch` has it, by its own dracut."""
+    target = cache / f"initramfs-{arch}-dracut-release-{kernel.release}"
+
+    def make(made: Path) -> None:
+        root = _debian_root(cache, arch)
+        modules = root / "usr/lib/modules" / kernel.release
+        if not modules.exists():
+            shutil.copytree(kernel.modules, modules, symlinks=True)
+        (root / "root/filler").write_bytes(random.Random(0).randbytes(liveimage._RELEASE_FILLER))
+        (root / "root/none").mkdir(exist_ok=True)
+        liveimage._run(
+            "chroot", str(root), "dracut", "--quiet", "--force", "--conf", "/dev/null",
+            "--confdir", "/root/none", "--kver", kernel.release, "--no-hostonly",
+            "--no-hostonly-cmdline", "--no-early-microcode", "--reproducible",
+            "--include", "/root/filler", "/usr/lib/firmware/filler",
+            *liveimage._RELEASE_ARGUMENTS, "/root/initramfs",
+        )  # fmt: skip
+        shutil.copyfile(root / "root/initramfs", made)
+
+    if not target.exists():
+        liveimage._once(target, make)
+    return target
+
+
+def _debian_root(cache: Path, arch: str) -> Path:
+    """Return a folder with a small Debian of `arch` that has dracut."""
+    top = cache / arch / "debian"
+    if top.is_dir():
+        return top
+    if shutil.which("debootstrap") is None or not _RUNS_ARM64.exists():
+        raise RuntimeError("install debootstrap and qemu-user-static to run programs of arm64")
+    packages = "dracut-core,dracut-live,dmsetup,kmod,xz-utils,busybox-static,udev,squashfs-tools"
+    bootstrap = functools.partial(
+        liveimage._run, "debootstrap", f"--arch={ARCHES[arch].debian}", "--variant=minbase",
+        f"--include={packages}", _codename(),
+    )  # fmt: skip
+    liveimage._once(top, lambda made: bootstrap(str(made), _MIRROR))
+    return top
+
+
+def _kernel_package(cache: Path, arch: str, wanted: str) -> str:
     """Name the kernel's package: the one in the cache, or what Debian has today."""
-    known = sorted((cache / arch).glob("linux-image-*"))
+    flavour = wanted.removeprefix("linux-image-")
+    known = sorted((cache / arch).glob(f"linux-image-[0-9]*[0-9]-{flavour}"))
     if known:
         return known[-1].name
-    wanted = ARCHES[arch].kernel
     shown = liveimage._output("apt-cache", *_apt(cache, arch), "depends", "--important", wanted)
     found = re.search(r"Depends: (linux-image-\d\S+)", shown)
     if found is None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from catalyst_pxeboot.build.pipeline import build
+from catalyst_pxeboot.build import stream as build_stream
+from catalyst_pxeboot.build.pipeline import build, make_plan
 from catalyst_pxeboot.build.stream import read_certificates
 from catalyst_pxeboot.formats.verity import BLOCK
 from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.stream.tools import NoTools
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.checksum import digest_bytes
 from catalyst_pxeboot.util.errors import PxebootError
@@ -90,6 +92,18 @@ def test_a_tree_without_its_hash_tree(tree: Path) -> None:
     (tree / HASHES).unlink()
     faults = [fault.message for fault in verify_tree(tree).faults]
     assert f"{HASHES}: it is not the hash tree of {SQUASHFS}" in faults
+
+
+def test_a_host_without_the_programs_makes_no_hash_tree(
+    tmp_path: Path, streaming: None, no_loaders: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = NoTools("nbdkit", "not found on this host", "install nbdkit")
+    monkeypatch.setattr(build_stream, "find_programs", lambda *_where: missing)
+    tree = make_tree(tmp_path)
+    assert not (tree / HASHES).exists() and not (tree / ADDON).exists()
+    settings = release_settings(tmp_path)
+    plan = make_plan(parse_settings(settings))
+    assert any("nbdkit: not found on this host" in note for note in plan.notes)
 
 
 def test_a_damaged_archive(tree: Path) -> None:
