@@ -62,51 +62,16 @@ def plan_live(
     `tools` are the build host's programs that stream a root, `personal` what the user adds.
     Raises `SpecError` with each reason if a kernel cannot do what is asked for, or nothing.
     """
-    taken: set[str] = set()
     notes: list[str] = []
-    left_out: list[str] = []
     chosen = _choose_roots(spec, source, tools, notes)
-    entries: list[LiveEntry] = []
-    for mode in spec.roots or tuple(RootMode):
-        root = ROOTS[mode]
-        for kernel in source.kernels:
-            way = chosen[kernel.iso.name].get(mode)
-            if way is None:
-                continue
-            offered = knowing = _loaders_for(root, spec, streamed=way.streamed)
-            if way.streamed:
-                joining = [kind for kind in offered if LOADERS[kind].joins_initrds]
-                offered = tuple(kind for kind in offered if kind not in joining)
-                left_out += [
-                    f"{kernel.iso.name}, {root.title}, by {kind}: it loads one initrd only"
-                    for kind in joining
-                ]
-            initrds = kernel.initramfs.bytes + (source.squashfs.bytes if root.in_initrd else 0)
-            initrds += STREAM_BYTES if way.streamed else 0
-            if not fits_bios(kernel.kernel, initrds):
-                unable = [kind for kind in offered if _is_bios_only(LOADERS[kind])]
-                offered = tuple(kind for kind in offered if kind not in unable)
-                left_out += [
-                    f"{kernel.iso.name}, by {kind}: it runs on a BIOS, where"
-                    f" {size(initrds)} of initrds do not fit below 2 GiB"
-                    for kind in unable
-                ]
-            left_out += [
-                f"{kernel.iso.name}, {root.title}, by {loader}: it cannot learn the server"
-                f" address; set pxeboot/{root.server_key}"
-                for loader in spec.loaders
-                if loader not in knowing
-            ]
-            if not offered:
-                continue
-            check = not way.streamed and _plan_check(root, kernel, spec, notes)
-            _check_nfs(mode, kernel, spec)
-            entries += [
-                _plan_entry(
-                    spec, kernel, entry, source, taken, root, way, offered, personal, check=check
-                )
-                for entry in _iso_entries(spec, kernel)
-            ]
+    planner = _Planner(spec, source, personal, notes)
+    entries = [
+        entry
+        for mode in spec.roots or tuple(RootMode)
+        for kernel in source.kernels
+        if (way := chosen[kernel.iso.name].get(mode))
+        for entry in planner.entries(kernel, ROOTS[mode], way)
+    ]
     for loader in spec.loaders:
         if not any(
             loader in _loaders_for(ROOTS[entry.root], spec, streamed=entry.streamed)
@@ -118,7 +83,7 @@ def plan_live(
                 hint="set pxeboot/base_url or pxeboot/nfs_root, add embedded, or leave"
                 f" {loader} out of pxeboot/loaders",
             )
-    return LivePlan(tuple(entries), tuple(notes), tuple(left_out))
+    return LivePlan(tuple(entries), tuple(notes), tuple(planner.left_out))
 
 
 def _is_bios_only(loader: BootLoader) -> bool:
@@ -204,97 +169,135 @@ def _iso_entries(spec: Spec, kernel: SourceKernel) -> Iterator[IsoEntry]:
             yield IsoEntry(f"Boot LiveCD (kernel: {kernel.iso.name} {extra[0]})", extra)
 
 
-def _plan_entry(
-    spec: Spec,
-    kernel: SourceKernel,
-    entry: IsoEntry,
-    source: Source,
-    taken: set[str],
-    root: Root,
-    way: Way,
-    offered: tuple[Loader, ...],
-    personal: Personal,
-    *,
-    check: bool,
-) -> LiveEntry:
-    generator = kernel.initramfs.generator
-    user = kernel.iso.arguments if spec.bootargs is None else without_root(spec.bootargs)
-    if source.network.is_missing and root.in_memory:  # else the network must stay as it is
-        user = tuple(ON if word == OFF else word for word in user)
-    arguments = (
-        *root.arguments_for(generator, streamed=way.streamed),
-        *user,
-        *spec.extra_bootargs,
-        *(word for word in personal.arguments if word not in (*user, *spec.extra_bootargs)),
-        *_serial_arguments(spec),
-        *(word for word in entry.extra if word not in user),
-    )
-    _check_arguments(arguments, spec, kernel)
-    addon = stream_path(kernel) if way.streamed else ROOT_CHECK if check else None
-    plain = not (root.in_initrd or addon or personal)  # the initramfs is the only initrd
-    loaders = [LOADERS[kind] for kind in spec.loaders]
-    joined = any(loader.joins_initrds for loader in loaders) and not plain and not way.streamed
-    trees = kernel.device_trees if any(loader.loads_device_trees for loader in loaders) else None
-    planned = LiveEntry(
-        name=_label(kernel.iso.name, () if root.in_initrd else (root.mode,), entry.extra, taken),
-        title=entry.title,
-        kernel=kernel.iso.path,
-        initramfs=kernel.iso.initramfs,
-        padding=None if plain else padding_path(kernel),
-        root_header=ROOT_HEADER if root.in_initrd else None,
-        squashfs=source.squashfs.path.name,
-        arguments=arguments,
-        generator=generator,
-        root=root.mode,
-        addon=addon,
-        personal=PERSONAL if personal else None,
-        streamed=way.streamed,
-        offered=offered,
-        unpacked=unpacked_path(spec, kernel),
-        unpacked_for=unpacked_for(spec, kernel),
-        joined=joined_path(kernel, root) if joined else None,
-        device_trees=trees.folder if trees else None,
-    )
-    sizes = part_sizes(kernel, source, personal)
-    limits = {
-        loader: _find_limits(planned, loader, kernel, source, spec, sizes) for loader in offered
-    }
-    return replace(planned, limits=limits)
+class _Planner:
+    """Plans the entries of a kernel and a root mode, and keeps what is to be told beside them."""
 
+    def __init__(self, spec: Spec, source: Source, personal: Personal, notes: list[str]) -> None:
+        self.left_out: list[str] = []
+        self._spec = spec
+        self._source = source
+        self._personal = personal
+        self._notes = notes
+        self._labels: set[str] = set()
 
-def _find_limits(
-    entry: LiveEntry,
-    loader: Loader,
-    kernel: SourceKernel,
-    source: Source,
-    spec: Spec,
-    sizes: Mapping[str, int],
-) -> Limits:
-    """Estimate what `entry` needs of a client that boots it by `loader`."""
-    loaded = sum(sizes[part] for part in entry.parts)
-    root = ROOTS[entry.root]
-    fetched = source.squashfs.bytes if root.in_memory and not root.in_initrd else 0
-    if fetched and entry.streamed:
-        fetched += tree_bytes(fetched)
-    firmwares = LOADERS[loader].firmwares(bios=spec.arch.has_bios)
-    memory = {
-        firmware: least_memory(
-            entry.root,
-            loader,
-            firmware,
-            kernel=kernel.kernel,
-            initramfs=kernel.initramfs,
-            squashfs=source.squashfs.bytes,
-            addon=sum(sizes[part] for part in (entry.addon, entry.personal) if part),
+    def entries(self, kernel: SourceKernel, root: Root, way: Way) -> Iterator[LiveEntry]:
+        """Yield the entries of a kernel by a root mode; none if no loader can lead to it."""
+        offered = self._find_loaders(kernel, root, way)
+        if not offered:
+            return
+        check = not way.streamed and _plan_check(root, kernel, self._spec, self._notes)
+        _check_nfs(root.mode, kernel, self._spec)
+        addon = stream_path(kernel) if way.streamed else ROOT_CHECK if check else None
+        for entry in _iso_entries(self._spec, kernel):
+            planned = self._plan_entry(kernel, entry, root, way, addon)
+            limits = {loader: self._find_limits(planned, loader, kernel) for loader in offered}
+            yield replace(planned, offered=offered, limits=limits)
+
+    def _find_loaders(self, kernel: SourceKernel, root: Root, way: Way) -> tuple[Loader, ...]:
+        """Return the loaders that can lead a kernel to its root, and note why others cannot."""
+        spec, squashfs = self._spec, self._source.squashfs
+        offered = knowing = _loaders_for(root, spec, streamed=way.streamed)
+        if way.streamed:
+            joining = [kind for kind in offered if LOADERS[kind].joins_initrds]
+            offered = tuple(kind for kind in offered if kind not in joining)
+            self.left_out += [
+                f"{kernel.iso.name}, {root.title}, by {kind}: it loads one initrd only"
+                for kind in joining
+            ]
+        initrds = kernel.initramfs.bytes + (squashfs.bytes if root.in_initrd else 0)
+        initrds += STREAM_BYTES if way.streamed else 0
+        if not fits_bios(kernel.kernel, initrds):
+            unable = [kind for kind in offered if _is_bios_only(LOADERS[kind])]
+            offered = tuple(kind for kind in offered if kind not in unable)
+            self.left_out += [
+                f"{kernel.iso.name}, by {kind}: it runs on a BIOS, where"
+                f" {size(initrds)} of initrds do not fit below 2 GiB"
+                for kind in unable
+            ]
+        self.left_out += [
+            f"{kernel.iso.name}, {root.title}, by {loader}: it cannot learn the server"
+            f" address; set pxeboot/{root.server_key}"
+            for loader in spec.loaders
+            if loader not in knowing
+        ]
+        return offered
+
+    def _plan_entry(
+        self, kernel: SourceKernel, entry: IsoEntry, root: Root, way: Way, addon: str | None
+    ) -> LiveEntry:
+        spec, personal = self._spec, self._personal
+        generator = kernel.initramfs.generator
+        plain = not (root.in_initrd or addon or personal)  # the initramfs is the only initrd
+        loaders = [LOADERS[kind] for kind in spec.loaders]
+        joined = any(loader.joins_initrds for loader in loaders) and not plain and not way.streamed
+        loads_trees = any(loader.loads_device_trees for loader in loaders)
+        trees = kernel.device_trees if loads_trees else None
+        modes = () if root.in_initrd else (root.mode,)
+        return LiveEntry(
+            name=_label(kernel.iso.name, modes, entry.extra, self._labels),
+            title=entry.title,
+            kernel=kernel.iso.path,
+            initramfs=kernel.iso.initramfs,
+            padding=None if plain else padding_path(kernel),
+            root_header=ROOT_HEADER if root.in_initrd else None,
+            squashfs=self._source.squashfs.path.name,
+            arguments=self._arguments(kernel, entry, root, way),
+            generator=generator,
+            root=root.mode,
+            addon=addon,
+            personal=PERSONAL if personal else None,
+            streamed=way.streamed,
+            unpacked=unpacked_path(spec, kernel),
+            unpacked_for=unpacked_for(spec, kernel),
+            joined=joined_path(kernel, root) if joined else None,
+            device_trees=trees.folder if trees else None,
         )
-        for firmware in firmwares
-    }
-    parts = [sizes[part] for part in entry.parts]
-    largest = max(kernel.kernel.bytes, *([loaded] if LOADERS[loader].joins_initrds else parts))
-    warnings = find_warnings(
-        loader, firmwares, kernel=kernel.kernel, initrds=loaded, largest=largest
-    )
-    return Limits(kernel.kernel.bytes + loaded + fetched, memory, tuple(warnings))
+
+    def _arguments(
+        self, kernel: SourceKernel, entry: IsoEntry, root: Root, way: Way
+    ) -> tuple[str, ...]:
+        spec = self._spec
+        user = kernel.iso.arguments if spec.bootargs is None else without_root(spec.bootargs)
+        if self._source.network.is_missing and root.in_memory:  # else it must stay as it is
+            user = tuple(ON if word == OFF else word for word in user)
+        own = (*user, *spec.extra_bootargs)
+        arguments = (
+            *root.arguments_for(kernel.initramfs.generator, streamed=way.streamed),
+            *own,
+            *(word for word in self._personal.arguments if word not in own),
+            *_serial_arguments(spec),
+            *(word for word in entry.extra if word not in user),
+        )
+        _check_arguments(arguments, spec, kernel)
+        return arguments
+
+    def _find_limits(self, entry: LiveEntry, loader: Loader, kernel: SourceKernel) -> Limits:
+        """Estimate what `entry` needs of a client that boots it by `loader`."""
+        sizes = part_sizes(kernel, self._source, self._personal)
+        loaded = sum(sizes[part] for part in entry.parts)
+        root, squashfs = ROOTS[entry.root], self._source.squashfs.bytes
+        fetched = squashfs if root.in_memory and not root.in_initrd else 0
+        if fetched and entry.streamed:
+            fetched += tree_bytes(squashfs)
+        firmwares = LOADERS[loader].firmwares(bios=self._spec.arch.has_bios)
+        memory = {
+            firmware: least_memory(
+                entry.root,
+                loader,
+                firmware,
+                kernel=kernel.kernel,
+                initramfs=kernel.initramfs,
+                squashfs=squashfs,
+                addon=sum(sizes[part] for part in (entry.addon, entry.personal) if part),
+            )
+            for firmware in firmwares
+        }
+        parts = [sizes[part] for part in entry.parts]
+        largest = max(kernel.kernel.bytes, *([loaded] if LOADERS[loader].joins_initrds else parts))
+        warnings = find_warnings(
+            loader, firmwares, kernel=kernel.kernel, initrds=loaded, largest=largest
+        )
+        return Limits(kernel.kernel.bytes + loaded + fetched, memory, tuple(warnings))
 
 
 def _serial_arguments(spec: Spec) -> tuple[str, ...]:
