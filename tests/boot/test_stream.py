@@ -198,7 +198,7 @@ def test_a_loader_leads_to_the_streamed_root(
 
 @more
 def test_a_stock_image_fetches_its_root_into_memory(iso: Path, tmp_path: Path) -> None:
-    tree = make_tree(iso, tmp_path, pxeboot__root=str(RootMode.HTTP))
+    tree = make_tree(iso, tmp_path, pxeboot__root=str(RootMode.HTTP), pxeboot__base_url=SERVER)
     result = boot(tree, "bios-ipxe", tmp_path, 640)
     assert result.outcome is Outcome.PASSED, "\n".join([result.reason, *result.console_tail])
     assert " pxeboot.copy " in result.reason
