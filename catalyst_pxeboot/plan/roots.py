@@ -35,7 +35,7 @@ ROOT_CHECK_BYTES = 16 << 10
 
 #: An estimate of the bytes of the initrd that streams a root: all wired drivers of a distribution's
 #: kernel, and nbdkit with its libraries.
-STREAM_BYTES = 16 << 20
+STREAM_BYTES = 20 << 20
 
 #: dracut's modules that bring the network up.
 _NETWORK_MODULES = frozenset(

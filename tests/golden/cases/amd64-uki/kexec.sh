@@ -64,7 +64,7 @@ image.squashfs 1048576 4c2ee83c1c1c6f645c7530033b6fe16b5b19c5093fd724e02a512278d
     gentoo-stream)
         entry_title='Boot LiveCD (kernel: gentoo)'
         root=stream
-        memory=147
+        memory=155
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
@@ -79,7 +79,7 @@ boot/gentoo.net.cpio 31232 ae3bb8c7fbac52aa3b6590895eb63dee3fbfdd9e12fde0ed3123e
     gentoo-stream-accessibility)
         entry_title='Boot LiveCD (kernel: gentoo) (accessibility)'
         root=stream
-        memory=147
+        memory=155
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
@@ -94,7 +94,7 @@ boot/gentoo.net.cpio 31232 ae3bb8c7fbac52aa3b6590895eb63dee3fbfdd9e12fde0ed3123e
     gentoo-http)
         entry_title='Boot LiveCD (kernel: gentoo)'
         root=http
-        memory=155
+        memory=163
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
@@ -109,7 +109,7 @@ boot/gentoo.net.cpio 31232 ae3bb8c7fbac52aa3b6590895eb63dee3fbfdd9e12fde0ed3123e
     gentoo-http-accessibility)
         entry_title='Boot LiveCD (kernel: gentoo) (accessibility)'
         root=http
-        memory=155
+        memory=163
         kernel=boot/gentoo
         kernel_packed=
         kernel_bytes=16384
