@@ -112,10 +112,10 @@ def test_a_server_that_is_away_is_told_once(tmp_path: Path) -> None:
 def test_a_server_that_stays_away_ends_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "PATIENCE", 2)
-    shown = run_report(tmp_path, errors(5, between="sleep 1"), connected=True)
-    assert shown == WAITS.format(2) + (
-        "<26>streamed root: the server did not answer for 2 seconds; start this machine again when"
+    monkeypatch.setattr(stream, "PATIENCE", 1)
+    shown = run_report(tmp_path, errors(3, between="sleep 1"), connected=True)
+    assert shown == WAITS.format(1) + (
+        "<26>streamed root: the server did not answer for 1 seconds; start this machine again when"
         " it does\n"
     )
     assert (tmp_path / "ended").read_text() == "-d /dev/nbd0\n-d /dev/nbd1\n"
@@ -127,7 +127,7 @@ def test_a_server_that_answers_now_and_then_is_waited_for(
 ) -> None:
     monkeypatch.setattr(stream, "PATIENCE", 2)
     answers = f"sleep 1; date +%s > {{folder}}/{device}/stat"
-    shown = run_report(tmp_path, errors(5, between=answers), connected=True)
+    shown = run_report(tmp_path, errors(4, between=answers), connected=True)
     assert shown == WAITS.format(2)
     assert not (tmp_path / "ended").exists()
 
