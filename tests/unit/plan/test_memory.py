@@ -109,20 +109,16 @@ def test_the_estimate_is_enough_and_not_much_more(
     assert least <= found // MIB <= least + max(48, least * 0.15)
 
 
-#: A streamed root, with Debian's kernel of every driver and an initramfs of the release specs'
-#: arguments: MiB of squashfs and of the add-on, least -m, found to 16 MiB.
-STREAMED = [(132, 20.50, 288), (340, 22.13, 304), (1024, 27.51, 304)]
+#: A streamed root, with an initramfs of the release specs' arguments: MiB of squashfs, least -m,
+#: found to 16 MiB.
+STREAMED = [(154, 256), (1046, 256)]
 
 
-@pytest.mark.parametrize(("squashfs", "addon", "least"), STREAMED)
-def test_the_estimate_for_a_streamed_root(
-    squashfs: int, addon: float, least: int, tmp_path: Path
-) -> None:
-    path = tmp_path / "gentoo"
-    path.write_bytes(builders.bzimage(init_size=66_682_880, size=8_247_232))
+@pytest.mark.parametrize(("squashfs", "least"), STREAMED)
+def test_the_estimate_for_a_streamed_root(kernel: Kernel, squashfs: int, least: int) -> None:
     found = least_memory(
-        RootMode.STREAM, Loader.IPXE, BIOS, kernel=read_kernel(path),
-        initramfs=initramfs(27.02, 128.06), squashfs=squashfs * MIB, addon=int(addon * MIB),
+        RootMode.STREAM, Loader.IPXE, BIOS, kernel=kernel, initramfs=initramfs(30.14, 86.2),
+        squashfs=squashfs * MIB, addon=int(11.05 * MIB),
     )  # fmt: skip
     assert least <= found // MIB <= least + max(48, least * 0.15)
 
