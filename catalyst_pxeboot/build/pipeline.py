@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catalyst_pxeboot.build.work import Work
 from catalyst_pxeboot.formats.iso import is_iso
 from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.formats.verity import HashTreeBuilder
@@ -94,11 +96,11 @@ def build(
     with ExitStack() as stack:
         image, squashfs = stack.enter_context(_open_source(spec, report, progress))
         staging = stack.enter_context(publication)
-        root = root_file(image, squashfs)
+        beside = stack.enter_context(ThreadPoolExecutor())
         hash_tree = HashTreeBuilder()
         staged_root = stack.enter_context(
             staging_beside(
-                root,
+                root_file(image, squashfs),
                 staging,
                 link=spec.link,
                 algorithms=digests,
@@ -108,9 +110,8 @@ def build(
         )
         from catalyst_pxeboot.build.tree import Built, stage_tree
 
-        plan, files, flat = stage_tree(
-            spec, image, squashfs, staging, staged_root, hash_tree, stack, report
-        )
+        work = Work(stack, staging, beside, staged_root, hash_tree)
+        plan, files, flat = stage_tree(spec, image, squashfs, work, report)
         publication.commit()
         if flat:
             flat.commit()

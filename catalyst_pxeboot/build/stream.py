@@ -140,8 +140,5 @@ def _members(
     )
     for path, content in scripts:
         yield path, MEMBER_PROGRAM, content
-    yield (
-        ROOT_HASH,
-        MEMBER_FILE,
-        hashed.result().line,
-    )  # the last: all else is written while it is made
+    # The last: all else is written while it is made.
+    yield ROOT_HASH, MEMBER_FILE, hashed.result().line

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,8 +17,9 @@ from catalyst_pxeboot.build.stream import (
     stage_streams,
 )
 from catalyst_pxeboot.build.uki import find_secureboot_signer, make_ukis
+from catalyst_pxeboot.build.work import Work
 from catalyst_pxeboot.formats.squashfs import Squashfs
-from catalyst_pxeboot.formats.verity import HashTree, HashTreeBuilder
+from catalyst_pxeboot.formats.verity import HashTree
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.binaries import FoundLoader, Loaders, MissingLoader, find_loaders
 from catalyst_pxeboot.loader.grub_image import GrubImage
@@ -103,25 +103,21 @@ def stage_tree(
     spec: Spec,
     image: LiveImage,
     squashfs: Squashfs,
-    staging: Path,
-    staged_root: Future[TreeFile],
-    hash_tree: HashTreeBuilder,
-    stack: ExitStack,
+    work: Work,
     report: Callable[[str], None],
 ) -> tuple[Plan, list[TreeFile], FlatPublication | None]:
-    """Fill the folder `staging` with the tree, its live root being staged by `staged_root`.
+    """Fill the staging folder of `work` with the tree.
 
-    That feeds `hash_tree`, too, if a root may be streamed.
     Returns the plan, every file, and the flat files that are to be published with the tree, in
-    `stack` as the tree itself.
+    the stack of `work` as the tree itself.
     """
+    staging, beside = work.staging, work.beside
     no_tools = find_no_tools(spec)
     if no_tools:
-        hash_tree.stop()
+        work.hash_tree.stop()
     digests = algorithms(spec.digests)
     signers = find_signers(spec.signing, spec.loaders)
     secureboot = find_secureboot_signer(spec.secureboot)
-    beside = stack.enter_context(ThreadPoolExecutor())
     prepared = beside.submit(_prepare_loaders, spec, signers)
     plan = _plan(spec, image, squashfs, lambda: prepared.result()[0], no_tools)
     time = tree_time(plan)
@@ -129,7 +125,7 @@ def stage_tree(
         view_menu(loader, plan.menu)  # what a loader cannot take is reported before any work
     flat = plan_flat(plan)
     flat_publication = FlatPublication(flat, spec.output) if flat else None
-    flat_staging = stack.enter_context(flat_publication) if flat_publication else None
+    flat_staging = work.stack.enter_context(flat_publication) if flat_publication else None
     report(f"Staging {len(plan.files)} payload files")
     rest = beside.submit(
         lambda: [
@@ -140,20 +136,20 @@ def stage_tree(
     )
     streams: list[Future[list[TreeFile]]] = []
     if plan.streams:
-        hashed = beside.submit(_finish_hash_tree, hash_tree, staged_root)
+        hashed = beside.submit(_finish_hash_tree, work)
         streams = [
             beside.submit(stage, plan, staging, hashed, algorithms=digests, time=time)
             for stage in (stage_streams, stage_hash_tree)
         ]
     else:
-        hash_tree.stop()
+        work.hash_tree.stop()
     made = (*plan.made, *_render_files(plan), *prepared.result()[1])
     files = stage_made_files(made, staging, algorithms=digests, time=time)
     files += rest.result()
     files += stage_unpacked_files(plan.unpacked, staging, algorithms=digests, time=time)
     for stream in streams:
         files += stream.result()
-    files.append(staged_root.result())
+    files.append(work.staged_root.result())
     if plan.check:
         files += _stage_check(plan.check, files, plan, staging, digests=digests, time=time)
     files += stage_joined_files(plan.joined, staging, algorithms=digests, time=time)
@@ -197,9 +193,9 @@ def stage_tree(
     return plan, files, flat_publication
 
 
-def _finish_hash_tree(hash_tree: HashTreeBuilder, staged_root: Future[TreeFile]) -> HashTree:
-    staged_root.result()
-    return hash_tree.finish()
+def _finish_hash_tree(work: Work) -> HashTree:
+    work.staged_root.result()
+    return work.hash_tree.finish()
 
 
 def _find_loaders(spec: Spec) -> Loaders:
