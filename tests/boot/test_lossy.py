@@ -51,27 +51,35 @@ def small_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tree(stage2, folder, subarch="amd64", pxeboot__serial="ttyS0,115200")
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "holds"), [("bios-pxelinux", True), ("x64-grub", True)])
+@pytest.mark.timeout(1600)
+@pytest.mark.parametrize("name", ["bios-pxelinux", "x64-grub"])
 def test_a_lossy_cable_by_tftp(
-    small_tree: Path, monkeypatch: pytest.MonkeyPatch, name: str, holds: bool
+    small_tree: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    check(small_tree, monkeypatch, name, holds=holds)
+    """They hold, slowly: GRUB takes 1,100 s for 17 MiB."""
+    check(small_tree, monkeypatch, name, holds=True, timeout=1500.0)
 
 
-def check(tree: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, holds: bool | None) -> None:
+def check(
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    *,
+    holds: bool | None,
+    timeout: float = TIMEOUT,
+) -> None:
     """Boot a tree on one path by the cable; `holds` is what is expected, None for either."""
     (path,) = find_paths([name])
     cable = LossyCable(loss=0.01, delay=0.01, hide_ipxe=path.machine.firmware is Firmware.BIOS)
     monkeypatch.setattr(BootPath, "disguised", property(lambda _path: True))
     monkeypatch.setattr(boottest, "disguised_link", cable.link)
     until = re.compile(f"^{live_image.TOKEN}")
-    result = run_path(tree, path, memory_mib=2048, timeout=TIMEOUT, until=until)
+    result = run_path(tree, path, memory_mib=2048, timeout=timeout, until=until)
     if result.outcome is Outcome.SKIPPED:
         pytest.skip(result.reason)
     if result.outcome is Outcome.FAILED:
         assert not holds, result.reason
-        assert result.seconds < TIMEOUT
+        assert result.seconds < timeout
         assert result.cause
     else:
         assert holds is not False, "it holds now: say so in doc/booting.md"
