@@ -82,7 +82,7 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
         build_stream, "find_tools", lambda machine, _, **_more: Tools(machine, {}, "")
     )
 
-    monkeypatch.setattr(build_stream, "find_programs", lambda *_where: {})
+    monkeypatch.setattr(build_stream, "find_missing", lambda *_where: None)
 
     def pack_stream(_tools: Tools, *, scratch: Path, **_more: object) -> Packed:
         packed = Packed(scratch / "tools", scratch / "drivers")

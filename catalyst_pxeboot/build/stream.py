@@ -26,7 +26,7 @@ from catalyst_pxeboot.render.stream import render_stream
 from catalyst_pxeboot.source.image import Source
 from catalyst_pxeboot.source.live import root_file
 from catalyst_pxeboot.spec.parse import Spec
-from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools, find_programs, find_tools
+from catalyst_pxeboot.stream.tools import NOT_SOUGHT, NoTools, Tools, find_missing, find_tools
 from catalyst_pxeboot.tree.stage import stage_archive, stage_made_files
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.files import read_regular
@@ -42,9 +42,8 @@ def find_no_tools(spec: Spec) -> NoTools | None:
     """Return why no root can be streamed, if that is known before the live image is read."""
     if not may_stream(spec.roots):
         return NOT_SOUGHT
-    found = [find_programs(machine, spec.loader_path) for machine in spec.arch.kernels]
-    missing = [programs for programs in found if isinstance(programs, NoTools)]
-    return missing[0] if len(missing) == len(found) else None
+    missing = [find_missing(machine, spec.loader_path) for machine in spec.arch.kernels]
+    return missing[0] if all(missing) else None
 
 
 def find_stream_tools(source: Source, search: Sequence[Path]) -> Tools | NoTools:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from catalyst_pxeboot.formats.elf import Program, read_program
 from catalyst_pxeboot.util.errors import FormatError
@@ -57,7 +57,7 @@ def find_tools(
 
     `generators` made the initramfs images that will call them; some have a part of them already.
     """
-    programs = find_programs(machine, search, generators=generators)
+    programs = _find_programs(machine, search, generators)
     if isinstance(programs, NoTools):
         return programs
     found = {path: file for path, (file, _) in programs.items()}
@@ -69,19 +69,27 @@ def find_tools(
     return Tools(machine, found, busybox.interpreter.lstrip("/"))
 
 
-def find_programs(
-    machine: str, search: Sequence[Path], *, generators: Collection[str] = ()
-) -> Mapping[str, tuple[Path, Program]] | NoTools:
-    """Look for the programs as `find_tools`, but not for what they load.
-
-    Returns them by their path in the root that they run in.
-    """
+def find_missing(machine: str, search: Sequence[Path]) -> NoTools | None:
+    """Return why `find_tools` would find nothing, if a quick look tells that."""
     table = read_table("stream/tools.toml")
     if machine not in table["triplets"]:
         return NoTools("nbdkit", f"no folder is known for {machine}", "choose another root")
     for name in ("mksquashfs", "unsquashfs"):
         if find_program(name) is None:
             return NoTools(name, "not found on this host", "install squashfs-tools")
+    for tool in table["tools"]:
+        needed = "generator" not in tool and not tool.get("optional", False)
+        if needed and not any(map(Path.is_file, _places(tool, search, machine))):
+            return _missing(tool, machine)
+    return None
+
+
+def _find_programs(
+    machine: str, search: Sequence[Path], generators: Collection[str]
+) -> Mapping[str, tuple[Path, Program]] | NoTools:
+    """Look for the programs, by their path in the root that they run in."""
+    if missing := find_missing(machine, search):
+        return missing
     try:
         import elftools  # noqa: F401 (an extra; formats/elf.py needs it)
     except ImportError:
@@ -91,20 +99,32 @@ def find_programs(
             "install catalyst-pxeboot[stream] (Gentoo: dev-python/pyelftools)",
         )
     found: dict[str, tuple[Path, Program]] = {}
-    for tool in table["tools"]:
+    for tool in read_table("stream/tools.toml")["tools"]:
         if "generator" in tool and tool["generator"] not in generators:
             continue
-        program = _find(tool["paths"], (*search, _HOST), machine)
+        program = _find(_places(tool, search, machine), machine)
         if program is not None:
             kind = LIBRARIES if ".so" in tool["name"] else PROGRAMS
             found[f"{kind}/{tool['name']}"] = program
         elif not tool.get("optional", False):
-            return NoTools(
-                tool["name"],
-                f"not found on this host for {machine}",
-                f"install {tool['debian']} (Gentoo: {tool['gentoo']})",
-            )
+            return _missing(tool, machine)
     return found
+
+
+def _missing(tool: Mapping[str, Any], machine: str) -> NoTools:
+    return NoTools(
+        tool["name"],
+        f"not found on this host for {machine}",
+        f"install {tool['debian']} (Gentoo: {tool['gentoo']})",
+    )
+
+
+def _places(tool: Mapping[str, Any], search: Sequence[Path], machine: str) -> Iterator[Path]:
+    """Yield the files that may be this tool, the best first."""
+    for root in (*search, _HOST):
+        for path in tool["paths"]:
+            for name in [path.replace("FOLDER", folder) for folder in _library_folders(machine)]:
+                yield root / name
 
 
 def _library_folders(machine: str) -> Sequence[str]:
@@ -112,14 +132,10 @@ def _library_folders(machine: str) -> Sequence[str]:
     return [folder.replace("TRIPLET", table["triplets"][machine]) for folder in table["folders"]]
 
 
-def _find(paths: Sequence[str], roots: Sequence[Path], machine: str) -> tuple[Path, Program] | None:
-    folders = _library_folders(machine)
-    for root in roots:
-        for path in paths:
-            for name in [path.replace("FOLDER", folder) for folder in folders]:
-                file = root / name
-                if (program := _read(file)) and program.machine == machine:
-                    return file, program
+def _find(places: Iterable[Path], machine: str) -> tuple[Path, Program] | None:
+    for file in places:
+        if (program := _read(file)) and program.machine == machine:
+            return file, program
     return None
 
 

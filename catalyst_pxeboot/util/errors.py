@@ -80,15 +80,18 @@ def needs_extra(extra: str, what: str) -> Iterator[None]:
 
 
 #: What the machine may refuse at any time, wherever the code is.
-SYSTEM_ERRORS = (OSError, MemoryError, RuntimeError)
+SYSTEM_ERRORS = (OSError, MemoryError, RuntimeError, SystemError)
 
 
 def from_system(error: Exception) -> PxebootError:
     """Make a `PxebootError` of one of `SYSTEM_ERRORS` that no code expected.
 
-    A `RuntimeError` that is not the machine's is a bug, and raised again.
+    A `RuntimeError` or `SystemError` that is not the machine's is a bug, and raised again.
     """
-    if isinstance(error, MemoryError):
+    if isinstance(error, SystemError) and "without exception set" not in str(error):
+        raise error
+    # The interpreter's import has no other word for it where memory ends.
+    if isinstance(error, MemoryError | SystemError):
         return PxebootError("not enough memory", hint="free some, or raise the limit (ulimit -v)")
     if isinstance(error, RuntimeError):
         if "start new thread" not in str(error):

@@ -98,7 +98,7 @@ def test_a_host_without_the_programs_makes_no_hash_tree(
     tmp_path: Path, streaming: None, no_loaders: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = NoTools("nbdkit", "not found on this host", "install nbdkit")
-    monkeypatch.setattr(build_stream, "find_programs", lambda *_where: missing)
+    monkeypatch.setattr(build_stream, "find_missing", lambda *_where: missing)
     tree = make_tree(tmp_path)
     assert not (tree / HASHES).exists() and not (tree / ADDON).exists()
     settings = release_settings(tmp_path)
