@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from catalyst_pxeboot.build.tree import Built
-from catalyst_pxeboot.model.files import HASH_TREE_ENDING, Role
+from catalyst_pxeboot.model.files import Role, hash_tree_path
 from catalyst_pxeboot.model.manifest import MANIFEST, Manifest
 from catalyst_pxeboot.plan.entries import PERSONAL
 from catalyst_pxeboot.plan.roots import ROOTS
@@ -144,7 +144,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"file     {stream.path}  {Role.STREAM}, made of {stream.modules} and nbdkit"
     if plan.streams:
         name = plan.source.squashfs.path.name
-        yield f"file     {name}{HASH_TREE_ENDING}  {Role.HASH_TREE}, sha256 of {name}"
+        yield f"file     {hash_tree_path(name)}  {Role.HASH_TREE}, sha256 of {name}"
     for uki in plan.ukis:
         yield f"file     {uki.path}  {Role.UKI}, {size(uki.bytes)}, made for {uki.entry}"
     if plan.personal:

@@ -12,13 +12,13 @@ from catalyst_pxeboot.formats.verity import HashTree
 from catalyst_pxeboot.model.files import (
     CERTIFICATES,
     DRIVERS,
-    HASH_TREE_ENDING,
     ROOT_HASH,
     STREAM_FOLDER,
     AddonFile,
     MadeFile,
     Role,
     TreeFile,
+    hash_tree_path,
 )
 from catalyst_pxeboot.model.settings import may_stream
 from catalyst_pxeboot.plan.tree import Plan
@@ -81,7 +81,7 @@ def stage_hash_tree(
     """Write the hash tree of a streamed root, `hashed`, beside it."""
     path = plan.source.squashfs.path.name
     content, origin = hashed.result().content, f"sha256 of {path}"
-    file = MadeFile(f"{path}{HASH_TREE_ENDING}", content, Role.HASH_TREE, origin)
+    file = MadeFile(hash_tree_path(path), content, Role.HASH_TREE, origin)
     return stage_made_files([file], staging, algorithms=algorithms, time=time)
 
 

@@ -43,7 +43,7 @@ class HashTreeBuilder:
         self._stopped = False
 
     def stop(self) -> None:
-        """Take no more: nobody wants the tree."""
+        """Ignore all further data: the tree is not needed."""
         self._stopped = True
 
     def update(self, data: bytes | memoryview) -> None:

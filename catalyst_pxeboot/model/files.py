@@ -100,8 +100,14 @@ class RootCheckFile:
     hooks: tuple[str, ...]
 
 
-#: What the name of a squashfs ends in where it is that of its hash tree.
+#: The ending of a hash tree's name; what is before it is the name of its squashfs.
 HASH_TREE_ENDING = ".verity"
+
+
+def hash_tree_path(squashfs: str) -> str:
+    """Name the hash tree of a squashfs of the tree, as the client looks for it."""
+    return f"{squashfs}{HASH_TREE_ENDING}"
+
 
 #: Where the initrd that streams a root puts all its files, and those that verify looks at.
 STREAM_FOLDER = "pxeboot"

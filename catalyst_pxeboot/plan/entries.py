@@ -170,7 +170,7 @@ def _iso_entries(spec: Spec, kernel: SourceKernel) -> Iterator[IsoEntry]:
 
 
 class _Planner:
-    """Plans the entries of a kernel and a root mode, and keeps what is to be told beside them."""
+    """Plans the entries of each kernel and root mode, and collects the reasons for missing ones."""
 
     def __init__(self, spec: Spec, source: Source, personal: Personal, notes: list[str]) -> None:
         self.left_out: list[str] = []

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from catalyst_pxeboot.loader import LOADERS
-from catalyst_pxeboot.model.files import HASH_TREE_ENDING
+from catalyst_pxeboot.model.files import HASH_TREE_ENDING, hash_tree_path
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.model.menu import LiveEntry, MemtestEntry, Menu
 from catalyst_pxeboot.plan.roots import ROOTS
@@ -125,7 +125,7 @@ def _flat_live(entry: LiveEntry, names: _Names) -> LiveEntry:
         addon=take(entry.addon, "net" if entry.streamed else "check", ".cpio", own=entry.streamed),
         squashfs=take(entry.squashfs, "root", ".squashfs", own=False) or "",
         hash_tree=take(
-            f"{entry.squashfs}{HASH_TREE_ENDING}" if entry.streamed else None,
+            hash_tree_path(entry.squashfs) if entry.streamed else None,
             "hashes",
             HASH_TREE_ENDING,
             own=False,

@@ -8,7 +8,7 @@ from typing import Final
 
 from catalyst_pxeboot.formats.cpio import read_members
 from catalyst_pxeboot.formats.verity import HashTree, read_hash_tree
-from catalyst_pxeboot.model.files import DRIVERS, HASH_TREE_ENDING, ROOT_HASH, Role
+from catalyst_pxeboot.model.files import DRIVERS, ROOT_HASH, Role, hash_tree_path
 from catalyst_pxeboot.model.manifest import Manifest
 from catalyst_pxeboot.stream.drivers import find_foreign_drivers
 from catalyst_pxeboot.tree.manifest import REBUILD
@@ -26,7 +26,7 @@ def find_stream_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
         made = read_hash_tree(tree / squashfs.path, start=0, length=squashfs.bytes)
     except (OSError, ValueError):
         return  # reported already
-    hashes = f"{squashfs.path}{HASH_TREE_ENDING}"
+    hashes = hash_tree_path(squashfs.path)
     try:
         with open_regular(tree / hashes) as stream:
             same = stream.read(len(made.content) + 1) == made.content
