@@ -21,6 +21,7 @@ from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.render.kexec import quote_shell
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import TemplateError
+from tests.conftest import hide_loaders
 from tests.golden.test_golden import CASES, NETWORK
 from tests.support import builders
 from tests.support.paths import GOLDEN
@@ -166,18 +167,27 @@ def make(folder: Path, stage2: dict[str, object] | None = None, **settings: obje
     return build(spec, report=lambda _line: None).output
 
 
-@pytest.fixture
-def tree(tmp_path: Path, no_loaders: None) -> Path:
-    return make(tmp_path / "store")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        hide_loaders(patch)
+        return make(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
-def all_roots(tmp_path: Path, no_loaders: None) -> Path:
-    return make(
-        tmp_path / "store",
-        {"initramfs": builders.initramfs(NETWORK)},
-        pxeboot__nfs_root=":/srv/gentoo,vers=3",
-    )
+def tree(built: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(built, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def all_roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        hide_loaders(patch)
+        return make(
+            tmp_path_factory.mktemp("all-roots"),
+            {"initramfs": builders.initramfs(NETWORK)},
+            pxeboot__nfs_root=":/srv/gentoo,vers=3",
+        )
 
 
 def joined(tree: Path, *names: str) -> bytes:

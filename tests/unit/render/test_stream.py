@@ -82,7 +82,8 @@ def run_report(folder: Path, nbdkit: str, *, connected: bool) -> str:
         (folder / name / "stat").write_text("7 0 0\n")
     text = scripts()["pxeboot/serve"].replace("/run/", f"{folder}/run/")
     text = text.replace("> /dev/kmsg", f">> {folder}/log").replace("/@/busybox", busybox)
-    text = text.replace("/sys/block/", f"{folder}/")
+    text = text.replace("/sys/block/", f"{folder}/").replace("/proc/uptime", f"{folder}/uptime")
+    text = text.replace("answered=$reads", f"answered=$reads; : > {folder}/heard")
     text = text.replace("@/nbd", f"{folder}/nbd")
     argv = [busybox, "sh", "-c", text, "serve", "http://server/root", "http://server/hashes"]
     done = subprocess.run(argv, text=True, check=True, capture_output=True)
@@ -91,9 +92,25 @@ def run_report(folder: Path, nbdkit: str, *, connected: bool) -> str:
     return log.read_text() if log.exists() else ""
 
 
-def errors(count: int, *, between: str = "", text: str = "curl: error: pread: timeout") -> str:
-    """Return a program that prints as nbdkit does while its server is away."""
-    return f"for _ in $(seq {count}); do echo '{text}' >&2; {between or ':'}; done"
+def errors(count: int, *, before: str = ":", text: str = "curl: error: pread: timeout") -> str:
+    """Return a program that prints as nbdkit does while its server is away, a line each second.
+
+    Seconds are the script's: the next one begins when it has heard of the last. `before` runs
+    before each line.
+    """
+    return f"""
+case $* in *nbd1*) exit ;; esac
+for second in $(seq {count}); do
+    echo $second.5 1.5 > {{folder}}/uptime
+    {before}
+    echo '{text}' >&2
+    tries=0
+    until [ -e {{folder}}/heard ] || [ -e {{folder}}/ended ] || [ $tries -ge 300 ]; do
+        tries=$((tries + 1))
+        sleep 0.01
+    done
+    rm -f {{folder}}/heard
+done"""
 
 
 WAITS = (
@@ -112,10 +129,10 @@ def test_a_server_that_is_away_is_told_once(tmp_path: Path) -> None:
 def test_a_server_that_stays_away_ends_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "PATIENCE", 1)
-    shown = run_report(tmp_path, errors(3, between="sleep 1"), connected=True)
-    assert shown == WAITS.format(1) + (
-        "<26>streamed root: the server did not answer for 1 seconds; start this machine again when"
+    monkeypatch.setattr(stream, "PATIENCE", 3)
+    shown = run_report(tmp_path, errors(4), connected=True)
+    assert shown == WAITS.format(3) + (
+        "<26>streamed root: the server did not answer for 3 seconds; start this machine again when"
         " it does\n"
     )
     assert (tmp_path / "ended").read_text() == "-d /dev/nbd0\n-d /dev/nbd1\n"
@@ -125,10 +142,10 @@ def test_a_server_that_stays_away_ends_the_device(
 def test_a_server_that_answers_now_and_then_is_waited_for(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "PATIENCE", 2)
-    answers = f"sleep 1; date +%s > {{folder}}/{device}/stat"
-    shown = run_report(tmp_path, errors(4, between=answers), connected=True)
-    assert shown == WAITS.format(2)
+    monkeypatch.setattr(stream, "PATIENCE", 3)
+    answers = f"[ $((second % 3)) != 0 ] || echo $second > {{folder}}/{device}/stat"
+    shown = run_report(tmp_path, errors(20, before=answers), connected=True)
+    assert shown == WAITS.format(3)
     assert not (tmp_path / "ended").exists()
 
 

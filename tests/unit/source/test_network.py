@@ -70,7 +70,7 @@ def test_behind_other_bytes(tmp_path: Path) -> None:
     [
         ("exec sleep 60", "unsquashfs failed with exit code -9"),
         # More than it may have: the shell cannot hold the line.
-        ("sleep 0.2; x=$(head -c 600000000 /dev/zero | tr '\\0' x); echo $x", "exit code"),
+        ("sleep 0.2; x=$(head -c 90000000 /dev/zero | tr '\\0' x); echo $x", "exit code"),
         ("exit 3", "unsquashfs failed with exit code 3"),
         ("exec yes squashfs-root/etc/runlevels/default/NetworkManager", "wrote more than 4194304"),
     ],
@@ -81,7 +81,8 @@ def test_a_program_without_end(
     module = "catalyst_pxeboot.source.network"
     stand_in = write_script(tmp_path / "unsquashfs", script)
     monkeypatch.setattr(f"{module}.find_program", lambda _name: stand_in)
-    monkeypatch.setattr(f"{module}._SECONDS", 3.0)
+    monkeypatch.setattr(f"{module}._SECONDS", 1.0)
+    monkeypatch.setattr(f"{module}._MEMORY", 64 << 20)
     found = read_contents(tmp_path / "image", offset=0).network
     assert why in found.why
     assert not found.is_missing

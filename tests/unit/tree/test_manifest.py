@@ -127,7 +127,7 @@ def test_same_input_same_tree(storedir: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_verify_finds_any_changed_byte(tree: Path) -> None:
     choose = random.Random(69)
     names = list_files(tree)
-    for _ in range(400):
+    for _ in range(150):
         path = tree / choose.choice(names)
         content = path.read_bytes()
         position = choose.randrange(len(content))
