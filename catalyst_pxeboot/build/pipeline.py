@@ -24,7 +24,7 @@ from catalyst_pxeboot.source.live import LiveImage, read_live_root, root_file
 from catalyst_pxeboot.source.open import open_image
 from catalyst_pxeboot.spec.parse import Spec, parse_folders
 from catalyst_pxeboot.tree.link import cannot_link_iso
-from catalyst_pxeboot.tree.publish import Publication, own_names
+from catalyst_pxeboot.tree.publish import Publication
 from catalyst_pxeboot.tree.stage import staging_beside
 from catalyst_pxeboot.util.checksum import Progress
 from catalyst_pxeboot.util.errors import SourceError
@@ -92,7 +92,7 @@ def build(
     """
     begun = clock.monotonic()
     digests = algorithms(spec.digests)
-    publication = Publication(spec.output, expected=own_names)
+    publication = Publication(spec.output)
     with ExitStack() as stack:
         image, squashfs = stack.enter_context(_open_source(spec, report, progress))
         staging = stack.enter_context(publication)

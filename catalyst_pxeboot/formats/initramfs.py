@@ -86,14 +86,12 @@ class Initramfs:
     modules: tuple[str, ...]  # dracut's, sorted
     drivers: frozenset[str]  # kernel modules; hyphens are underscores, as modprobe sees them
     compression: Compression  # of the last archive
-    early_archives: int  # archives before the last one, with microcode as a rule
     unpacked_bytes: int
     loop_wo_mount: bool  # genkernel's: a root image inside the initramfs is found
     fetcher: bool  # curl is there, which fetches a root image by HTTP
     hasher: bool  # sha256sum is there, as a program of its own or busybox's
     hooks: str | None  # the folder of dracut's hooks, without a slash before it
     splash: bool  # genkernel's: init would source an etc/initrd.splash, and there is none yet
-    kernel_versions: tuple[str, ...]  # kernels that the drivers are for, sorted
 
 
 def read_initramfs(source: InputFile) -> Initramfs:
@@ -115,14 +113,12 @@ def read_initramfs(source: InputFile) -> Initramfs:
             f"{path}: is empty, expected an initramfs",
             hint="build livecd-stage2 again",
         )
-    archives = 0
+    where = str(path)
     while head:
         compression = detect_compression(head)
         if compression is None:
-            if archives:
-                raise _unknown(f"{path}: after its early archives", head)
-            raise _unknown(str(path), head)
-        archives += 1
+            raise _unknown(where, head)
+        where = f"{path}: after its early archives"
         last = compression
         if compression is Compression.NONE:
             found.add(reader, path)
@@ -149,7 +145,6 @@ def read_initramfs(source: InputFile) -> Initramfs:
         modules=found.modules() if generator is Generator.DRACUT else (),
         drivers=frozenset(found.drivers),
         compression=last,
-        early_archives=archives - 1,
         unpacked_bytes=found.unpacked,
         loop_wo_mount=generator is Generator.GENKERNEL
         and b"got_loop_wo_mount" in found.content.get("init", b""),
@@ -159,7 +154,6 @@ def read_initramfs(source: InputFile) -> Initramfs:
         splash=generator is Generator.GENKERNEL
         and GENKERNEL_HOOK not in found.names
         and all(call in found.content.get("init", b"") for call in _SPLASH_CALLS),
-        kernel_versions=tuple(sorted(found.kernels)),
     )
 
 
@@ -214,7 +208,6 @@ class _Found:
         self.content: dict[str, bytes] = {}
         self.names: set[str] = set()
         self.drivers: set[str] = set()
-        self.kernels: set[str] = set()
         self.dracut_version = ""
         self.unpacked = 0
 
@@ -246,10 +239,8 @@ class _Found:
                 self.names.add(name)
 
     def _add_driver(self, name: str) -> None:
-        if kernel := _KERNEL.match(name):
-            self.kernels.add(kernel[1])
-            if driver := _DRIVER.search(name):
-                self.drivers.add(driver[1].replace("-", "_"))
+        if _KERNEL.match(name) and (driver := _DRIVER.search(name)):
+            self.drivers.add(driver[1].replace("-", "_"))
 
     def text(self, *names: str) -> str:
         """Return the first content there is among `names`."""

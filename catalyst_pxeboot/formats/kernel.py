@@ -98,9 +98,6 @@ class Kernel:
     image: KernelImage
     version: str | None  # as `uname -r` prints it; None where the file does not say it in clear
     efi_stub: bool  # UEFI firmware can start it; with Image.gz once a loader unpacked it
-    efi_mixed: bool  # a 64-bit kernel that 32-bit UEFI firmware can start
-    relocatable: bool
-    boot_protocol: tuple[int, int] | None = None  # x86
     init_size: int | None = None  # x86: memory the kernel needs while it unpacks itself
     command_line_size: int | None = None  # x86: longest command line
     initrd_addr_max: int | None = None  # x86: highest address that an initrd may have
@@ -188,7 +185,7 @@ class _Rejoined:
 
 def _read_head(head: bytes, path: Path, size: int) -> Kernel | None:
     """Tell the kernel by its first bytes, without its version; None where it is none."""
-    pe_machine, sections = _parse_pe(head)
+    pe_machine = _pe_machine(head)
     base = Kernel(
         path=path,
         bytes=size,
@@ -196,11 +193,9 @@ def _read_head(head: bytes, path: Path, size: int) -> Kernel | None:
         image=KernelImage.IMAGE,
         version=None,
         efi_stub=pe_machine is not None,
-        efi_mixed=False,
-        relocatable=True,
     )
     if head[0x202:0x206] == b"HdrS" and head[0x1FE:0x200] == b"\x55\xaa":
-        return _read_bzimage(head, base, sections)
+        return _read_bzimage(head, base)
     if head[:4] == b"\x7fELF":
         return _read_elf(head, base)
     if head[0x24:0x28] == b"\x18\x28\x6f\x01":
@@ -218,7 +213,7 @@ def _read_head(head: bytes, path: Path, size: int) -> Kernel | None:
     return None
 
 
-def _read_bzimage(head: bytes, base: Kernel, sections: tuple[bytes, ...]) -> Kernel | None:
+def _read_bzimage(head: bytes, base: Kernel) -> Kernel | None:
     """Read the setup header. Which fields there are depends on the boot protocol."""
     if len(head) < 0x264:
         return None
@@ -227,17 +222,11 @@ def _read_bzimage(head: bytes, base: Kernel, sections: tuple[bytes, ...]) -> Ker
     (init_size,) = struct.unpack_from("<I", head, 0x260)
     (initrd_addr_max,) = struct.unpack_from("<I", head, 0x22C)
     loaded_high = bool(head[0x211] & 1)
-    if protocol < 0x020C:
-        xloadflags = 0
-    is_64_bit = bool(xloadflags & 1)
+    is_64_bit = protocol >= 0x020C and bool(xloadflags & 1)
     return replace(
         base,
         machine="x86_64" if is_64_bit else "i386",
         image=KernelImage.BZIMAGE if loaded_high else KernelImage.ZIMAGE,
-        # Since 6.2 mixed mode works without the handover entry, and the section tells.
-        efi_mixed=is_64_bit and base.efi_stub and bool(xloadflags & 4 or b".compat" in sections),
-        relocatable=protocol >= 0x0205 and bool(head[0x234]),
-        boot_protocol=(protocol >> 8, protocol & 0xFF),
         init_size=init_size if protocol >= 0x020A else None,
         command_line_size=command_line_size if protocol >= 0x0206 else None,
         initrd_addr_max=initrd_addr_max if protocol >= 0x0203 else None,
@@ -265,13 +254,7 @@ def _read_elf(head: bytes, base: Kernel) -> Kernel | None:
     name = names[head[4] - 1]
     if name == "ppc64" and order == "<":
         name = "ppc64le"
-    return replace(
-        base,
-        machine=name,
-        image=KernelImage.VMLINUX,
-        efi_stub=False,
-        relocatable=kind == 3,
-    )
+    return replace(base, machine=name, image=KernelImage.VMLINUX, efi_stub=False)
 
 
 def _has_interpreter(head: bytes, order: str) -> bool:
@@ -290,18 +273,15 @@ def _has_interpreter(head: bytes, order: str) -> bool:
     )
 
 
-def _parse_pe(head: bytes) -> tuple[int | None, tuple[bytes, ...]]:
-    """Return the machine code and the section names of a PE header; None where there is none."""
+def _pe_machine(head: bytes) -> int | None:
+    """Return the machine code of a PE header; None where there is none."""
     if head[:2] != b"MZ" or len(head) < 64:
-        return None, ()
+        return None
     (place,) = struct.unpack_from("<I", head, 0x3C)
     if head[place : place + 4] != b"PE\0\0" or place + 24 > len(head):
-        return None, ()
-    machine, count = struct.unpack_from("<HH", head, place + 4)
-    (optional,) = struct.unpack_from("<H", head, place + 20)
-    start = place + 24 + optional
-    names = (head[start + 40 * number :][:8].rstrip(b"\0") for number in range(min(count, 32)))
-    return machine, tuple(names)
+        return None
+    machine: int = struct.unpack_from("<H", head, place + 4)[0]
+    return machine
 
 
 def _read_gzip(file: BinaryIO, path: Path, size: int) -> Kernel:

@@ -78,14 +78,13 @@ class HashTreeBuilder:
         return HashTree(blocks, digests.hex(), b"".join(reversed(levels)))
 
 
-def read_hash_tree(path: Path, *, start: int, length: int) -> HashTree:
-    """Make the tree of `length` bytes of a file from byte `start` on.
+def read_hash_tree(path: Path, *, length: int) -> HashTree:
+    """Make the tree of the first `length` bytes of a file.
 
     Raises ValueError as `HashTreeBuilder.finish`, and OSError.
     """
     builder = HashTreeBuilder()
     with open_regular(path) as stream:
-        stream.seek(start)
         while length and (data := stream.read(min(length, _READ))):
             builder.update(data)
             length -= len(data)

@@ -16,14 +16,9 @@ LOADERS: Mapping[Loader, BootLoader] = {
     loader.kind: loader for loader in (IPXE, PXELINUX, GRUB, UBOOT, UKI)
 }
 
-__all__ = ["LOADERS", "BootLoader", "Config", "check_config", "loader_of"]
+__all__ = ["LOADERS", "BootLoader", "Config", "loader_of"]
 
 
 def loader_of(path: str) -> BootLoader | None:
     """Return the loader that reads a file of a tree as its configuration."""
     return next((loader for loader in LOADERS.values() if loader.reads(path)), None)
-
-
-def check_config(loader: Loader, text: str) -> Config:
-    """Check a configuration of `loader`."""
-    return LOADERS[loader].check(text)

@@ -196,10 +196,6 @@ class BootLoader(ABC):
         """Return the files that the loader loads behind the kernel, in order."""
         return entry.parts
 
-    def fetched(self, entry: LiveEntry) -> frozenset[str]:
-        """Return every file that the loader may open for an entry."""
-        return frozenset({self.kernel(entry), *self.initrds(entry)})
-
     def firmwares(self, *, bios: bool) -> tuple[Firmware, ...]:
         """Return the firmware that starts the loader where an architecture has a BIOS, or not."""
         if not self.on_efi:

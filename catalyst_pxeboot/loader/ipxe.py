@@ -66,9 +66,6 @@ class Ipxe(BootLoader):
         # It makes the header of the live root itself; only under an old UEFI iPXE it takes ours.
         return tuple(part for part in entry.parts if part != entry.root_header)
 
-    def fetched(self, entry: LiveEntry) -> frozenset[str]:
-        return frozenset({self.kernel(entry), *entry.parts})
-
     def add_arguments(self, text: str, words: str) -> str:
         return f"#!ipxe\nset cmdline {words} ${{cmdline}}\n{text}"
 

@@ -43,6 +43,7 @@ class Arch:
     name: str
     subarches: tuple[str, ...]
     kernels: tuple[str, ...]
+    ipxe: tuple[str, ...]
     command_line: int  # bytes
     loaders: tuple[Loader, ...]
     more_loaders: tuple[Loader, ...]
@@ -67,6 +68,7 @@ def all_arches() -> tuple[Arch, ...]:
             name=name,
             subarches=tuple(table["subarches"]),
             kernels=tuple(table["kernels"]),
+            ipxe=tuple(table["ipxe"]),
             command_line=table["command_line"],
             loaders=tuple(Loader(word) for word in table["loaders"]),
             more_loaders=tuple(Loader(word) for word in table.get("more_loaders", ())),
@@ -135,12 +137,6 @@ def all_machines() -> tuple[KernelMachine, ...]:
     on it.
     """
     return tuple(
-        KernelMachine(table["kernels"][0], table["ipxe"][0], tuple(sorted(table["grub"])))
-        for table in read_table("model/arch.toml").values()
+        KernelMachine(arch.kernels[0], arch.ipxe[0], tuple(sorted(arch.grub)))
+        for arch in all_arches()
     )
-
-
-@cache
-def arch_order() -> tuple[str, ...]:
-    """Return the architectures in the order of arch.toml, in which menus show them."""
-    return tuple(read_table("model/arch.toml"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from catalyst_pxeboot import __version__
 from catalyst_pxeboot.loader import LOADERS
-from catalyst_pxeboot.model.arch import all_arches, all_machines, arch_order
+from catalyst_pxeboot.model.arch import all_arches, all_machines
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.releases.index import INDEX, MENUS, PAGE
 from catalyst_pxeboot.releases.scan import FoundTree
@@ -168,7 +168,7 @@ def _kind(release: FoundTree) -> tuple[str, str, str, str]:
 
 
 def _arch_place(arch: str) -> int:
-    order = arch_order()
+    order = [known.name for known in all_arches()]
     return order.index(arch) if arch in order else len(order)
 
 

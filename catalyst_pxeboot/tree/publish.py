@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -36,17 +35,16 @@ class Publication:
     target is not this program's own, is being built by another process, or cannot be written.
     """
 
-    def __init__(self, target: Path, *, expected: Callable[[Path], frozenset[str] | None]) -> None:
+    def __init__(self, target: Path) -> None:
         self.target = target
         self.staging = _staging_path(target)
         self._lock_path = _lock_path(target)
-        self._expected = expected
         self._lock: int | None = None
         self._made_folders: list[Path] = []
 
     def __enter__(self) -> Path:
         try:
-            check_replaceable(self.target, self._expected)
+            _check_replaceable(self.target)
             self._make_parents()
             self._take_lock()
             remove_tree(self.staging)
@@ -83,7 +81,7 @@ class Publication:
     def commit(self) -> None:
         """Put the staged tree in the target's place. It must be complete and synced."""
         # Looked at again: minutes may have passed, and a user may have put something there.
-        check_replaceable(self.target, self._expected)
+        _check_replaceable(self.target)
         try:
             if self.target.exists() and any(self.target.iterdir()):
                 _exchange(self.staging, self.target)
@@ -162,11 +160,10 @@ def _lock_path(target: Path) -> Path:
     return target.parent / f".{target.name}.lock"
 
 
-def check_replaceable(target: Path, expected: Callable[[Path], frozenset[str] | None]) -> None:
+def _check_replaceable(target: Path) -> None:
     """Raise `PublishError` unless `target` is absent, empty, or a tree of this program.
 
-    `expected` gives the names a tree must have, from its manifest, or None if it has none. A
-    file that is not among them is the user's, and replacing the tree would lose it.
+    A file that is not in its manifest is the user's, and replacing the tree would lose it.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise PublishError(
@@ -174,16 +171,16 @@ def check_replaceable(target: Path, expected: Callable[[Path], frozenset[str] | 
         )
     if not target.exists() or not any(target.iterdir()):
         return
-    names = expected(target)
+    names = own_names(target)
     if names is None:
         raise PublishError(
             f"{target}: is not a tree that {GENERATOR} made, so it is not replaced",
             hint="move it away or give another folder",
         )
-    strangers = sorted(set(list_files(target)) - names)
-    if strangers:
+    foreign = sorted(set(list_files(target)) - names)
+    if foreign:
         raise PublishError(
-            f"{target}: holds {strangers[0]}, which is not in its manifest and would be lost",
+            f"{target}: holds {foreign[0]}, which is not in its manifest and would be lost",
             hint="move it out of the tree",
         )
 

@@ -23,7 +23,7 @@ def find_stream_faults(tree: Path, manifest: Manifest) -> Iterator[VerifyError]:
     """Yield what is not of the live root: a hash of its blocks, a driver in an initrd."""
     squashfs = manifest.squashfs
     try:
-        made = read_hash_tree(tree / squashfs.path, start=0, length=squashfs.bytes)
+        made = read_hash_tree(tree / squashfs.path, length=squashfs.bytes)
     except (OSError, ValueError):
         return  # reported already
     hashes = hash_tree_path(squashfs.path)

@@ -17,7 +17,7 @@ from catalyst_pxeboot.export.formats import Format, export_tree, write_export
 from catalyst_pxeboot.lab.machine import Accel, UserLink, choose_accel, find_qemu, qemu_argv
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import CommandError
 from tests.boot.test_loaders import IPXE_BIOS, TIMEOUT, make_tree
@@ -89,7 +89,7 @@ def test_a_script_of_ones_own_boots_by_the_settings(site: Path) -> None:
     lines = ["#!ipxe", *comment, ":failed", "echo Could not boot image", ""]
     caller = "\n".join(lines).replace("ADDRESS", "EXPORT").replace("set entry 1", "set entry 3")
     # Which files those are, nobody can tell before it runs.
-    problems = check_config(Loader.IPXE, caller).problems
+    problems = LOADERS[Loader.IPXE].check(caller).problems
     assert all(line.endswith("depends on a setting that is not known here") for line in problems)
     (site / "export").mkdir(exist_ok=True)
     verdict, fetched = boot(site, Format.IPXE_VARS, caller)

@@ -27,7 +27,7 @@ from catalyst_pxeboot.formats.grubcfg import parse_grub_cfg
 from catalyst_pxeboot.formats.iso import SECTOR, read_iso
 from catalyst_pxeboot.formats.kernel import open_unpacked
 from catalyst_pxeboot.formats.uki import make_uki, read_sections
-from catalyst_pxeboot.loader import LOADERS, check_config
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.source.menu import read_iso_menu
 from catalyst_pxeboot.spec.file import read_conf, read_spec
@@ -194,7 +194,7 @@ def _config_target(loader: Loader) -> Target:
         path.read_bytes() for case in sorted(GOLDEN.iterdir()) for name in names
         if (path := case / name).exists()
     )  # fmt: skip
-    return Target(by_text(partial(check_config, loader)), seeds, _WORDS)
+    return Target(by_text(LOADERS[loader].check), seeds, _WORDS)
 
 
 _WORDS: Final = (

@@ -203,27 +203,22 @@ def bzimage(
     version: str = "6.1.0-test",
     bits: int = 64,
     efi_stub: bool = True,
-    efi_mixed: bool = False,
     *,
     protocol: int = 0x020F,
     init_size: int = 0x0300_0000,
-    relocatable: bool = True,
     command_line_size: int = 2047,
     initrd_addr_max: int = 0x7FFF_FFFF,
     size: int = 16384,
 ) -> bytes:
     """Return the head of an x86 bzImage: its setup header and, with `efi_stub`, a PE header."""
     image = bytearray(size)
-    xloadflags = (1 if bits == 64 else 0) | (2 if relocatable else 0)
+    xloadflags = (1 if bits == 64 else 0) | 2  # may lie above 4 GiB
     if efi_stub:
         image[0:2] = b"MZ"
         struct.pack_into("<I", image, 0x3C, 0x80)
         header = pe_header("x86_64" if bits == 64 else "i386")
         image[0x80 : 0x80 + len(header)] = header
-        # A 32-bit kernel has the 32-bit handover entry by nature, a 64-bit one if it is mixed.
         xloadflags |= 0x8 if bits == 64 else 0x4
-    if efi_mixed:
-        xloadflags |= 0x4
     image[0x1F1] = 1  # setup sectors
     image[0x1FE:0x200] = b"\x55\xaa"
     image[0x200:0x202] = b"\xeb\x6a"  # the jump over the setup header
@@ -232,7 +227,7 @@ def bzimage(
     struct.pack_into("<H", image, 0x20E, 0x300)  # counted from 0x200
     image[0x211] = 1  # loaded high
     struct.pack_into("<I", image, 0x22C, initrd_addr_max)
-    image[0x234] = int(relocatable)
+    image[0x234] = 1  # relocatable
     struct.pack_into("<HI", image, 0x236, xloadflags, command_line_size)
     struct.pack_into("<I", image, 0x260, init_size)
     text = f"{version} (root@builder) #1 SMP Sun Nov 22 2026\0".encode()

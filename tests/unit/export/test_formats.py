@@ -21,7 +21,7 @@ import pytest
 
 from catalyst_pxeboot.export.foreman import KINDS
 from catalyst_pxeboot.export.formats import Format, export_tree, write_export
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import PxebootError
 from tests.golden.test_golden import CASES, make
@@ -97,7 +97,7 @@ def test_an_export_reads_the_manifest_and_nothing_else(
 def test_ipxe_scripts_are_sound(case: str, form: Format, trees: Callable[[str], Path]) -> None:
     tree = trees(case)
     (text,) = texts(tree, form).values()
-    config = check_config(Loader.IPXE, text)
+    config = LOADERS[Loader.IPXE].check(text)
     assert config.problems == ()
     there = {str(path.relative_to(tree)) for path in tree.rglob("*")}
     assert set(config.files) <= there
@@ -154,7 +154,7 @@ def test_matchbox_fields_and_scripts(case: str, trees: Callable[[str], Path]) ->
         assert profile["boot"].keys() == MATCHBOX_BOOT
         assert path == f"profiles/{profile['id']}.json"
         # matchbox writes no `|| goto`, so that is all there is to find fault with.
-        problems = check_config(Loader.IPXE, matchbox_script(profile)).problems
+        problems = LOADERS[Loader.IPXE].check(matchbox_script(profile)).problems
         assert {re.sub(r"^line \d+: \w+: ", "", line) for line in problems} == {
             "nothing says what to do when it fails"
         }
@@ -272,7 +272,7 @@ def test_foreman_renders_configurations(
         assert header["name"] == f"Gentoo Linux amd64 (2026-11-22) {kind}"
         assert (header["model"], header["oses"]) == ("ProvisioningTemplate", ["Gentoo"])
         assert "snippet" not in header
-        config = check_config(loader, text)
+        config = LOADERS[loader].check(text)
         assert config.problems == (), kind
         assert ("quiet" in text) == ("kernelcmd" in parameters)
         if loader is Loader.IPXE:
@@ -350,7 +350,7 @@ def test_an_odd_title_is_text_to_foreman(title: str, tmp_path: Path) -> None:
     ):
         header, text = render_erb(path)
         assert header["name"] == f"{title} {kind}"
-        assert check_config(KINDS[kind], text).problems == ()
+        assert LOADERS[KINDS[kind]].check(text).problems == ()
         assert f"# {title}\n" in text or kind != "iPXE"
 
 

@@ -50,9 +50,6 @@ def test_bzimage(write: Write) -> None:
         image=KernelImage.BZIMAGE,
         version="6.12.58-gentoo-dist",
         efi_stub=True,
-        efi_mixed=False,
-        relocatable=True,
-        boot_protocol=(2, 15),
         init_size=0x0300_0000,
         command_line_size=2047,
         initrd_addr_max=0x7FFF_FFFF,
@@ -61,28 +58,18 @@ def test_bzimage(write: Write) -> None:
 
 def test_bzimage_of_32_bits(write: Write) -> None:
     found = read_kernel(write(bzimage(bits=32)))
-    # Its 32-bit entry makes no mixed kernel of it.
-    assert (found.machine, found.efi_stub, found.efi_mixed) == ("i386", True, False)
+    assert (found.machine, found.efi_stub) == ("i386", True)
     assert not read_kernel(write(bzimage(bits=32, efi_stub=False))).efi_stub
-
-
-def test_bzimage_in_mixed_mode(write: Write) -> None:
-    assert read_kernel(write(bzimage(efi_mixed=True))).efi_mixed
-    assert not read_kernel(write(bzimage(efi_mixed=True, efi_stub=False))).efi_mixed
-    image = bytearray(bzimage())
-    header = pe_header("x86_64", (".setup", ".compat"))
-    image[0x80 : 0x80 + len(header)] = header
-    assert read_kernel(write(bytes(image))).efi_mixed
 
 
 @pytest.mark.parametrize(
     ("protocol", "expected"),
     [
-        (0x020F, ("x86_64", True, 0x0300_0000, 2047, 0x37FF_FFFF, (2, 15))),
-        (0x020B, ("i386", True, 0x0300_0000, 2047, 0x37FF_FFFF, (2, 11))),
-        (0x0209, ("i386", True, None, 2047, 0x37FF_FFFF, (2, 9))),
-        (0x0204, ("i386", False, None, None, 0x37FF_FFFF, (2, 4))),
-        (0x0202, ("i386", False, None, None, None, (2, 2))),
+        (0x020F, ("x86_64", 0x0300_0000, 2047, 0x37FF_FFFF)),
+        (0x020B, ("i386", 0x0300_0000, 2047, 0x37FF_FFFF)),
+        (0x0209, ("i386", None, 2047, 0x37FF_FFFF)),
+        (0x0204, ("i386", None, None, 0x37FF_FFFF)),
+        (0x0202, ("i386", None, None, None)),
     ],
 )
 def test_bzimage_fields_by_protocol(
@@ -91,11 +78,9 @@ def test_bzimage_fields_by_protocol(
     found = read_kernel(write(bzimage(protocol=protocol, initrd_addr_max=0x37FF_FFFF)))
     assert expected == (
         found.machine,
-        found.relocatable,
         found.init_size,
         found.command_line_size,
         found.initrd_addr_max,
-        found.boot_protocol,
     )
 
 
@@ -152,8 +137,6 @@ def test_other_machines(
         image=KernelImage(image),
         version=version,
         efi_stub=stub,
-        efi_mixed=False,
-        relocatable=image != "vmlinux" and "sparc" not in machine,
         packed=Compression.GZIP if image in ("Image.gz", "EFI zboot") else None,
     )
 

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.tree import flat as flat_room
@@ -109,14 +109,14 @@ def test_digests_hold(store: Path) -> None:
 def test_configurations_name_flat_files_only(store: Path) -> None:
     folder = build_flat(store)
     for loader in (Loader.PXELINUX, Loader.GRUB):
-        config = check_config(loader, (folder / f"netboot-{loader}-{RELEASE}.cfg").read_text())
+        config = LOADERS[loader].check((folder / f"netboot-{loader}-{RELEASE}.cfg").read_text())
         assert config.problems == ()
         there = {*flat_files(folder), "menu.c32", "reboot.c32", "poweroff.c32"}
         assert f"netboot-root-{RELEASE}.squashfs" in config.files
         assert set(config.files) <= there
     script = (folder / IPXE).read_text()
     assert f"|| set base ../{STAMP}/\n" in script
-    config = check_config(Loader.IPXE, script)
+    config = LOADERS[Loader.IPXE].check(script)
     assert config.problems == ()
     assert set(config.files) <= set(flat_files(folder))
 

@@ -55,14 +55,12 @@ def initramfs(packed: float, unpacked: float) -> Initramfs:
         modules=(),
         drivers=frozenset(),
         compression=Compression.ZSTD,
-        early_archives=0,
         unpacked_bytes=int(unpacked * MIB),
         loop_wo_mount=False,
         fetcher=False,
         hasher=False,
         hooks=None,
         splash=False,
-        kernel_versions=(),
     )
 
 

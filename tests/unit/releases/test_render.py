@@ -15,7 +15,7 @@ import pytest
 
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.cli import main as cli
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.arch import all_machines
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.releases.index import MENUS, OWN
@@ -68,13 +68,13 @@ def test_golden_menus_are_sound_and_lead_to_every_tree(tmp_path: Path) -> None:
     trees = {path.parent for path in tmp_path.rglob("manifest.json")}
     for loader, config in (("ipxe", "boot.ipxe"), ("pxelinux", "pxelinux.cfg/default")):
         text = (GOLDEN / MENUS[loader]).read_text()
-        checked = check_config(Loader(loader), text)
+        checked = LOADERS[Loader(loader)].check(text)
         assert checked.problems == ()
         wanted = {str((path / config).relative_to(tmp_path)) for path in trees}
         wanted = {name for name in wanted if (tmp_path / name).exists()}
         assert {name for name in checked.files if not name.endswith(".c32")} == wanted
     text = (GOLDEN / "grub.cfg").read_text()
-    assert check_config(Loader.GRUB, text).problems == ()
+    assert LOADERS[Loader.GRUB].check(text).problems == ()
     led_to = re.findall(r"^ +boot_tree (\S+)$", text, re.MULTILINE)
     assert sorted(led_to) == sorted(str(path.relative_to(tmp_path)) for path in trees)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.formats.initramfs import Generator
-from catalyst_pxeboot.loader import LOADERS, check_config
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.loader.common import Config
 from catalyst_pxeboot.loader.grub import GRUB
 from catalyst_pxeboot.model.files import Role
@@ -53,7 +53,7 @@ def render(loader: Loader, menu: Menu = MENU, templates: Path | None = None) -> 
     file = render_configs(menu, loaders=[loader], templates=templates)[0]
     text = file.content.decode()
     if templates is None:
-        assert check_config(loader, text).problems == ()
+        assert LOADERS[loader].check(text).problems == ()
     return text
 
 
@@ -99,7 +99,7 @@ def test_every_mix_of_options_is_a_sound_configuration(
     ]
     menu = Menu("T", timeout, (live, *others), memtests, serial, base_url=URL, nfs=NFS)
     file = render_configs(menu, loaders=[loader], templates=None)[0]
-    config = check_config(loader, file.content.decode())
+    config = LOADERS[loader].check(file.content.decode())
     assert config.problems == ()
     expected = {"boot/gentoo", "boot/gentoo.igz", "boot/root.cpio-header", "image.squashfs", check}
     expected |= {padding} if padding else set()
@@ -427,7 +427,7 @@ def test_a_root_over_http_has_its_address(
     text = render(loader, replace(MENU, live=(HTTP,), **menu))  # type: ignore[arg-type]
     assert expected in text
     assert "boot/root.cpio-header" not in text
-    assert check_config(loader, text).files.count("image.squashfs") == 1
+    assert LOADERS[loader].check(text).files.count("image.squashfs") == 1
 
 
 @pytest.mark.parametrize("server", ["10.1.2.4", None])
@@ -450,7 +450,7 @@ def test_a_root_over_nfs_has_its_address(
         text = render(loader, menu)
         assert expected in text
         assert ("loop=/image.squashfs" in text) is (generator is Generator.GENKERNEL)
-        assert "image.squashfs" in check_config(loader, text).files
+        assert "image.squashfs" in LOADERS[loader].check(text).files
 
 
 def test_the_root_check_is_one_more_initrd() -> None:
@@ -660,7 +660,7 @@ def test_single_machines_are_in_every_sound_configuration(
     other = replace(LIVE, name="other", root=RootMode.HTTP, root_header=None)
     menu = replace(MENU, live=(LIVE, other), timeout=timeout, base_url=URL, hosts=HOSTS)
     files = render_configs(menu, loaders=[loader], templates=None)
-    configs = {file.path: check_config(loader, file.content.decode()) for file in files}
+    configs = {file.path: LOADERS[loader].check(file.content.decode()) for file in files}
     assert {problem for config in configs.values() for problem in config.problems} == set()
     archives = {
         name for config in configs.values() for name in config.opened if name.startswith("hosts/")
@@ -695,6 +695,5 @@ def test_what_a_loader_refuses_names_the_machine() -> None:
 
 def test_ipxe_finds_a_jump_to_machines_that_are_not_there() -> None:
     text = render(Loader.IPXE, replace(MENU, hosts=HOSTS)).replace(":host_", ":hust_")
-    assert any('no label begins with "host_"' in found for found in check_config(
-        Loader.IPXE, text
-    ).problems)  # fmt: skip
+    problems = LOADERS[Loader.IPXE].check(text).problems
+    assert any('no label begins with "host_"' in found for found in problems)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render.pages import PLACEHOLDER
 from catalyst_pxeboot.spec.parse import parse_settings
@@ -225,7 +225,7 @@ def test_dnsmasq_takes_the_lines(
 
 def test_ipxe_takes_the_command() -> None:
     command = read_page(GOLDEN / "amd64-dracut").commands["the iPXE command"]
-    config = check_config(Loader.IPXE, f"#!ipxe\n{command}\n")
+    config = LOADERS[Loader.IPXE].check(f"#!ipxe\n{command}\n")
     assert config.problems == ()
 
 

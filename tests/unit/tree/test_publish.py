@@ -27,7 +27,7 @@ def own_tree(folder: Path, content: str) -> Path:
 
 
 def publish(target: Path, content: str) -> None:
-    publication = Publication(target, expected=own_names)
+    publication = Publication(target)
     with publication as staging:
         staging.rmdir()
         own_tree(staging, content)
@@ -44,7 +44,7 @@ def test_new_then_replaced(tmp_path: Path) -> None:
 
 def test_a_reader_of_the_old_tree_keeps_it_until_the_exchange(tmp_path: Path) -> None:
     target = own_tree(tmp_path / "tree", "old")
-    publication = Publication(target, expected=own_names)
+    publication = Publication(target)
     with publication as staging:
         staging.rmdir()
         own_tree(staging, "new")
@@ -57,7 +57,7 @@ def test_failure_leaves_the_old_tree_and_nothing_else(tmp_path: Path) -> None:
     target = own_tree(tmp_path / "tree", "old")
     with (
         pytest.raises(RuntimeError, match="bug"),
-        Publication(target, expected=own_names) as staging,
+        Publication(target) as staging,
     ):
         (staging / "half").write_text("half")
         raise RuntimeError("bug")
@@ -68,7 +68,7 @@ def test_failure_leaves_the_old_tree_and_nothing_else(tmp_path: Path) -> None:
 def test_failure_removes_the_folders_it_made(tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match="bug"),
-        Publication(tmp_path / "a/b/tree", expected=own_names),
+        Publication(tmp_path / "a/b/tree"),
     ):
         raise RuntimeError("bug")
     assert list(tmp_path.iterdir()) == []
@@ -95,7 +95,7 @@ def test_a_strangers_file_in_our_tree_is_not_lost(tmp_path: Path) -> None:
 
 def test_a_file_put_there_during_the_build_is_not_lost(tmp_path: Path) -> None:
     target = tmp_path / "tree"
-    publication = Publication(target, expected=own_names)
+    publication = Publication(target)
     with pytest.raises(PublishError, match="is not a tree that"), publication as staging:
         (staging / "file").write_text("new")
         target.mkdir()
@@ -107,9 +107,9 @@ def test_a_file_put_there_during_the_build_is_not_lost(tmp_path: Path) -> None:
 def test_two_builds_of_one_tree(tmp_path: Path) -> None:
     target = tmp_path / "tree"
     with (
-        Publication(target, expected=own_names),
+        Publication(target),
         pytest.raises(PublishError) as raised,
-        Publication(target, expected=own_names),
+        Publication(target),
     ):
         pass
     assert str(raised.value) == (
@@ -131,7 +131,7 @@ def test_leftovers_of_a_killed_build_are_cleaned(tmp_path: Path) -> None:
 
 def test_clean_leftovers_spares_a_running_build(tmp_path: Path) -> None:
     target = own_tree(tmp_path / "tree", "old")
-    with Publication(target, expected=own_names) as staging:
+    with Publication(target) as staging:
         clean_leftovers(target)
         assert staging.is_dir()
     (tmp_path / ".tree.staging").mkdir()

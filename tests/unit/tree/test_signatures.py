@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.cli import main as cli
-from catalyst_pxeboot.loader import check_config
+from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.render.menu import render_grub_early
 from catalyst_pxeboot.spec.parse import parse_settings
@@ -168,7 +168,7 @@ def test_the_page_tells_who_signed_and_how_to_check(signed: Path, keys: Keys) ->
 
 def test_the_script_checks_if_asked(signed: Path) -> None:
     script = (signed / "boot.ipxe").read_text()
-    assert check_config(Loader.IPXE, script).problems == ()
+    assert LOADERS[Loader.IPXE].check(script).problems == ()
     block = script[script.index("isset ${verify}") : script.index("\n:boot_memtest")]
     assert block == (
         "isset ${verify} || goto files_verified\n"
@@ -185,7 +185,7 @@ def test_the_script_checks_if_asked(signed: Path) -> None:
 def test_the_script_checks_in_any_case(tmp_path: Path, no_loaders: None, keys: Keys) -> None:
     tree = build_signed(tmp_path, **keys.spec, pxeboot__sign_verify="always")
     script = (tree / "boot.ipxe").read_text()
-    assert check_config(Loader.IPXE, script).problems == ()
+    assert LOADERS[Loader.IPXE].check(script).problems == ()
     assert "${verify}" not in script
     assert script.count("imgverify ") == 4 + 1
 
