@@ -65,7 +65,7 @@ def source_lines(source: Source, tools: Tools | NoTools) -> Iterator[str]:
 
 
 def source_data(source: Source, tools: Tools | NoTools) -> dict[str, Any]:
-    """Return what `source_lines` tells, as data for JSON."""
+    """Return what `source_lines` says, as data for JSON."""
     return {
         "root": str(source.root),
         "squashfs": {
@@ -177,7 +177,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
-    """Return what `plan_lines` tells, as data for JSON."""
+    """Return what `plan_lines` says, as data for JSON."""
     entries = menu_entries(plan)
     copied = [(file.path, file.role, file.bytes) for file in plan.files]
     made = [(file.path, file.role, len(file.content)) for file in plan.made]

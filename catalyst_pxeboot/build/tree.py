@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from catalyst_pxeboot.build.manifest import make_manifest
+from catalyst_pxeboot.build.signing import find_secureboot_signer, find_signers
 from catalyst_pxeboot.build.stream import (
     find_no_tools,
     find_stream_tools,
     stage_hash_tree,
     stage_streams,
 )
-from catalyst_pxeboot.build.uki import find_secureboot_signer, make_ukis
+from catalyst_pxeboot.build.uki import make_ukis
 from catalyst_pxeboot.build.work import Work
 from catalyst_pxeboot.formats.squashfs import Squashfs
 from catalyst_pxeboot.formats.verity import HashTree
@@ -29,7 +30,7 @@ from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.personal.read import read_hosts, read_personal
 from catalyst_pxeboot.plan.entries import PERSONAL, host_path
 from catalyst_pxeboot.plan.flat import FlatSet, plan_flat
-from catalyst_pxeboot.plan.signers import Signers, find_signers
+from catalyst_pxeboot.plan.signers import Signers
 from catalyst_pxeboot.plan.tree import Plan, plan_tree
 from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.render.menu import (

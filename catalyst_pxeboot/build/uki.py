@@ -9,24 +9,13 @@ from typing import TYPE_CHECKING
 from catalyst_pxeboot.formats.uki import make_uki
 from catalyst_pxeboot.loader.binaries import FoundStub
 from catalyst_pxeboot.model.files import MadeFile, Role, UkiFile
-from catalyst_pxeboot.model.settings import SecureBoot
 from catalyst_pxeboot.plan.tree import Plan
-from catalyst_pxeboot.util.errors import needs_extra
 from catalyst_pxeboot.util.files import read_regular
 
 if TYPE_CHECKING:
     from catalyst_pxeboot.formats.signing.secureboot import SecureBootSigner
 
 _MAX_STUB = 4 << 20  # bytes
-
-
-def find_secureboot_signer(keys: SecureBoot | None) -> SecureBootSigner | None:
-    """Read the keys that a spec names. Raises `PxebootError`."""
-    if keys is None:
-        return None
-    with needs_extra("sign", "pxeboot/secureboot_cert"):
-        from catalyst_pxeboot.formats.signing.secureboot import load_secureboot_signer
-    return load_secureboot_signer(keys.certificate, keys.key, keys.passphrase_file)
 
 
 def make_ukis(

@@ -1,1 +1,1 @@
-"""What other provisioning systems load of a finished netboot tree, one room for each of them."""
+"""What other provisioning systems load of a finished netboot tree, one module for each of them."""

@@ -185,7 +185,7 @@ def read_members(
         raw = _read(stream, name_size + -head % 4, where)
         name = _parse_name(raw[:name_size], position, where)
         if name == _TRAILER:
-            # Some writers give it content; whoever reads on expects to stand behind it.
+            # Some writers give it content; the reader goes on behind it.
             _skip(stream, size + -size % 4, where)
             return
         content = None

@@ -1,8 +1,8 @@
 """What an initramfs holds: who made it, with which modules and drivers.
 
 Source of the format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst and
-Documentation/arch/x86/microcode.rst for the archives before the real one; for what tells the
-generators apart, dracut's dracut.sh and genkernel's gen_initramfs.sh.
+Documentation/arch/x86/microcode.rst for the archives before the real one; for what distinguishes
+the generators, dracut's dracut.sh and genkernel's gen_initramfs.sh.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _MAX_DEPTH: Final = 64
 _MAX_LINKS: Final = 8  # symlinks in a row
 _FAR: Final = 1 << 44  # bytes; farther than any 32-bit sector number
 
-#: The way out where an image is not whole.
+#: The hint where an image is not whole.
 AGAIN: Final = "fetch or make the ISO again"
 
 
@@ -82,7 +82,7 @@ def is_iso(path: Path) -> bool:
                 file.seek(_DESCRIPTORS + 1)
                 meant = file.read(5) == b"CD001"
     except OSError:
-        pass  # whoever opens it as the one or the other says why
+        pass  # opening it as the one or the other says why
     return meant
 
 
@@ -93,7 +93,7 @@ def read_volume_label(path: Path) -> str:
             file.seek(_DESCRIPTORS)
             descriptor = file.read(_LABEL.stop)
     except OSError:
-        return ""  # whoever opens it says why
+        return ""  # opening it says why
     if descriptor[1:6] != b"CD001":
         return ""
     return one_line(descriptor[_LABEL].decode("ascii", "replace").rstrip())

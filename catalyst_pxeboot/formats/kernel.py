@@ -207,7 +207,7 @@ def _read_head(head: bytes, path: Path, size: int) -> Kernel | None:
         return replace(base, machine="arm64")
     if magic == b"RSC\x05":
         return replace(base, machine=_PE_MACHINES.get(pe_machine or 0, "riscv64"))
-    # Only the mark tells this one from other EFI programs, GRUB for example.
+    # Only this mark distinguishes it from other EFI programs, GRUB for example.
     if magic == _LINUX_PE and pe_machine in _PE_MACHINES:
         return replace(base, machine=_PE_MACHINES[pe_machine])
     return None

@@ -30,7 +30,7 @@ class HashTree:
 
     @property
     def line(self) -> bytes:
-        """What tells it to a script: the root hash, and the blocks of the data and of the tree."""
+        """The tree for a script: the root hash, and the blocks of the data and of the tree."""
         return f"{self.root} {self.blocks} {len(self.content) // BLOCK}\n".encode()
 
 

@@ -78,8 +78,8 @@ def find_loaders(
     table = read_table("loader/binaries.toml")
     found: list[FoundLoader] = []
     missing: list[MissingLoader] = []
-    for loader in (Loader.IPXE, Loader.PXELINUX):
-        if loader in loaders:
+    for loader in loaders:
+        if "files" in table.get(loader, {}):
             _find_files(loader, table[loader], set(arch_grub_platforms), search, found, missing)
     if Loader.GRUB in loaders:
         _find_grub(table["grub"], arch_grub_platforms, search, found, missing)

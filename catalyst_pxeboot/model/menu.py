@@ -124,7 +124,7 @@ class Menu:
     nfs: NfsRoot | None = None
     hosts: tuple[HostEntry, ...] = ()
     ipxe_signed: bool = False  # each file has a CMS signature beside it
-    ipxe_always: bool = False  # iPXE checks it whoever calls
+    ipxe_always: bool = False  # iPXE checks it, asked or not
 
     def offers(self, loader: Loader) -> bool:
         """Say whether `loader` has a live entry to show; without one it gets no menu."""

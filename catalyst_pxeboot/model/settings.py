@@ -149,4 +149,4 @@ class Signing:
     certificate: Path | None = None
     key: Path | None = None
     passphrase_file: Path | None = None
-    always: bool = False  # iPXE checks whoever calls; otherwise if the caller asks for it
+    always: bool = False  # iPXE always checks; otherwise if its caller asks for it

@@ -1,8 +1,8 @@
 """Find the netboot trees below a folder and read of each manifest what a menu needs.
 
-This room runs over every tree of a mirror each time, so it looks at as little as it can: one lstat
-of each manifest says whether it is the one that was read before. What only reading takes is
-imported by what reads. Names are joined as text: for so many, Path takes longer than the disk.
+This runs over every tree of a mirror each time, so it looks at as little as it can: one lstat of
+each manifest says whether it is the one that was read before. What only reading takes is imported
+by what reads. Names are joined as text: for so many, Path takes longer than the disk.
 """
 
 from __future__ import annotations

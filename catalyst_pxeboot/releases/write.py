@@ -1,9 +1,9 @@
 """Write the menus and releases.json, each by one rename, and nothing if nothing is new.
 
-releases.json has the digest of each menu, which tells a menu of this program from another file and
-from one that was changed. A run writes all that is new into a folder beside it; the rename of that
-folder is the commit. Its files are then put in place, releases.json last, and what a kill leaves
-in the folder the next run puts in place first.
+releases.json has the digest of each menu, so that another file, or a menu that was changed, is not
+taken for one of this program's. A run writes all that is new into a folder beside it; the rename of
+that folder is the commit. Its files are then put in place, releases.json last; the next run begins
+with those that a kill left in the folder.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ class Tracker:
         return self.event("changed", f"{file}: {text}", file=file, served=served)
 
     def take(self, line: Line) -> Iterator[Event]:
-        """Yield what a line of a log tells."""
+        """Yield the events in a line of a log."""
         if isinstance(line, DhcpLine):
             yield from self._dhcp(line)
         elif isinstance(line, TftpLine):

@@ -2,7 +2,7 @@
 
 A web server logs a request when it has ended. How far a large one is, only the kernel knows:
 `tcpi_bytes_acked` of its socket (linux/tcp.h, RFC 4898 tcpEStatsAppHCThruOctetsAcked), which
-NETLINK_SOCK_DIAG tells (man 7 sock_diag).
+NETLINK_SOCK_DIAG returns (man 7 sock_diag).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def raise_file_limit(wanted: int) -> None:
 def read_arrived(address: str, port: int) -> Mapping[tuple[str, int], int]:
     """Return the bytes that have arrived by each client's address and port, of a server's socket.
 
-    Counts the whole connection, headers included. Empty where the kernel does not tell.
+    Counts the whole connection, headers included. Empty where the kernel does not say.
     """
     request = _REQUEST.pack(
         socket.AF_INET, socket.IPPROTO_TCP, 1 << (_INET_DIAG_INFO - 1), _ESTABLISHED_AND_CLOSING,

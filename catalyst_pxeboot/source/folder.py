@@ -10,13 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from catalyst_pxeboot.model.files import IsoExtent
-from catalyst_pxeboot.source.live import SQUASHFS, LiveImage, reading
+from catalyst_pxeboot.source.live import SQUASHFS, LiveImage, check_name, reading
 from catalyst_pxeboot.util.errors import SourceError
 from catalyst_pxeboot.util.files import InputFile, open_input
 
 REMEDY = "build livecd-stage2 again"
-
-_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 
 
 class FolderImage(LiveImage):
@@ -98,11 +96,7 @@ def _hint_of_missing(root: Path) -> str:
 def _regular(root: Path, name: str, what: str) -> Path:
     """Return the path of a file of the tree that is a readable, regular file inside it."""
     path = root / name
-    if not _PATH.fullmatch(name) or ".." in name:
-        raise SourceError(
-            f"{root}: {name!r} cannot be served under that name",
-            hint="boot loaders need letters, digits and . _ + - / only, and no ..",
-        )
+    check_name(root, name)
     try:
         info = path.stat()
         inside = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))

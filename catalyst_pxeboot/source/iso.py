@@ -12,12 +12,11 @@ from typing import BinaryIO, cast
 
 from catalyst_pxeboot.formats.iso import AGAIN, Iso, IsoFile, read_iso
 from catalyst_pxeboot.model.files import IsoExtent
-from catalyst_pxeboot.source.live import GRUB_CFG, SQUASHFS, LiveImage, reading
+from catalyst_pxeboot.source.live import GRUB_CFG, SQUASHFS, LiveImage, check_name, reading
 from catalyst_pxeboot.util.errors import SourceError
 from catalyst_pxeboot.util.files import FileStamp, InputFile, Section, open_regular
 
 _CHANGED = "wait until the ISO is complete, then build again"
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 
 
 class IsoImage(LiveImage):
@@ -64,11 +63,7 @@ class IsoImage(LiveImage):
         return IsoExtent(file.offset, mode, file.time or time, self._iso.stamp)
 
     def _find(self, name: str, what: str) -> IsoFile:
-        if not _NAME.fullmatch(name) or ".." in name:
-            raise SourceError(
-                f"{self.root}: {name!r} cannot be served under that name",
-                hint="boot loaders need letters, digits and . _ + - / only, and no ..",
-            )
+        check_name(self.root, name)
         file = self._iso.find(name)
         if file is None:
             raise SourceError(f"{self.root / name}: {what} is missing", hint=AGAIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,8 @@ from catalyst_pxeboot.util.files import FileStamp, InputFile
 
 SQUASHFS = "image.squashfs"
 GRUB_CFG = "boot/grub/grub.cfg"
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*(/[A-Za-z0-9_][A-Za-z0-9._+-]*)*")
 
 
 class LiveImage(ABC):
@@ -53,6 +56,15 @@ class LiveImage(ABC):
     @abstractmethod
     def extent(self, name: str, *, time: int) -> IsoExtent | None:
         """Return where in the ISO a file is, of `time` if it does not say; None in a folder."""
+
+
+def check_name(root: Path, name: str) -> None:
+    """Raise `SourceError` for the name of a file that boot loaders cannot ask for."""
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise SourceError(
+            f"{root}: {name!r} cannot be served under that name",
+            hint="boot loaders need letters, digits and . _ + - / only, and no ..",
+        )
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def _read_iso_name(source: Path, subarch: str) -> dict[str, str]:
 
 
 def find_kind(text: str) -> str:
-    """Return the kind of image that stands in a name or a label; empty if there is none."""
+    """Return the kind of image that a name or a label has; empty if there is none."""
     return next((kind for kind in _KINDS if kind in text.lower()), "")
 
 
@@ -99,7 +99,7 @@ def make_title(subarch: str, stamp: str, *, kind: str, live_type: str, volume: s
     """Return the title of an image: what it is, of what kind, and when it was made.
 
     `kind` is what its name says. Otherwise the kind is that of livecd/type (`live_type`), what
-    stands in `stamp` before a date, or that of livecd/volid (`volume`).
+    is in `stamp` before a date, or that of livecd/volid (`volume`).
     """
     found = _TIMESTAMP.search(stamp)
     day = f"({found[1]}-{found[2]}-{found[3]})" if found else stamp

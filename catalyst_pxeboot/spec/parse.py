@@ -1,6 +1,6 @@
 """catalyst's loose settings become one frozen `Spec`.
 
-The only room that knows the names and forms of catalyst's keys. Every fault is collected and
+The only module that knows the names and forms of catalyst's keys. Every fault is collected and
 all are raised together, so that a spec is corrected once.
 """
 

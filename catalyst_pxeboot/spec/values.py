@@ -67,7 +67,7 @@ _SERVER_WORDS = ("range", "interface", "http_port", "http_prefix", "tftp_prefix"
 
 
 def parse_server(words: Sequence[str]) -> Server | None:
-    """Read `ADDRESS/BITS WORD=VALUE …`; what the values may be, the DHCP room checks."""
+    """Read `ADDRESS/BITS WORD=VALUE …`; render/dhcp.py checks the values."""
     if not words:
         return None
     try:
@@ -83,7 +83,7 @@ def parse_server(words: Sequence[str]) -> Server | None:
         if name not in _SERVER_WORDS or not value:
             raise PxebootError(
                 f"pxeboot/server: {word!r} is unknown{nearest(name, _SERVER_WORDS)}",
-                hint="after the address stand " + ", ".join(f"{w}=…" for w in _SERVER_WORDS),
+                hint="after the address write " + ", ".join(f"{w}=…" for w in _SERVER_WORDS),
             )
         given[name] = value
     first, dash, last = given.pop("range", "").partition("-")

@@ -70,7 +70,7 @@ def find_tools(
 
 
 def find_missing(machine: str, search: Sequence[Path]) -> NoTools | None:
-    """Return why `find_tools` would find nothing, if a quick look tells that."""
+    """Return why `find_tools` would find nothing, if a quick look shows that."""
     table = read_table("stream/tools.toml")
     if machine not in table["triplets"]:
         return NoTools("nbdkit", f"no folder is known for {machine}", "choose another root")

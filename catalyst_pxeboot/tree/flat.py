@@ -1,9 +1,4 @@
-"""The flat release files: the tree's parts once more, under names that mirrors move and link.
-
-Gentoo's mirror mover takes flat files only, each with a time stamp in its name, and gives every
-name up to the stamp ("variant") a latest and a current link. So each part is a variant of its own,
-and digests have another stem, as a file that extends a part's name would take its place there.
-"""
+"""Stage and publish the flat release files that `plan/flat.py` plans."""
 
 from __future__ import annotations
 

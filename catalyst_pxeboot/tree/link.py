@@ -17,7 +17,7 @@ from catalyst_pxeboot.model.files import IsoExtent, SourceFile
 from catalyst_pxeboot.model.settings import LinkMode
 from catalyst_pxeboot.util.checksum import write_all
 from catalyst_pxeboot.util.errors import PublishError, SourceError
-from catalyst_pxeboot.util.files import FILE_MODE
+from catalyst_pxeboot.util.files import FILE_MODE, create_file
 
 #: ioctl(2) FICLONE: share all of another file's extents (linux/fs.h).
 _FICLONE = 0x40049409
@@ -69,7 +69,7 @@ def link_or_clone(
 def _clone(
     file: SourceFile, target: Path, source: int, info: os.stat_result, link: LinkMode
 ) -> bool:
-    copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    copy = create_file(target)
     try:
         fcntl.ioctl(copy, _FICLONE, source)
         finish_like(copy, info)

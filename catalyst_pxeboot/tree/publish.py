@@ -1,7 +1,7 @@
 """All or nothing: a staging folder beside the target, and one rename.
 
-A reader of the target sees the old tree or the new one, never a half. Whoever holds the lock
-file beside the target builds it; the kernel lets go of the lock when its holder dies, however
+A reader of the target sees the old tree or the new one, never a half. The process that holds the
+lock file beside the target builds it; the kernel lets go of the lock when its holder dies, however
 it dies, so the next run knows that a staging folder left there is not in use and removes it.
 """
 

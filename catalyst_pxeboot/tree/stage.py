@@ -34,7 +34,7 @@ from catalyst_pxeboot.util.checksum import (
     write_all,
 )
 from catalyst_pxeboot.util.errors import SourceError
-from catalyst_pxeboot.util.files import FILE_MODE, FileStamp, finish_file, write_file
+from catalyst_pxeboot.util.files import FileStamp, create_file, finish_file, write_file
 
 FOLDER_MODE = 0o755
 
@@ -182,7 +182,7 @@ def _stage(
         written = 0
         if not link_or_clone(file, target, source, info, link):
             written = file.bytes
-            copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+            copy = create_file(target)
             try:
                 digests = digest_file(
                     source, algorithms, where=str(file.origin), copy_to=copy, meter=meter, also=also
@@ -219,7 +219,7 @@ def _stage_extent(
     target = _make_place(staging, file.path)
     source = _open_source(file.origin)
     try:
-        copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+        copy = create_file(target)
         try:
             cloned = clone_range(file, extent, copy, source, link)
             digests = digest_file(
@@ -298,9 +298,7 @@ class _Writer:
         return {name: state.hexdigest() for name, state in self._states.items()}
 
     def __enter__(self) -> Self:
-        self._fd = os.open(
-            self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE
-        )
+        self._fd = create_file(self._path)
         return self
 
     def __exit__(self, kind: object, *_error: object) -> None:

@@ -1,7 +1,7 @@
 """The errors a user can cause.
 
 Everything the package raises on purpose is a `PxebootError`. It is raised where the fault is
-seen, never logged there, and turned into text once, at a door (the command line or catalyst).
+seen, never logged there, and turned into text once, by the entry point.
 An error of the system that no code expected becomes a line there too (`from_system`). Any other
 exception is a bug and keeps its traceback.
 """
@@ -19,8 +19,8 @@ from catalyst_pxeboot.util.text import one_line
 class PxebootError(Exception):
     """A fault of the input or the machine, in one line.
 
-    `message` names the spec key or the path and what was expected there; `hint` names the way
-    out. Neither holds a line break, so `str()` is always one line.
+    `message` names the spec key or the path and what was expected there; `hint` says what to do.
+    Neither holds a line break, so `str()` is always one line.
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:

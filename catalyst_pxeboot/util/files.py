@@ -67,7 +67,7 @@ def open_regular(path: Path) -> BinaryIO:
 
     Raises `OSError` as `open` does, and where it is a folder, a pipe, a socket or a device.
     """
-    # O_NONBLOCK: whoever opens a pipe waits for its other end.
+    # O_NONBLOCK: opening a pipe would wait for its other end.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
@@ -194,9 +194,15 @@ def _replace(path: Path, content: bytes) -> None:
 FILE_MODE = 0o644
 
 
+def create_file(path: Path) -> int:
+    """Create a file for writing; it must not be there yet, not even as a link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, FILE_MODE)
+
+
 def write_file(path: Path, content: bytes, *, time: int) -> None:
     """Write a new file with the tree's mode and time, whatever the umask."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, FILE_MODE)
+    fd = create_file(path)
     try:
         with os.fdopen(fd, "wb", closefd=False) as stream:
             stream.write(content)
@@ -207,8 +213,7 @@ def write_file(path: Path, content: bytes, *, time: int) -> None:
 
 def open_new(path: Path) -> BinaryIO:
     """Open a new file for writing, with the tree's mode whatever the umask; follows no link."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    stream = os.fdopen(os.open(path, flags, FILE_MODE), "wb")
+    stream = os.fdopen(create_file(path), "wb")
     os.fchmod(stream.fileno(), FILE_MODE)
     return stream
 
@@ -221,7 +226,7 @@ def finish_file(fd: int, time: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What tells whether a file is still the one that was read."""
+    """What shows whether a file is still the one that was read."""
 
     device: int
     inode: int

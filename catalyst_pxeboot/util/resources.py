@@ -23,7 +23,7 @@ def templates_folder() -> Path:
 def check_templates(folder: Path) -> None:
     """Raise `TemplateError` unless a user's `folder` of templates is one.
 
-    Without it the shipped ones would be taken, in silence.
+    Without it the shipped ones would be used, and no one would know.
     """
     try:
         fits = folder.is_dir()

@@ -349,7 +349,7 @@ def _require_room(folder: str | Path) -> None:
 
 
 def _require_gpg(what: str) -> None:
-    """Raise `PxebootError` unless there is a gpg that this room can talk to."""
+    """Raise `PxebootError` unless there is a gpg that this module can use."""
     if find_program("gpg") is None:
         raise PxebootError(
             f"{what} needs gpg, which is not on PATH",

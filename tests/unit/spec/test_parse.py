@@ -88,7 +88,7 @@ def test_server(tmp_path: Path) -> None:
         ),
         (
             ["10.1.2.3", "intrface=x"],
-            "'intrface=x' is unknown (did you mean 'interface'?); after the address stand"
+            "'intrface=x' is unknown (did you mean 'interface'?); after the address write"
             " range=…, interface=…, http_port=…, http_prefix=…, tftp_prefix=…, tftp_root=…",
         ),
         (["10.1.2.3", "http_port=www"], "'www' is not an HTTP port; write http_port=80"),

@@ -66,7 +66,6 @@ OPENERS = {
     "services/children.py": "logs in a scratch folder",
     "services/web.py": "its own log and settings",
     "spec/file.py": "the user's own spec, which may be a pipe",
-    "tree/link.py": "a file that it writes",
     "tree/stage.py": "files of the staging folder, and the source with O_NONBLOCK",
     "util/files.py": "the functions themselves",
     "util/resources.py": "files of this package",
