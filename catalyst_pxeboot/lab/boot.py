@@ -1,4 +1,4 @@
-"""Boot a netboot tree in QEMU over its own network and watch the console for a token."""
+"""Boot a client in QEMU over its user network, which needs no privilege."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from catalyst_pxeboot.lab.machine import (
     Accel,
-    Client,
     Flash,
     Front,
     Machine,
@@ -24,13 +22,14 @@ from catalyst_pxeboot.lab.machine import (
     find_ipxe_efi,
     find_qemu,
     qemu_argv,
+    starts_from_disk,
 )
 from catalyst_pxeboot.lab.screen import Screen
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.treemenu import view_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from catalyst_pxeboot.loader import LOADERS
-from catalyst_pxeboot.model.loader import Firmware, Loader
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.tree.manifest import read_config
 
 #: What x86-64 firmware starts from a disk (UEFI specification, 3.5.1.1).
@@ -39,54 +38,11 @@ EFI_PROGRAM = "EFI/BOOT/BOOTX64.EFI"
 _HOST = "10.0.2.2"  # this machine, as QEMU's user network shows it
 
 
-@dataclass(frozen=True, slots=True)
-class BootResult:
-    """How a boot over QEMU's user network ended.
-
-    `seconds` counts from QEMU's start. `fetched` holds bytes by URL path, of the web server
-    only: TFTP is QEMU's own and reports nothing.
-    """
-
-    passed: bool
-    seconds: float
-    reason: str
-    console_tail: tuple[str, ...]
-    fetched: Mapping[str, int]
-
-
-def boot_tree(
-    tree: Path,
-    client: Client,
-    *,
-    token: str,
-    timeout: float,
-    log: Path | None = None,
-    accel: Accel = Accel.AUTO,
-) -> BootResult:
-    """Boot `client` from the netboot tree `tree` and wait until its console shows `token`.
-
-    Only a line that begins with `token` counts, as kernels and loaders print their command
-    lines. The boot fails when `timeout` (seconds) is over, when QEMU ends, or when the console
-    shows that nothing more will come; the result says which. `log` receives the whole console.
-    Raises `CommandError` where QEMU or firmware is missing.
-    """
-    tree = tree.resolve()
-    unreadable = first_unreadable(tree)
-    if unreadable:
-        return BootResult(False, 0.0, f"{unreadable} is not readable by a server", (), {})
-    until = re.compile("^" + re.escape(token))
-    verdict, fetched = boot_client(
-        tree, client, until=until, timeout=timeout, memory_mib=client.memory_mib, log=log,
-        accel=accel,
-    )  # fmt: skip
-    return BootResult(
-        verdict.passed, verdict.seconds, verdict.reason, verdict.console_tail, fetched
-    )
-
-
 def boot_client(
     tree: Path,
-    client: Client,
+    machine: Machine,
+    loader: Loader,
+    entry: str,
     *,
     until: re.Pattern[str],
     timeout: float,
@@ -98,32 +54,23 @@ def boot_client(
     screen: Screen | None = None,
     stop: threading.Event | None = None,
 ) -> tuple[Verdict, Mapping[str, int]]:
-    """Boot `client` over QEMU's user network; return the verdict and the web server's bytes.
+    """Boot a client over QEMU's user network; return the verdict and the web server's bytes.
 
-    `arguments` are more words for the kernel. `typed`, `screen` and `stop` are
-    `watch_machine`'s.
+    `entry`, a path in the tree, is what the network names to `loader`. `arguments` are more words
+    for the kernel. `typed`, `screen` and `stop` are `watch_machine`'s.
     """
-    machine = client.machine
     qemu = find_qemu(machine)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pxeboot-lab-")))
         server = stack.enter_context(serve_tree(tree, follow=True))
         argv = qemu_argv(
             machine,
-            user_link(
-                tree,
-                client.loader,
-                client.entry,
-                server.port,
-                arguments=arguments,
-                scratch=scratch,
-            ),
+            user_link(tree, loader, entry, server.port, arguments=arguments, scratch=scratch),
             qemu=qemu,
             accel=choose_accel(accel, qemu, machine),
             memory_mib=memory_mib,
-            processors=client.processors,
             flash=prepare_flash(machine, scratch),
-            disk=prepare_disk(disk_program(machine, client.loader, tree / client.entry), scratch),
+            disk=prepare_disk(disk_program(machine, loader, tree / entry), scratch),
             front=Front(control=screen.control(scratch)) if screen else None,
         )
         verdict = watch_machine(
@@ -159,15 +106,6 @@ def prepare_flash(machine: Machine, scratch: Path) -> Flash | None:
     variables = scratch / "variables.fd"
     shutil.copyfile(found.variables, variables)
     return Flash(found.code, variables)
-
-
-def starts_from_disk(machine: Machine, loader: Loader) -> bool:
-    """Say whether a client starts an EFI program from a disk, and the rest from the network.
-
-    QEMU's DHCP server names one boot file to every asker: iPXE would be handed itself and not its
-    script, and the initramfs of a unified kernel image would not learn where its tree is.
-    """
-    return machine.firmware is Firmware.EFI and loader in (Loader.IPXE, Loader.UKI)
 
 
 def disk_program(machine: Machine, loader: Loader, file: Path) -> Path | None:

@@ -25,6 +25,7 @@ from catalyst_pxeboot.lab.machine import (
     find_ipxe_efi,
     find_qemu,
     qemu_argv,
+    starts_from_disk,
 )
 from catalyst_pxeboot.lab.network import TAP, make_network, why_no_network
 from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, Scheme, choose_paths, for_tree
@@ -190,7 +191,7 @@ def run_path(
         _check_programs(path, own_network=not obstacle)
     except CommandError as error:
         return _skipped(path, str(error))
-    if obstacle and path.client is None:
+    if obstacle and not path.is_simple:
         return _skipped(path, f"{obstacle}, and QEMU's user network cannot stand in")
     watched = until
     if complaint:
@@ -299,7 +300,7 @@ def _check_programs(path: BootPath, *, own_network: bool) -> None:
     check_web_server()
     if own_network:
         find_dnsmasq()
-    elif path.client and path.client.loader is Loader.IPXE and path.client.machine.flash:
+    elif path.loader is Loader.IPXE and starts_from_disk(path.machine, path.loader):
         find_ipxe_efi()
 
 
@@ -398,10 +399,9 @@ def _walk_network(task: _Task) -> _Walk:
 
 def _walk_user_network(task: _Task) -> _Walk:
     """Boot by QEMU's user network, whose TFTP reports nothing."""
-    if task.path.client is None:
-        raise PxebootError(f"{task.path.name}: QEMU's user network cannot stand in")
+    path = task.path
     verdict, served = boot_client(
-        task.tree, task.path.client, until=task.until, timeout=task.timeout,
+        task.tree, path.machine, path.loader, path.entry, until=task.until, timeout=task.timeout,
         memory_mib=task.memory_mib, log=task.log, accel=task.accel, arguments=task.arguments,
         typed=task.typed, screen=task.screen, stop=task.stop,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from catalyst_pxeboot.util.errors import CommandError, PxebootError
+from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program
 
 # Where a distribution puts iPXE as a UEFI program with network drivers of its own.
@@ -21,15 +21,6 @@ _IPXE_EFI = (
     "/usr/share/ipxe/ipxe-x86_64.efi",
     "/usr/share/ipxe/ipxe.efi",
 )
-
-#: What QEMU's user network hands to a client as its boot file: a path in the tree.
-_BOOT_FILES = {
-    (Loader.IPXE, Firmware.BIOS): "boot.ipxe",
-    (Loader.IPXE, Firmware.EFI): "boot.ipxe",
-    (Loader.PXELINUX, Firmware.BIOS): "pxelinux.0",
-    (Loader.GRUB, Firmware.BIOS): "boot/grub/i386-pc/core.0",
-    (Loader.GRUB, Firmware.EFI): "boot/grub/x86_64-efi/core.efi",
-}
 
 
 class Accel(StrEnum):
@@ -213,38 +204,13 @@ MACHINES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """An x86-64 machine that boots over QEMU's user network, which needs no privilege.
+def starts_from_disk(machine: Machine, loader: Loader) -> bool:
+    """Say whether a client starts an EFI program from a disk, and the rest from the network.
 
-    iPXE is the network card's ROM on BIOS and a program on a disk of its own on UEFI, and takes
-    its script by HTTP. PXELINUX and GRUB come by TFTP. `boot_file` is a path within the tree;
-    left empty it is the one that the loader's files have there.
+    QEMU's DHCP server names one boot file to every asker: iPXE would be handed itself and not its
+    script, and the initramfs of a unified kernel image would not learn where its tree is.
     """
-
-    name: str
-    loader: Loader
-    firmware: Firmware
-    memory_mib: int = 1024
-    processors: int = 1
-    boot_file: str = ""
-
-    def __post_init__(self) -> None:
-        if (self.loader, self.firmware) not in _BOOT_FILES:
-            raise PxebootError(
-                f"client {self.name}: {self.loader} does not start from {self.firmware} firmware",
-                hint="use one of " + ", ".join(f"{ldr} on {fw}" for ldr, fw in _BOOT_FILES),
-            )
-
-    @property
-    def entry(self) -> str:
-        """The path in the tree that the network hands out."""
-        return self.boot_file or _BOOT_FILES[self.loader, self.firmware]
-
-    @property
-    def machine(self) -> Machine:
-        """The kind of machine that this client is."""
-        return BIOS if self.firmware is Firmware.BIOS else UEFI_X64
+    return machine.firmware is Firmware.EFI and loader in (Loader.IPXE, Loader.UKI)
 
 
 class Link(Protocol):
@@ -316,7 +282,6 @@ def qemu_argv(
     qemu: Path,
     accel: Accel,
     memory_mib: int = 1024,
-    processors: int = 1,
     flash: Flash | None = None,
     image: Path | None = None,
     disk: Path | None = None,
@@ -342,7 +307,7 @@ def qemu_argv(
         if accel is Accel.KVM
         else ["-accel", "tcg,thread=multi", "-cpu", machine.cpu]
     )
-    argv += ["-m", str(memory_mib), "-smp", str(processors)]
+    argv += ["-m", str(memory_mib)]
     front = front or Front()
     argv += ["-display", front.display]
     if machine.screen:

@@ -21,8 +21,8 @@ from catalyst_pxeboot.lab.machine import (
     UEFI_IA32,
     UEFI_X64,
     UEFI_X64_SECURE,
-    Client,
     Machine,
+    starts_from_disk,
 )
 from catalyst_pxeboot.loader import LOADERS
 from catalyst_pxeboot.model.loader import BootProgram, Firmware, Loader
@@ -62,8 +62,7 @@ class BootPath:
 
     `number` is the group that paths of a kind share; `arches` are the trees that serve it
     (names of arch.toml). The first step of `chain` is what the firmware fetches, its boot file.
-    `payload` says how kernel and live root come. `client` takes the path's place, as far as it
-    goes, where there is no privilege for a network of our own. `closed` says why no client gets
+    `payload` says how kernel and live root come. `closed` says why no client gets
     through if the tree's DHCP configuration does not offer the boot file; it is not run then.
     """
 
@@ -75,7 +74,6 @@ class BootPath:
     chain: tuple[Step, ...]
     payload: Scheme
     dhcp: DhcpMode = DhcpMode.OWN
-    client: Client | None = None
     closed: str = ""
 
     def offered(self, tree: Path) -> bool:
@@ -99,6 +97,22 @@ class BootPath:
     def script(self) -> str:
         """iPXE's script, which DHCP names to iPXE once that runs; empty for other loaders."""
         return self.chain[-1].file if self.loader is Loader.IPXE else ""
+
+    @property
+    def entry(self) -> str:
+        """The file that a server names that knows one for all askers, as QEMU's own."""
+        return self.script or self.boot_file
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether QEMU's user network, whose server names one file, can stand in for the path's."""
+        if self.dhcp is not DhcpMode.OWN or self.http_boot or self.http_prefix:
+            return False
+        if self.machine is UEFI_X64_SECURE:  # UEFI_X64 takes its place
+            return False
+        if starts_from_disk(self.machine, self.loader):
+            return self.machine is UEFI_X64
+        return self.named_by_dhcp
 
     @property
     def http_prefix(self) -> bool:
@@ -167,11 +181,6 @@ def _uki(scheme: str) -> tuple[Step, ...]:
 
 _TFTP, _HTTP = Scheme.TFTP, Scheme.HTTP
 _IPXE, _LINUX, _GRUB = Loader.IPXE, Loader.PXELINUX, Loader.GRUB
-_USER_IPXE_BIOS = Client("ipxe-bios", Loader.IPXE, Firmware.BIOS)
-_USER_PXELINUX = Client("pxelinux-bios", Loader.PXELINUX, Firmware.BIOS)
-_USER_GRUB_BIOS = Client("grub-bios", Loader.GRUB, Firmware.BIOS)
-_USER_GRUB_EFI = Client("grub-efi", Loader.GRUB, Firmware.EFI)
-_USER_IPXE_EFI = Client("ipxe-efi", Loader.IPXE, Firmware.EFI)
 _PROXY = DhcpMode.PROXY
 _GRUB_AND_PROXY = (
     "GRUB knows the DHCP server's answer only, not the proxy's, and looks for its files on the "
@@ -180,18 +189,12 @@ _GRUB_AND_PROXY = (
 
 #: Every path, in the order of its number.
 PATHS: tuple[BootPath, ...] = (
-    BootPath(1, "bios-ipxe", _AMD64, BIOS, _IPXE, _UNDIONLY, _HTTP, client=_USER_IPXE_BIOS),
-    BootPath(2, "bios-pxelinux", _AMD64, BIOS, _LINUX, _PXELINUX, _TFTP, client=_USER_PXELINUX),
+    BootPath(1, "bios-ipxe", _AMD64, BIOS, _IPXE, _UNDIONLY, _HTTP),
+    BootPath(2, "bios-pxelinux", _AMD64, BIOS, _LINUX, _PXELINUX, _TFTP),
     BootPath(2, "bios-lpxelinux", _AMD64, BIOS, _LINUX, _LPXELINUX, _HTTP),
-    BootPath(
-        3, "bios-grub", _AMD64, BIOS, _GRUB, _grub("tftp", "i386-pc", "core.0"), _TFTP,
-        client=_USER_GRUB_BIOS,
-    ),
-    BootPath(4, "x64-ipxe", _AMD64, UEFI_X64, _IPXE, _SNPONLY, _HTTP, client=_USER_IPXE_EFI),
-    BootPath(
-        5, "x64-grub", _AMD64, UEFI_X64, _GRUB, _grub("tftp", "x86_64-efi"), _TFTP,
-        client=_USER_GRUB_EFI,
-    ),
+    BootPath(3, "bios-grub", _AMD64, BIOS, _GRUB, _grub("tftp", "i386-pc", "core.0"), _TFTP),
+    BootPath(4, "x64-ipxe", _AMD64, UEFI_X64, _IPXE, _SNPONLY, _HTTP),
+    BootPath(5, "x64-grub", _AMD64, UEFI_X64, _GRUB, _grub("tftp", "x86_64-efi"), _TFTP),
     BootPath(6, "x64-http-grub", _AMD64, UEFI_X64, _GRUB, _grub("http", "x86_64-efi"), _HTTP),
     BootPath(
         6, "x64-http-ipxe", _AMD64, UEFI_X64, _IPXE, _steps("http:ipxe.efi", "http:boot.ipxe"),

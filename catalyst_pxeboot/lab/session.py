@@ -20,13 +20,10 @@ from catalyst_pxeboot.lab.boot import (
     disk_program,
     prepare_disk,
     prepare_flash,
-    starts_from_disk,
     user_link,
 )
 from catalyst_pxeboot.lab.boottest import MEMORY_MIB
 from catalyst_pxeboot.lab.machine import (
-    UEFI_X64,
-    UEFI_X64_SECURE,
     Accel,
     Flash,
     Front,
@@ -37,7 +34,7 @@ from catalyst_pxeboot.lab.machine import (
     find_qemu,
     qemu_argv,
 )
-from catalyst_pxeboot.lab.paths import PATHS, BootPath, DhcpMode, choose_paths, for_tree
+from catalyst_pxeboot.lab.paths import PATHS, BootPath, choose_paths, for_tree
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.servers import read_arch
 from catalyst_pxeboot.lab.treemenu import TreeMenu, read_menu, why_mute
@@ -129,7 +126,7 @@ def plan_session(
         tree,
         path.machine,
         path.loader,
-        path.script or path.boot_file,
+        path.entry,
         display,
         memory_mib or _memory(menu, path),
         arguments="" if heard or mute else menu.arguments,
@@ -153,30 +150,19 @@ def _memory(menu: TreeMenu, path: BootPath) -> int:
 def _choose_path(tree: Path, firmware: Sequence[str], loaders: Sequence[Loader]) -> BootPath:
     arch = read_arch(tree)
     own = for_tree(choose_paths(PATHS, arch=arch), read_manifest(tree)[1].program)
-    can = [path for path in own if _is_simple(path)]
+    can = [path for path in own if path.is_simple]
     asked = choose_paths(can, firmware=firmware, loaders=loaders)
     for path in asked:
-        if (tree / (path.script or path.boot_file)).is_file():
+        if (tree / path.entry).is_file():
             return path
     if asked:
-        files = ", ".join(dict.fromkeys(path.script or path.boot_file for path in asked))
+        files = ", ".join(dict.fromkeys(path.entry for path in asked))
         raise PxebootError(f"{tree}: has none of {files}", hint="choose another --loader")
     raise PxebootError(
         f"{tree}: QEMU's own network starts no client for {arch} of this --firmware and --loader",
         hint="there are "
         + ", ".join(dict.fromkeys(f"{path.loader} on {path.machine.name}" for path in can)),
     )
-
-
-def _is_simple(path: BootPath) -> bool:
-    """Say whether QEMU's DHCP server, which names one file to every asker, is enough."""
-    if path.dhcp is not DhcpMode.OWN or path.http_boot or path.http_prefix:
-        return False
-    if path.machine is UEFI_X64_SECURE:  # UEFI_X64 takes its place
-        return False
-    if starts_from_disk(path.machine, path.loader):
-        return path.machine is UEFI_X64
-    return path.named_by_dhcp
 
 
 def choose_display(asked: Display, qemu: Path, machine: Machine) -> Display:

@@ -95,7 +95,7 @@ def has_new_ipxe(path: BootPath) -> bool:
 
 def with_new_ipxe(path: BootPath) -> BootPath:
     """Return the same path with an iPXE newer than the distribution's."""
-    return replace(path, name=f"{path.name}-new", client=None)
+    return replace(path, name=f"{path.name}-new")
 
 
 class Trees:

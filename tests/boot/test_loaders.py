@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.lab.boot import BootResult, boot_tree
-from catalyst_pxeboot.lab.machine import Client
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.errors import CommandError
 from tests.support import live_image as liveimage
+from tests.support.boot import BootResult, Client, boot_tree
 from tests.support.paths import CACHE
 from tests.support.stage2 import STAMP
 

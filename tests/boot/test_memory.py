@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.lab.boot import boot_tree
-from catalyst_pxeboot.lab.machine import Client
 from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError
 from tests.boot.test_loaders import IPXE_BIOS, PXELINUX_BIOS, boot, make_tree
 from tests.support import live_image as liveimage
+from tests.support.boot import Client, boot_tree
 from tests.support.paths import CACHE
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from catalyst_pxeboot.build.pipeline import build
 from catalyst_pxeboot.lab.boot import boot_client
-from catalyst_pxeboot.lab.machine import Accel, Client
+from catalyst_pxeboot.lab.machine import Accel
 from catalyst_pxeboot.lab.watch import Verdict
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.releases.write import write_menu
@@ -21,6 +21,7 @@ from catalyst_pxeboot.spec.parse import parse_folders
 from catalyst_pxeboot.util.errors import CommandError
 from tests.boot.test_loaders import TIMEOUT
 from tests.support import live_image as liveimage
+from tests.support.boot import Client
 from tests.support.paths import CACHE
 
 NEW, OLD = "20261122T170000Z", "20261115T170000Z"
@@ -67,7 +68,7 @@ def boot(root: Path, client: Client, *typed: tuple[str, str]) -> Verdict:
     """Boot from `root`; `typed` are keys, each after what the console must show before."""
     try:
         verdict, _fetched = boot_client(
-            root, client,
+            root, client.machine, client.loader, client.entry,
             until=re.compile("^live-root-"),
             timeout=TIMEOUT,
             memory_mib=client.memory_mib,

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.lab.boot import BootResult
 from catalyst_pxeboot.plan.roots import ROOT_CHECK
 from catalyst_pxeboot.tree.verify import verify_tree
 from tests.boot.test_loaders import IPXE_BIOS, boot, changed, make_tree
 from tests.support import live_image as liveimage
+from tests.support.boot import BootResult
 from tests.support.nfs_server import NfsServer, serve_nfs
 
 SQUASHFS = "image.squashfs"

@@ -15,12 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.lab.boot import BootResult
 from catalyst_pxeboot.lab.boottest import run_path
 from catalyst_pxeboot.lab.machine import (
     BIOS,
     Accel,
-    Client,
     TapLink,
     choose_accel,
     find_qemu,
@@ -33,6 +31,7 @@ from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.lab.watch import Verdict, watch_machine
 from tests.boot.test_loaders import IPXE_BIOS, IPXE_EFI, TIMEOUT, boot, changed, make_tree
 from tests.support import live_image as liveimage
+from tests.support.boot import BootResult, Client
 from tests.support.boot_paths import find_paths
 from tests.support.nfs_server import EXPORT, NfsServer, serve_nfs
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.lab.machine import Client
 from tests.boot.test_loaders import GRUB_BIOS, GRUB_EFI, assert_boots, boot, changed, make_tree
+from tests.support.boot import Client
 from tests.unit.formats.signing.test_openpgp import Keyring
 
 pytestmark = [

@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from catalyst_pxeboot.lab.boot import boot_tree
-from catalyst_pxeboot.lab.machine import Client
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.errors import PxebootError
 from tests.support import live_image as liveimage
+from tests.support.boot import Client, boot_tree
 from tests.support.paths import ROOT
 from tests.support.stage2 import STAMP
 

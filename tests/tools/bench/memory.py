@@ -19,13 +19,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from catalyst_pxeboot.build.pipeline import build, make_plan
-from catalyst_pxeboot.lab.boot import boot_tree
-from catalyst_pxeboot.lab.machine import Client
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.model.settings import RootMode
 from catalyst_pxeboot.spec.parse import Spec, parse_folders
 from catalyst_pxeboot.util.errors import PxebootError
 from tests.support import live_image as liveimage  # the two paths above come first
+from tests.support.boot import Client, boot_tree
 from tests.support.nfs_server import EXPORT, serve_nfs
 from tests.support.paths import CACHE
 

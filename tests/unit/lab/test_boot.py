@@ -8,17 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from catalyst_pxeboot.lab import boot, watch
-from catalyst_pxeboot.lab.boot import boot_tree
-from catalyst_pxeboot.lab.machine import Accel, Client
+from catalyst_pxeboot.lab import watch
+from catalyst_pxeboot.lab.machine import Accel
 from catalyst_pxeboot.lab.watch import watch_machine
 from catalyst_pxeboot.model.loader import Firmware, Loader
+from tests.support.boot import BootResult, Client, boot_tree
 from tests.support.lab import write_script
 
 
-def judge_boot(
-    tree: Path, script: str, timeout: float = 10, log: Path | None = None
-) -> boot.BootResult:
+def judge_boot(tree: Path, script: str, timeout: float = 10, log: Path | None = None) -> BootResult:
     write_script(tree.parent / "qemu", script)
     client = Client("a", Loader.PXELINUX, Firmware.BIOS)
     return boot_tree(tree, client, token="reached", timeout=timeout, log=log, accel=Accel.TCG)

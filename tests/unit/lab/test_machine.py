@@ -18,7 +18,6 @@ from catalyst_pxeboot.lab.machine import (
     UEFI_IA32,
     UEFI_X64,
     Accel,
-    Client,
     Flash,
     StreamLink,
     TapLink,
@@ -27,12 +26,13 @@ from catalyst_pxeboot.lab.machine import (
     qemu_argv,
 )
 from catalyst_pxeboot.model.loader import Firmware, Loader
-from catalyst_pxeboot.util.errors import CommandError, PxebootError
+from catalyst_pxeboot.util.errors import CommandError
+from tests.support.boot import Client
 from tests.support.lab import write_script
 
 COMMON = """
 -nodefaults -no-user-config -machine q35,graphics=off -accel tcg,thread=multi -cpu max -m 1024
--smp 1 -display none -vga std -monitor none -serial stdio -no-reboot
+-display none -vga std -monitor none -serial stdio -no-reboot
 """
 PFLASH = """
 -drive if=pflash,format=raw,readonly=on,file=/fw/code.fd
@@ -60,7 +60,6 @@ def argv(
             qemu=Path("/bin/qemu"),
             accel=accel,
             memory_mib=client.memory_mib,
-            processors=client.processors,
             flash=flash,
             disk=disk,
         )
@@ -119,11 +118,9 @@ def test_argv_ipxe_on_efi_starts_from_its_disk() -> None:
 
 
 def test_argv_of_another_machine() -> None:
-    client = Client(
-        "a", Loader.PXELINUX, Firmware.BIOS, memory_mib=2048, processors=2, boot_file="sub/x.0"
-    )
+    client = Client("a", Loader.PXELINUX, Firmware.BIOS, memory_mib=2048, boot_file="sub/x.0")
     words = argv(client, accel=Accel.KVM, tree="/srv/a,b")
-    assert words[6:14] == ["kvm", "-cpu", "host", "-m", "2048", "-smp", "2", "-display"]
+    assert words[6:12] == ["kvm", "-cpu", "host", "-m", "2048", "-display"]
     assert "user,id=net0,ipv6=off,tftp=/srv/a,,b,bootfile=sub/x.0" in words
 
 
@@ -175,9 +172,9 @@ def test_argv_arm64() -> None:
     words = qemu_argv(
         UEFI_ARM64, TapLink("tap0"), qemu=Path("/bin/qemu"), accel=Accel.TCG, flash=FLASH
     )
-    assert words[:15] == (
+    assert words[:13] == (
         "/bin/qemu", "-nodefaults", "-no-user-config", "-machine", "virt", "-accel",
-        "tcg,thread=multi", "-cpu", "cortex-a57", "-m", "1024", "-smp", "1", "-display", "none",
+        "tcg,thread=multi", "-cpu", "cortex-a57", "-m", "1024", "-display", "none",
     )  # fmt: skip
     assert "-vga" not in words
 
@@ -188,18 +185,9 @@ def test_argv_u_boot() -> None:
     )
     assert " ".join(words) == (
         "/bin/qemu -nodefaults -no-user-config -machine virt,highmem=off -accel tcg,thread=multi "
-        "-cpu cortex-a15 -m 1024 -smp 1 -display none -monitor none -serial stdio -no-reboot "
+        "-cpu cortex-a15 -m 1024 -display none -monitor none -serial stdio -no-reboot "
         "-bios /u-boot -netdev tap,id=net0,ifname=tap0,script=no,downscript=no "
         "-device virtio-net-pci,netdev=net0,romfile=,bootindex=0 -device virtio-rng-pci"
-    )
-
-
-def test_pxelinux_needs_bios() -> None:
-    with pytest.raises(PxebootError) as caught:
-        Client("a", Loader.PXELINUX, Firmware.EFI)
-    assert str(caught.value) == (
-        "client a: pxelinux does not start from efi firmware; use one of ipxe on bios, "
-        "ipxe on efi, pxelinux on bios, grub on bios, grub on efi"
     )
 
 

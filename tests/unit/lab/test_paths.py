@@ -64,6 +64,24 @@ def test_find_paths_by_number_and_name() -> None:
     assert caught.value.message == "no path of the table is 'x64-grubb' (did you mean 'x64-grub'?)"
 
 
+def test_where_the_user_network_can_stand_in() -> None:
+    """Its server names one file to every asker, by TFTP; iPXE on UEFI starts from a disk."""
+    assert [(path.name, path.entry) for path in PATHS if path.is_simple] == [
+        ("bios-ipxe", "boot.ipxe"),
+        ("bios-pxelinux", "pxelinux.0"),
+        ("bios-grub", "boot/grub/i386-pc/core.0"),
+        ("x64-ipxe", "boot.ipxe"),
+        ("x64-grub", "boot/grub/x86_64-efi/core.efi"),
+        ("ia32-grub", "boot/grub/i386-efi/core.efi"),
+        ("x86-bios-ipxe", "boot.ipxe"),
+        ("x86-bios-pxelinux", "pxelinux.0"),
+        ("x86-bios-grub", "boot/grub/i386-pc/core.0"),
+        ("arm64-grub", "boot/grub/arm64-efi/core.efi"),
+        ("arm-grub", "boot/grub/arm-efi/core.efi"),
+        ("x64-uki", "boot/gentoo.efi"),
+    ]
+
+
 def test_choose_paths() -> None:
     def names(arch: str, firmware: str = "", loaders: str = "") -> list[str]:
         chosen = choose_paths(

@@ -70,7 +70,7 @@ def test_the_first_client_is_ipxe_on_bios(tree: Path) -> None:
     )
     assert script(planned) == [
         "qemu -nodefaults -no-user-config -machine q35,graphics=off -accel tcg,thread=multi "
-        "-cpu max -m 1024 -smp 1 -display none -vga std -monitor none -serial mon:stdio "
+        "-cpu max -m 1024 -display none -vga std -monitor none -serial mon:stdio "
         "-netdev user,id=net0,ipv6=off,tftp=tree,bootfile=boot.ipxe "
         "-device virtio-net-pci,netdev=net0,bootindex=0 -device virtio-rng-pci -snapshot"
     ]
@@ -83,7 +83,7 @@ def test_ipxe_on_uefi_starts_from_a_disk(tree: Path) -> None:
         "cp vars.fd pxeboot-variables.fd",
         "install -D /usr/lib/ipxe/ipxe.efi pxeboot-esp/EFI/BOOT/BOOTX64.EFI",
         "qemu -nodefaults -no-user-config -machine q35,graphics=off -accel tcg,thread=multi "
-        "-cpu max -m 2000 -smp 1 -display gtk -vga std -monitor none -serial vc "
+        "-cpu max -m 2000 -display gtk -vga std -monitor none -serial vc "
         "-drive if=pflash,format=raw,readonly=on,file=code.fd "
         "-drive if=pflash,format=raw,file=pxeboot-variables.fd "
         "-drive if=none,id=esp,format=raw,readonly=on,file=fat:pxeboot-esp "
