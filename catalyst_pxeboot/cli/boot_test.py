@@ -8,6 +8,7 @@ from pathlib import Path
 
 from catalyst_pxeboot.cli import personal
 from catalyst_pxeboot.cli.console import Console
+from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.util.errors import PxebootError
 
 
@@ -28,9 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="only these clients: bios, uefi (any), uefi-x64, uefi-ia32, uefi-arm64, uefi-arm, with"
         " commas between",
     )  # fmt: skip
-    parser.add_argument(
-        "--loader", metavar="LIST", help="only by these: ipxe, pxelinux, grub, uboot"
-    )
+    parser.add_argument("--loader", metavar="LIST", help=f"only by these: {', '.join(Loader)}")
     parser.add_argument(
         "--memory", type=memory_size, metavar="MIB",
         help="the client's memory (1024, or more if the tree asks for it)",
