@@ -37,9 +37,10 @@ if [ "$(tail -c 1 "$mode")" != "$(printf '\\001')" ]; then
 fi
 # The first four bytes are the variable's attributes; all of it must come in one piece.
 enrol() {{
-    {{ printf '\\047\\000\\000\\000'; cat "$here/$1.auth"; }} > /tmp/variable
-    dd if=/tmp/variable of="$variables/$1-$2" bs=64k 2> /dev/null
-    rm /tmp/variable
+    file=$(mktemp)
+    {{ printf '\\047\\000\\000\\000'; cat "$here/$1.auth"; }} > "$file"
+    dd if="$file" of="$variables/$1-$2" bs=64k 2> /dev/null
+    rm "$file"
     echo "enrolled $1"
 }}
 {lines}

@@ -66,6 +66,18 @@ def test_a_folder_of_keys(keys: Path) -> None:
     assert (keys / "db.auth").read_bytes().endswith((keys / "db.esl").read_bytes())
 
 
+def test_what_enrols_them_writes_into_no_file_of_another_user(keys: Path) -> None:
+    """It runs as root, on machines whose other users know the script."""
+    script = keys / "enrol.sh"
+    assert "/tmp" not in script.read_text()
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is missing")
+    done = subprocess.run(
+        ["shellcheck", "--shell=sh", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
 def test_keys_are_never_overwritten(keys: Path, tmp_path: Path) -> None:
     before = {file: file.read_bytes() for file in keys.iterdir()}
     with pytest.raises(PxebootError, match="is there already, and keys are never overwritten"):
