@@ -133,21 +133,13 @@ def _find_tree(manifest: Manifest) -> Tree:
         file.path: File(
             IPXE.quote_path(file.path),
             file.bytes,
-            file.digests.get(MANIFEST_DIGEST, ""),
+            file.digests[MANIFEST_DIGEST],
             IPXE.quote_path(squashfs.member) if file.role is Role.SQUASHFS else "",
         )
         for file in manifest.files
     }
-    for file in files.values():
-        if len(file.sha256) != 64 or not set(file.sha256) <= set("0123456789abcdef"):
-            raise ValueError(f"files: {file.path} has no sha256")
     live = manifest.menu.live
-    names = [entry.name for entry in live]
-    if len(set(names)) < len(names):
-        raise ValueError("menu.entries: two entries have the same name")
     machines = {kernel.path: kernel.machine for kernel in manifest.kernels}
-    if squashfs.path not in files:
-        raise ValueError("squashfs.path: not among the files")
     return Tree(
         arch=_word(release.arch),
         subarch=_word(release.subarch),
@@ -173,9 +165,6 @@ def _entries(live: Iterable[EntryInfo], kind: Loader, files: Mapping[str, File])
             continue
         if not initrds:
             raise ValueError(f"menu.entries: {entry.name} has no initrd")
-        missing = [path for path in (entry.kernels[kind], *initrds) if path not in files]
-        if missing:
-            raise ValueError(f"menu.entries: {entry.name} loads {missing[0]}, not a file of it")
         limits = (entry.limits or {}).get(kind)
         memory = limits.memory_bytes.values() if limits else ()
         yield Entry(

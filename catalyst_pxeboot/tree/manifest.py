@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from catalyst_pxeboot.model.manifest import FORMAT, GENERATOR, MANIFEST, Manifest
 from catalyst_pxeboot.model.settings import MAC, UUID
@@ -16,6 +19,8 @@ from catalyst_pxeboot.util.sums import DIGESTS, MANIFEST_DIGEST, SHA256SUMS
 MAX_MANIFEST = 16 * 1024 * 1024  # bytes
 MAX_CONFIG = 4 << 20  # bytes; some KiB, and a quarter for each single machine
 REBUILD = "build the tree again"
+
+_SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
 def render_manifest(manifest: Manifest) -> bytes:
@@ -56,18 +61,36 @@ def _check(manifest: Manifest) -> None:
     for name in manifest.hosts or ():
         if not (MAC.fullmatch(name) or UUID.fullmatch(name)):
             raise ValueError(f"hosts: {name!r:.40} is neither a MAC address nor a UUID")
-    if len(manifest.by_path) < len(manifest.files):
+    files = manifest.by_path
+    if len(files) < len(manifest.files):
         raise ValueError("files: a path is there twice")
-    if manifest.squashfs.path not in manifest.by_path:
-        raise ValueError(f"squashfs: {manifest.squashfs.path!r:.40} is not among the files")
+    for place, path in _named_files(manifest):
+        if path not in files:
+            raise ValueError(f"{place}: {path!r:.80} is not among the files")
+    names = {entry.name for entry in manifest.menu.entries}
+    if len(names) < len(manifest.menu.entries):
+        raise ValueError("menu.entries: two have the same name")
     wanted = {MANIFEST_DIGEST, *(name for names in manifest.sums.values() for name in names)}
     for file in manifest.files:
         if not is_inside(file.path):
             raise ValueError(f"files: {file.path!r:.80} is not a path inside the tree")
         if missing := sorted(wanted - file.digests.keys()):
             raise ValueError(f"files: {file.path!r} has no {missing[0]!r:.40}")
+        if not _SHA256.fullmatch(file.digests[MANIFEST_DIGEST]):
+            raise ValueError(f"files: {file.path!r} has a {MANIFEST_DIGEST} that is not one")
         if unknown := sorted(file.digests.keys() - ALGORITHMS):
             raise ValueError(f"files: {file.path!r} has {unknown[0]!r:.40}, which is not a digest")
+
+
+def _named_files(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield each file of the tree that the manifest names elsewhere, with the place."""
+    yield "squashfs", manifest.squashfs.path
+    for kernel in manifest.kernels:
+        yield from (("kernels", path) for path in (kernel.path, kernel.initramfs.path))
+    for entry in manifest.menu.entries:
+        program = (entry.uki,) if entry.uki else ()
+        for part in ((entry.kernel,), entry.kernels.values(), *entry.initrds.values(), program):
+            yield from (("menu.entries", path) for path in part)
 
 
 def read_manifest(tree: Path) -> tuple[bytes, Manifest]:

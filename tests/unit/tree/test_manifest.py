@@ -8,7 +8,9 @@ import os
 import random
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -19,6 +21,7 @@ from catalyst_pxeboot.loader import loader_of
 from catalyst_pxeboot.model.files import Role
 from catalyst_pxeboot.model.loader import Loader
 from catalyst_pxeboot.spec.parse import parse_settings
+from catalyst_pxeboot.tree.manifest import read_manifest
 from catalyst_pxeboot.tree.verify import verify_tree
 from catalyst_pxeboot.util.checksum import digest_bytes
 from catalyst_pxeboot.util.errors import VerifyError
@@ -252,3 +255,61 @@ def test_verify_without_a_manifest_of_ours(tmp_path: Path, content: str, message
     with pytest.raises(VerifyError) as caught:
         verify_tree(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}/manifest.json: {message}")
+
+
+def _names(what: str, path: str) -> Callable[[dict[str, Any]], None]:
+    """Return what has a manifest name `path` as its `what`."""
+
+    def edit(manifest: dict[str, Any]) -> None:
+        entry, kernel = manifest["menu"]["entries"][0], manifest["kernels"][0]
+        match what:
+            case "kernel":
+                kernel["path"] = path
+            case "initramfs":
+                kernel["initramfs"]["path"] = path
+            case "squashfs":
+                manifest["squashfs"]["path"] = path
+            case "program":  # what `qemu` would put on a disk of the client
+                kernel["path"], entry["uki"] = path, f"{path}.efi"
+            case "loader's kernel":
+                entry["kernels"]["ipxe"] = path
+            case _:
+                entry["initrds"]["ipxe"] = [path]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("what", "place"),
+    [
+        ("kernel", "kernels"),
+        ("initramfs", "kernels"),
+        ("squashfs", "squashfs"),
+        ("program", "kernels"),
+        ("loader's kernel", "menu.entries"),
+        ("initrd", "menu.entries"),
+    ],
+)
+@pytest.mark.parametrize("path", ["boot/other", "../tree/boot/gentoo", "/etc/hostname"])
+def test_a_manifest_names_files_of_its_tree_only(
+    tree: Path, what: str, place: str, path: str
+) -> None:
+    """Whoever made a tree must not choose a file outside of it for a command to read."""
+    manifest = json.loads((tree / "manifest.json").read_text())
+    _names(what, path)(manifest)
+    (tree / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(VerifyError) as caught:
+        read_manifest(tree)
+    assert str(caught.value) == (
+        f"{tree}/manifest.json: not a valid manifest ({place}: {path!r} is not among the files);"
+        " build the tree again"
+    )
+
+
+@pytest.mark.parametrize("digest", ["0" * 63, "0" * 65, "G" * 64, "A" * 64, ""])
+def test_a_manifest_has_whole_digests(tree: Path, digest: str) -> None:
+    manifest = json.loads((tree / "manifest.json").read_text())
+    manifest["files"][0]["digests"]["sha256"] = digest
+    (tree / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(VerifyError, match="has a sha256 that is not one"):
+        read_manifest(tree)

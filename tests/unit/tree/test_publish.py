@@ -21,7 +21,7 @@ def own_tree(folder: Path, content: str) -> Path:
     folder.mkdir()
     (folder / "file").write_text(content)
     manifest = make_manifest()
-    manifest |= {"files": [FILE], "squashfs": manifest["squashfs"] | {"path": "file"}}
+    manifest["files"].append(FILE)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
