@@ -15,7 +15,7 @@ from catalyst_pxeboot.lab.network import BRIDGE, OTHER, Network, Subnet
 from catalyst_pxeboot.lab.paths import BootPath, DhcpMode, Scheme
 from catalyst_pxeboot.lab.serve import serve_tree
 from catalyst_pxeboot.model.arch import all_arches
-from catalyst_pxeboot.model.settings import Server
+from catalyst_pxeboot.model.settings import Server, tree_url
 from catalyst_pxeboot.render.dhcp import check_server, render_dhcp
 from catalyst_pxeboot.render.servers import dnsmasq_config
 from catalyst_pxeboot.services.children import read_text, running
@@ -42,8 +42,7 @@ class Site:
     @property
     def url(self) -> str:
         """The tree's URL, with a slash at its end."""
-        port = "" if self.http_port == 80 else f":{self.http_port}"
-        return f"http://{self.subnet.server}{port}/" + _folder(self.http_prefix)
+        return tree_url(self.subnet.server, self.http_port, self.http_prefix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,10 @@ MAC: Final = re.compile(r"[0-9a-f]{2}(?:-[0-9a-f]{2}){5}")
 UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+#: The port that a URL does not name.
+HTTP_PORT: Final = 80
+
+
 class RootMode(StrEnum):
     """How the live root, a squashfs, gets to the running system."""
 
@@ -60,6 +64,12 @@ class Serial:
         return int("".join(c for c in self.device if c.isdigit()) or "0")
 
 
+def tree_url(address: str, port: int, prefix: str = "") -> str:
+    """Return the URL of a tree in the folder `prefix` of a web server, with a slash at its end."""
+    where = f"{address}:{port}" if port != HTTP_PORT else address
+    return f"http://{where}/{prefix}/" if prefix else f"http://{where}/"
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """The machine that serves the tree, as its clients see it.
@@ -75,10 +85,15 @@ class Server:
     range_first: str = "192.0.2.100"
     range_last: str = "192.0.2.199"
     interface: str | None = None
-    http_port: int = 80
+    http_port: int = HTTP_PORT
     http_prefix: str = ""
     tftp_prefix: str = ""
     tftp_root: str = "/srv/pxeboot"
+
+    @property
+    def url(self) -> str:
+        """The tree's URL, with a slash at its end."""
+        return tree_url(self.address, self.http_port, self.http_prefix)
 
 
 @dataclass(frozen=True, slots=True)

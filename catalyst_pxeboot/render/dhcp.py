@@ -124,7 +124,7 @@ def _values(
     `known`: GRUB's images have the server's address inside.
     """
     network = IPv4Network((server.address, server.netmask), strict=False)
-    root = _tree_url(server)
+    root = server.url
     ipxe = set() if IPXE_SCRIPT in files else _ipxe_loaders()
     usable = set(files) - ipxe
     clients = tuple(
@@ -160,7 +160,7 @@ def _view_client(
     known: bool,
     program: BootProgram | None,
 ) -> ClientView:
-    root = _tree_url(server)
+    root = server.url
     own = [program.path] if program and client.uki else []
     before, after = (own, []) if program and program.first else ([], own)
     loaders = [*before, *(file for file in client.loaders if file in files), *after]
@@ -189,12 +189,6 @@ def _view_client(
 
 def _ipxe_loaders() -> set[str]:
     return {file["path"] for file in read_table("loader/binaries.toml")["ipxe"]["files"]}
-
-
-def _tree_url(server: Server) -> str:
-    """Write the tree's URL, with a slash at its end."""
-    port = "" if server.http_port == 80 else f":{server.http_port}"
-    return f"http://{server.address}{port}/" + _below(server.http_prefix, "")
 
 
 def _below(prefix: str, file: str) -> str:

@@ -11,14 +11,12 @@ from ipaddress import IPv4Address, IPv4Interface
 from itertools import islice
 from pathlib import Path
 
-from catalyst_pxeboot.model.settings import Server
+from catalyst_pxeboot.model.settings import HTTP_PORT, Server, tree_url
 from catalyst_pxeboot.render.dhcp import INTERFACE_NAME
 from catalyst_pxeboot.services.interfaces import Interface
 from catalyst_pxeboot.services.webcommand import INSTALL
 from catalyst_pxeboot.util.errors import PxebootError
 from catalyst_pxeboot.util.text import nearest
-
-HTTP_PORT = 80
 
 #: For who may not have port 80.
 UNPRIVILEGED_PORT = 8080
@@ -82,8 +80,7 @@ class ServePlan:
     @property
     def url(self) -> str:
         """The tree's URL, with a slash at its end."""
-        port = "" if self.http_port == HTTP_PORT else f":{self.http_port}"
-        return f"http://{self.address.ip}{port}/"
+        return tree_url(str(self.address.ip), self.http_port)
 
     def server(self, tftp_root: str = "/") -> Server:
         """Return what the DHCP configurations are rendered for."""

@@ -111,9 +111,7 @@ def parse_base_url(text: str, server: Server | None) -> str | None:
     if not text:
         if server is None:
             return None
-        port = "" if server.http_port == 80 else f":{server.http_port}"
-        prefix = f"/{server.http_prefix}" if server.http_prefix else ""
-        return f"http://{server.address}{port}{prefix}"
+        return server.url.rstrip("/")
     url = text.rstrip("/")
     if not _URL.fullmatch(url) or "/../" in f"{url}/":
         raise PxebootError(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from catalyst_pxeboot.lab import boot, boottest, watch
 from catalyst_pxeboot.lab.machine import Accel
+from catalyst_pxeboot.lab.serve import WebServer
 from tests.support.lab import LPXELINUX, PXELINUX, ROW_1, write_script
+
+
+@contextmanager
+def _no_server(_root: Path, *, follow: bool) -> Iterator[WebServer]:
+    """A web server that a stand-in for QEMU asks for nothing."""
+    assert follow
+    yield WebServer(80, Path("/nonexistent/log"))
 
 
 @pytest.fixture
@@ -18,6 +27,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tree").mkdir()
     monkeypatch.setattr(watch, "_PROMPT", 0.05)
     monkeypatch.setattr(boot, "find_qemu", lambda _machine: tmp_path / "qemu")
+    monkeypatch.setattr(boot, "serve_tree", _no_server)
     return tmp_path / "tree"
 
 
@@ -41,5 +51,6 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         for module in (boot, boottest):
             monkeypatch.setattr(module, "find_qemu", lambda _machine: qemu)
         monkeypatch.setattr(boot, "choose_accel", lambda *_: Accel.TCG)
+        monkeypatch.setattr(boot, "serve_tree", _no_server)
 
     return use
