@@ -310,7 +310,7 @@ def _skipped(path: BootPath, reason: str) -> PathResult:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One boot: what is asked for, and what the tree's menu makes of it."""
+    """One boot: what is asked for, and what the tree's menu means for it."""
 
     tree: Path
     path: BootPath

@@ -78,7 +78,7 @@ def why_no_network() -> str:
     try:
         run([find_ip(), "netns", "add", name])
     except CommandError as error:
-        return f"network namespaces are not to be had here: {error.message}"
+        return f"network namespaces are not available here: {error.message}"
     run([find_ip(), "netns", "delete", name])
     return ""
 

@@ -1,4 +1,4 @@
-"""What came of a boot path."""
+"""The result of a boot path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PathResult:
-    """What came of one path.
+    """The result of one path.
 
     `reason` is one line: what proved it, what went wrong, or why it was skipped. `fetched` holds
     bytes by file, each with its scheme before a colon. `note` says in what the boot fell short

@@ -210,7 +210,7 @@ def tftp_bytes(log: str, root: Path) -> Mapping[str, int]:
 
     dnsmasq reports no sizes: a file counts with its own, once for every transfer that was
     finished. One that the client broke off (dnsmasq says "error", then "sent"), that failed or
-    was asked for in vain adds nothing, but its name is there.
+    was asked for without success adds nothing, but its name is there.
     """
     fetched: Counter[str] = Counter()
     ends = TftpEnds()

@@ -64,7 +64,7 @@ _GROUPS: Mapping[str, tuple[Role, ...]] = {
     "Signatures": (Role.SIGNATURE,),
 }  # fmt: skip
 
-#: Room to work in a virtual machine, beside what reaching the live root takes, in MiB.
+#: Memory to work with in a virtual machine, beside what reaching the live root takes, in MiB.
 _ROOM = 512
 
 
@@ -207,7 +207,7 @@ def _qemu(plan: Plan, files: Sequence[TreeFile]) -> QemuView | None:
 def qemu_command(qemu: Qemu, needed: int, boot_file: str) -> str:
     """Write the command that boots `boot_file` in QEMU.
 
-    `needed` is in bytes, what reaching the live root takes; the machine gets room to work besides.
+    `needed` is in bytes, what reaching the live root takes; the machine also gets room to work.
     """
     memory = max(1024, -(-(mebibytes(needed) + _ROOM) // 512) * 512)
     folder = "" if qemu.http else "tftp=.,"

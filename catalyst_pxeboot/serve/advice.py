@@ -1,4 +1,4 @@
-"""What a user must do besides, or should know, in lines."""
+"""What a user must also do, or should know, in lines."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def read_served_tree(tree: Path) -> ServedTree:
 
 
 def choose_account(*folders: Path) -> Account | None:
-    """Choose who may read `folders` and least besides; None if we are not root.
+    """Choose the user who may read `folders` and least else; None if we are not root.
 
     That is nobody, unless a folder on the way is closed to others (a home, usually): then its
     owner, and root only where that is the owner. Raises `PxebootError` for one without a name.

@@ -43,7 +43,7 @@ def check_ports(plan: ServePlan) -> None:
     if why:
         other = UNPRIVILEGED_PORT if plan.http_port != UNPRIVILEGED_PORT else UNPRIVILEGED_PORT + 1
         raise PxebootError(
-            f"TCP port {plan.http_port} of {address} is not to be had: {why}",
+            f"TCP port {plan.http_port} of {address} cannot be used: {why}",
             hint=f"stop it, or take another: --http-port {other}",
         )
     wanted = [("TFTP", address, _TFTP_PORT)] if plan.tftp else []
@@ -55,7 +55,7 @@ def check_ports(plan: ServePlan) -> None:
         why = why_taken(Protocol.UDP, place, port, shared=place == "0.0.0.0")
         if why:
             raise PxebootError(
-                f"UDP port {port}, for {what}, is not to be had: {why}", hint="stop that first"
+                f"UDP port {port}, for {what}, cannot be used: {why}", hint="stop that first"
             )
 
 

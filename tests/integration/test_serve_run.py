@@ -113,7 +113,7 @@ def test_a_port_that_is_taken(tree: Path) -> None:
         name = Path("/proc/self/comm").read_text().strip()
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f"catalyst-pxeboot: error: TCP port {port} of 127.0.0.1 is not to be had: {name} (process"
+        f"catalyst-pxeboot: error: TCP port {port} of 127.0.0.1 cannot be used: {name} (process"
         f" {os.getpid()}) has it; stop it, or take another: --http-port 8080"
     )
 
