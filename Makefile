@@ -22,6 +22,7 @@ test: setup lint
 test-boot: setup
 	$(BIN)/python -m tests.boot.table --logs .cache/boot-logs --junit .cache/boot-table.xml
 	$(BIN)/python -m tests.boot.table --broken --timeout 150 --junit .cache/boot-broken.xml
+	$(BIN)/python -m tests.boot.table --user-network
 	$(PYTEST) -m more
 
 # What needs neither time nor QEMU.

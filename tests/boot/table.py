@@ -1,12 +1,12 @@
 """Run the table of boot paths, or some of its rows: what `make test-boot` does.
 
-    python tests/boottable.py [ROW ...] [--run N] [--broken] [--junit FILE] [--logs DIR]
+    python -m tests.boot.table [ROW ...] [--run N] [--broken] [--user-network] [--junit FILE]
 
 A row is the number or the name of a path; without any all are run. `--run N` takes the third of
 the table that is due in run number N, so that three runs in a row cover everything. `--broken` runs
 the negative case of each row instead: the tree lacks a file that the path needs, or has a wrong
-one, and the client must say so. The trees
-are built here, as a user would build them; the one setting added is the documented
+one, and the client must say so. `--user-network` boots by QEMU's own network, as without root. The
+trees are built here, as a user would build them; the one setting added is the documented
 pxeboot/serial. PXEBOOT_CACHE names the folder for downloads. PXEBOOT_NEW_IPXE names one with iPXE
 binaries newer than the distribution's: the paths that begin with one of them are run with it too.
 PXEBOOT_LOADERS names more folders of loaders, separated by colons (a signed shim and GRUB).
@@ -170,10 +170,11 @@ def run_rows(
     timeout: float,
     logs: Path | None,
     broken: bool = False,
+    user_network: bool = False,
 ) -> tuple[PathResult, ...]:
     """Run `rows` one after the other, telling of each in a line."""
     trees = Trees(folder)
-    obstacle = why_no_network()
+    obstacle = "--user-network" if user_network else why_no_network()
     results = []
     for number, path in enumerate(rows, 1):
         complaint = None
@@ -207,6 +208,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help="number or name of a path")
     parser.add_argument("--run", type=int, metavar="N", help="the third that is due in run N")
     parser.add_argument("--broken", action="store_true", help="the negative case of each row")
+    parser.add_argument(
+        "--user-network", action="store_true", help="as without root, what can be booted so"
+    )
     parser.add_argument("--junit", type=Path, metavar="FILE")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep the consoles there")
     parser.add_argument("--timeout", type=float, default=TIMEOUT, metavar="S", help="per boot")
@@ -222,8 +226,9 @@ def main(argv: Sequence[str]) -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pxeboot-table-") as scratch:
         results = run_rows(
-            rows, Path(scratch), timeout=given.timeout, logs=given.logs, broken=given.broken
-        )
+            rows, Path(scratch), timeout=given.timeout, logs=given.logs, broken=given.broken,
+            user_network=given.user_network,
+        )  # fmt: skip
     print()
     for line in table_lines(results):
         print(line)
