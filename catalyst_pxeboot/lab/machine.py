@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Protocol
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.errors import CommandError
 from catalyst_pxeboot.util.process import find_program
+from catalyst_pxeboot.util.records import decode
+from catalyst_pxeboot.util.resources import read_table
 
 # Where a distribution puts iPXE as a UEFI program with network drivers of its own.
 _IPXE_EFI = (
@@ -41,167 +44,37 @@ class Flash:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A kind of client: processor, board, firmware.
-
-    `flash` lists firmware code and its empty variable store at each place where a distribution
-    puts them, `image` the places of a firmware that is one file and keeps nothing. `secure`
-    firmware keeps its variables behind system management mode. `typed` is what a user at the
-    console would type: each text once its pattern is the last thing that the console shows.
-    """
+    """A kind of client: processor, board, firmware; machines.toml says what each field means."""
 
     name: str
-    firmware: Firmware | None  # None: it starts kernels by itself
     qemu: str
     board: str
     cpu: str
-    debian: str  # the packages that bring QEMU and the firmware
+    debian: str
     gentoo: str
+    firmware: Firmware | None = None
     flash: tuple[tuple[str, str], ...] = ()
     image: tuple[str, ...] = ()
     typed: tuple[tuple[str, str], ...] = ()
     secure: bool = False
-    screen: bool = True  # has a VGA card
-    kvm: bool = False  # an x86-64 host can run it without emulation
+    screen: bool = True
+    kvm: bool = False
 
 
-_OVMF = "/usr/share/OVMF"
-_AAVMF = "/usr/share/AAVMF"
-_X86_DEBIAN = "qemu-system-x86 and ipxe-qemu"
-_X86_GENTOO = "app-emulation/qemu with QEMU_SOFTMMU_TARGETS=x86_64"
+#: Every kind of client, by its name.
+MACHINES: Mapping[str, Machine] = {
+    name: decode(Machine, {"name": name, **row})
+    for name, row in read_table("lab/machines.toml").items()
+}
 
-BIOS = Machine(
-    name="bios",
-    firmware=Firmware.BIOS,
-    qemu="qemu-system-x86_64",
-    # graphics=off makes SeaBIOS copy its screen, and so the loader's, to the serial port.
-    board="q35,graphics=off",
-    cpu="max",
-    debian=_X86_DEBIAN,
-    gentoo=_X86_GENTOO,
-    kvm=True,
-)
-UEFI_X64 = Machine(
-    name="uefi-x64",
-    firmware=Firmware.EFI,
-    qemu="qemu-system-x86_64",
-    board="q35,graphics=off",
-    cpu="max",
-    debian="qemu-system-x86 and ovmf",
-    gentoo=f"{_X86_GENTOO} and sys-firmware/edk2-bin",
-    # Debian's ovmf, Gentoo's edk2 or edk2-bin under its present and its former path.
-    flash=(
-        (f"{_OVMF}/OVMF_CODE_4M.fd", f"{_OVMF}/OVMF_VARS_4M.fd"),
-        (f"{_OVMF}/OVMF_CODE.fd", f"{_OVMF}/OVMF_VARS.fd"),
-        ("/usr/share/edk2/OvmfX64/OVMF_CODE.fd", "/usr/share/edk2/OvmfX64/OVMF_VARS.fd"),
-        ("/usr/share/edk2-ovmf/OVMF_CODE.fd", "/usr/share/edk2-ovmf/OVMF_VARS.fd"),
-    ),
-    kvm=True,
-)
-UEFI_X64_SECURE = Machine(
-    name="uefi-x64-secure",
-    firmware=Firmware.EFI,
-    qemu="qemu-system-x86_64",
-    board="q35,graphics=off,smm=on",
-    cpu="max",
-    debian="qemu-system-x86 and ovmf",
-    gentoo=f"{_X86_GENTOO} and sys-firmware/edk2-bin",
-    # Stores in which Microsoft's keys are enrolled and Secure Boot is on.
-    flash=(
-        (f"{_OVMF}/OVMF_CODE_4M.ms.fd", f"{_OVMF}/OVMF_VARS_4M.ms.fd"),
-        (f"{_OVMF}/OVMF_CODE.ms.fd", f"{_OVMF}/OVMF_VARS.ms.fd"),
-        (
-            "/usr/share/edk2/OvmfX64/OVMF_CODE.secboot.fd",
-            "/usr/share/edk2/OvmfX64/OVMF_VARS.secboot.fd",
-        ),
-    ),
-    secure=True,
-    kvm=True,
-)
-UEFI_IA32 = Machine(
-    name="uefi-ia32",
-    firmware=Firmware.EFI,
-    qemu="qemu-system-x86_64",
-    board="q35,graphics=off,smm=on",
-    cpu="max",  # a 64-bit processor under 32-bit firmware, as in early Atom tablets
-    debian="qemu-system-x86 and ovmf-ia32",
-    gentoo=f"{_X86_GENTOO} and sys-firmware/edk2 built for Ia32",
-    flash=(
-        (f"{_OVMF}/OVMF32_CODE_4M.secboot.fd", f"{_OVMF}/OVMF32_VARS_4M.fd"),
-        ("/usr/share/edk2/OvmfIa32/OVMF_CODE.fd", "/usr/share/edk2/OvmfIa32/OVMF_VARS.fd"),
-    ),
-    secure=True,
-    kvm=True,
-)
-UEFI_ARM64 = Machine(
-    name="uefi-arm64",
-    firmware=Firmware.EFI,
-    qemu="qemu-system-aarch64",
-    board="virt",
-    cpu="cortex-a57",
-    debian="qemu-system-arm and qemu-efi-aarch64",
-    gentoo="app-emulation/qemu with QEMU_SOFTMMU_TARGETS=aarch64 and sys-firmware/edk2-bin",
-    flash=(
-        (f"{_AAVMF}/AAVMF_CODE.fd", f"{_AAVMF}/AAVMF_VARS.fd"),
-        (
-            "/usr/share/edk2/ArmVirtQemu-AARCH64/QEMU_EFI.fd",
-            "/usr/share/edk2/ArmVirtQemu-AARCH64/QEMU_VARS.fd",
-        ),
-    ),
-    screen=False,
-)
-UEFI_ARM = Machine(
-    name="uefi-arm",
-    firmware=Firmware.EFI,
-    qemu="qemu-system-arm",
-    board="virt,highmem=off",
-    cpu="cortex-a15",
-    debian="qemu-system-arm and qemu-efi-arm",
-    gentoo="app-emulation/qemu with QEMU_SOFTMMU_TARGETS=arm and sys-firmware/edk2-bin",
-    flash=((f"{_AAVMF}/AAVMF32_CODE.fd", f"{_AAVMF}/AAVMF32_VARS.fd"),),
-    screen=False,
-)
-
-# U-Boot's own boot order on this board knows no PXE, so it is asked for by hand.
-_UBOOT_TYPED = (
-    (r"Hit any key to stop autoboot", "\n"),
-    (r"^=> $", "setenv autoload no; dhcp; pxe get; pxe boot\n"),
-)
-UBOOT_ARM64 = Machine(
-    name="uboot-arm64",
-    firmware=None,
-    qemu="qemu-system-aarch64",
-    board="virt",
-    cpu="cortex-a57",
-    debian="qemu-system-arm and u-boot-qemu",
-    gentoo="app-emulation/qemu with QEMU_SOFTMMU_TARGETS=aarch64 and a U-Boot for qemu_arm64",
-    image=("/usr/lib/u-boot/qemu_arm64/u-boot.bin",),
-    typed=_UBOOT_TYPED,
-    screen=False,
-)
-UBOOT_ARM = Machine(
-    name="uboot-arm",
-    firmware=None,
-    qemu="qemu-system-arm",
-    board="virt,highmem=off",
-    cpu="cortex-a15",
-    debian="qemu-system-arm and u-boot-qemu",
-    gentoo="app-emulation/qemu with QEMU_SOFTMMU_TARGETS=arm and a U-Boot for qemu_arm",
-    image=("/usr/lib/u-boot/qemu_arm/u-boot.bin",),
-    typed=_UBOOT_TYPED,
-    screen=False,
-)
-
-#: Every kind of client.
-MACHINES = (
-    BIOS,
-    UEFI_X64,
-    UEFI_X64_SECURE,
-    UEFI_IA32,
-    UEFI_ARM64,
-    UEFI_ARM,
-    UBOOT_ARM64,
-    UBOOT_ARM,
-)
+BIOS = MACHINES["bios"]
+UEFI_X64 = MACHINES["uefi-x64"]
+UEFI_X64_SECURE = MACHINES["uefi-x64-secure"]
+UEFI_IA32 = MACHINES["uefi-ia32"]
+UEFI_ARM64 = MACHINES["uefi-arm64"]
+UEFI_ARM = MACHINES["uefi-arm"]
+UBOOT_ARM64 = MACHINES["uboot-arm64"]
+UBOOT_ARM = MACHINES["uboot-arm"]
 
 
 def starts_from_disk(machine: Machine, loader: Loader) -> bool:

@@ -147,8 +147,8 @@ def _steps(*words: str) -> tuple[Step, ...]:
 #: Words for kinds of client, as people choose them: the names of the machines.
 FIRMWARE: Mapping[str, tuple[str, ...]] = {
     BIOS.name: (BIOS.name,),
-    "uefi": tuple(kind.name for kind in MACHINES if kind.firmware is Firmware.EFI),
-    "efi": tuple(kind.name for kind in MACHINES if kind.firmware is Firmware.EFI),
+    "uefi": tuple(kind.name for kind in MACHINES.values() if kind.firmware is Firmware.EFI),
+    "efi": tuple(kind.name for kind in MACHINES.values() if kind.firmware is Firmware.EFI),
     UEFI_X64.name: (UEFI_X64.name, UEFI_X64_SECURE.name),
     UEFI_IA32.name: (UEFI_IA32.name,),
     UEFI_ARM64.name: (UEFI_ARM64.name,),
