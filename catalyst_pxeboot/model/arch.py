@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from catalyst_pxeboot.model.loader import Firmware, Loader
 from catalyst_pxeboot.util.errors import PxebootError
+from catalyst_pxeboot.util.records import decode
 from catalyst_pxeboot.util.resources import read_table
 from catalyst_pxeboot.util.text import nearest
 
@@ -23,7 +23,7 @@ class DhcpClient:
     http_codes: tuple[int, ...]
     loaders: tuple[str, ...]
     http_loaders: tuple[str, ...]
-    uki: bool
+    uki: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Arch:
     ipxe: tuple[str, ...]
     command_line: int  # bytes
     loaders: tuple[Loader, ...]
-    more_loaders: tuple[Loader, ...]
     console: str
-    uefi: str | None
     uname: tuple[str, ...]
-    qemu: Qemu | None
     grub: Mapping[str, str]
     dhcp: tuple[DhcpClient, ...]
+    more_loaders: tuple[Loader, ...] = ()
+    uefi: str | None = None
+    qemu: Qemu | None = None
 
     @property
     def has_bios(self) -> bool:
@@ -64,43 +64,8 @@ class Arch:
 def all_arches() -> tuple[Arch, ...]:
     """Return every architecture of arch.toml, in its order."""
     return tuple(
-        Arch(
-            name=name,
-            subarches=tuple(table["subarches"]),
-            kernels=tuple(table["kernels"]),
-            ipxe=tuple(table["ipxe"]),
-            command_line=table["command_line"],
-            loaders=tuple(Loader(word) for word in table["loaders"]),
-            more_loaders=tuple(Loader(word) for word in table.get("more_loaders", ())),
-            console=table["console"],
-            uefi=table.get("uefi"),
-            uname=tuple(table["uname"]),
-            qemu=_qemu(table["qemu"]) if "qemu" in table else None,
-            grub=dict(table["grub"]),
-            dhcp=tuple(_dhcp_client(client) for client in table["dhcp"]),
-        )
+        decode(Arch, {"name": name, **table}, name)
         for name, table in read_table("model/arch.toml").items()
-    )
-
-
-def _qemu(table: Mapping[str, Any]) -> Qemu:
-    return Qemu(
-        command=table["command"],
-        boot_file=table["boot_file"],
-        http=table["http"],
-        firmware=Firmware(table["firmware"]),
-    )
-
-
-def _dhcp_client(table: Mapping[str, Any]) -> DhcpClient:
-    return DhcpClient(
-        name=table["name"],
-        title=table["title"],
-        codes=tuple(table["codes"]),
-        http_codes=tuple(table["http_codes"]),
-        loaders=tuple(table["loaders"]),
-        http_loaders=tuple(table["http_loaders"]),
-        uki=table.get("uki", False),
     )
 
 
