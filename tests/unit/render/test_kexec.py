@@ -11,13 +11,14 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from catalyst_pxeboot.build.pipeline import build
-from catalyst_pxeboot.lab.serve import serve_tree
+from catalyst_pxeboot.lab.serve import WebServer, serve_tree
 from catalyst_pxeboot.render.kexec import quote_shell
 from catalyst_pxeboot.spec.parse import parse_settings
 from catalyst_pxeboot.util.errors import TemplateError
@@ -190,6 +191,34 @@ def all_roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
 
 
+@dataclass(frozen=True)
+class Site:
+    """A web server for trees, each in a folder of its own."""
+
+    folder: Path
+    server: WebServer
+
+    def share(self, tree: Path) -> str:
+        """Serve a tree, and return its URL."""
+        link = self.folder / tree.parent.name
+        if not link.is_symlink():
+            link.symlink_to(tree)
+        return f"http://127.0.0.1:{self.server.port}/{link.name}"
+
+    def fetched(self, url: str) -> dict[str, int]:
+        """Return the bytes of each file of a tree that was fetched."""
+        start = url.removeprefix(f"http://127.0.0.1:{self.server.port}") + "/"
+        found = self.server.fetched.items()
+        return {path.removeprefix(start): count for path, count in found if path.startswith(start)}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    with serve_tree(folder, follow=True) as server:
+        yield Site(folder, server)
+
+
 def joined(tree: Path, *names: str) -> bytes:
     return b"".join((tree / name).read_bytes() for name in names)
 
@@ -221,41 +250,36 @@ def test_from_a_copy_of_the_tree(machine: Machine, tree: Path) -> None:
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
-def test_from_a_web_server(machine: Machine, tree: Path, slash: str) -> None:
-    with serve_tree(tree) as server:
-        url = f"http://127.0.0.1:{server.port}"
-        done = machine.run(tree, f"{url}{slash}", "quiet", "console=ttyS0", piped=True)
-        fetched = server.fetched
+def test_from_a_web_server(machine: Machine, tree: Path, site: Site, slash: str) -> None:
+    url = site.share(tree)
+    done = machine.run(tree, f"{url}{slash}", "quiet", "console=ttyS0", piped=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert machine.kept("initrd") == joined(tree, *EMBEDDED)
     assert machine.kept("command-line").decode() == f"{ARGUMENTS} {BOOTIF} quiet console=ttyS0"
     assert f"Tree       {url}\n" in done.stdout
     # Each once.
-    assert fetched == {
-        f"/{name}": (tree / name).stat().st_size for name in ("boot/gentoo", *EMBEDDED)
+    assert site.fetched(url) == {
+        name: (tree / name).stat().st_size for name in ("boot/gentoo", *EMBEDDED)
     }
 
 
-def test_wget_where_there_is_no_curl(machine: Machine, tree: Path) -> None:
+def test_wget_where_there_is_no_curl(machine: Machine, tree: Path, site: Site) -> None:
     machine.without("curl")
     machine.write("bin/wget", f'#!/bin/sh\nexec {shutil.which("curl")} -fsS "$4"\n')
     (machine.top / "bin/wget").chmod(0o755)
-    with serve_tree(tree) as server:
-        done = machine.run(tree, f"http://127.0.0.1:{server.port}", piped=True)
+    done = machine.run(tree, site.share(tree), piped=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert machine.kept("initrd") == joined(tree, *EMBEDDED)
 
 
 def test_the_trees_own_address_where_none_is_given(
-    machine: Machine, tmp_path: Path, no_loaders: None
+    machine: Machine, tmp_path: Path, site: Site, no_loaders: None
 ) -> None:
-    folder = tmp_path / "other"
-    folder.mkdir()
-    with serve_tree(folder) as server:
-        url = f"http://127.0.0.1:{server.port}/tree"
-        tree = make(tmp_path / "store", pxeboot__base_url=url)
-        shutil.copytree(tree, folder / "tree")
-        done = machine.run(tree, piped=True)
+    copy = tmp_path / tmp_path.name / "tree"
+    url = site.share(copy)  # which will be there
+    tree = make(tmp_path / "store", pxeboot__base_url=url)
+    shutil.copytree(tree, copy)
+    done = machine.run(tree, piped=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Tree       {url}\n" in done.stdout
 
@@ -263,25 +287,24 @@ def test_the_trees_own_address_where_none_is_given(
 @pytest.mark.parametrize(
     ("entry", "where"),
     [
-        ("gentoo-http", "root=live:http://127.0.0.1:{port}/image.squashfs ip=dhcp"),
+        ("gentoo-http", "root=live:{url}/image.squashfs ip=dhcp"),
         ("gentoo-nfs", "root=live:nfs:vers=3:127.0.0.1:/srv/gentoo/image.squashfs ip=dhcp"),
     ],
 )
-def test_a_root_over_the_network(machine: Machine, all_roots: Path, entry: str, where: str) -> None:
-    with serve_tree(all_roots) as server:
-        url = f"http://127.0.0.1:{server.port}"
-        done = machine.run(all_roots, "--entry", entry, url, piped=True)
-        assert (done.returncode, done.stderr) == (0, "")
-        parts = ("boot/gentoo.igz", "boot/root-check.cpio") if "http" in entry else EMBEDDED[:1]
-        assert machine.kept("initrd") == joined(all_roots, *parts)
-        line = machine.kept("command-line").decode()
-        assert (
-            f"cdroot rd.neednet=1 dokeymap nodhcp {where.format(port=server.port)} BOOTIF" in line
-        )
-        assert "/image.squashfs" not in server.fetched
-        # An address that the caller gives stands in DHCP's place.
-        static = "ip=192.0.2.5::192.0.2.1:255.255.255.0:::none"
-        done = machine.run(all_roots, f"--entry={entry}", "--dry-run", url, static, piped=True)
+def test_a_root_over_the_network(
+    machine: Machine, all_roots: Path, site: Site, entry: str, where: str
+) -> None:
+    url = site.share(all_roots)
+    done = machine.run(all_roots, "--entry", entry, url, piped=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    parts = ("boot/gentoo.igz", "boot/root-check.cpio") if "http" in entry else EMBEDDED[:1]
+    assert machine.kept("initrd") == joined(all_roots, *parts)
+    line = machine.kept("command-line").decode()
+    assert f"cdroot rd.neednet=1 dokeymap nodhcp {where.format(url=url)} BOOTIF" in line
+    assert "image.squashfs" not in site.fetched(url)
+    # An address that the caller gives stands in DHCP's place.
+    static = "ip=192.0.2.5::192.0.2.1:255.255.255.0:::none"
+    done = machine.run(all_roots, f"--entry={entry}", "--dry-run", url, static, piped=True)
     assert "ip=dhcp" not in done.stdout
     assert f" {static}\n" in done.stdout
 
@@ -461,11 +484,10 @@ def test_a_file_cut_short_where_there_is_no_sha256sum(machine: Machine, tree: Pa
     )
 
 
-def test_a_file_that_the_server_lacks(machine: Machine, tree: Path) -> None:
+def test_a_file_that_the_server_lacks(machine: Machine, tree: Path, site: Site) -> None:
     (tree / "image.squashfs").unlink()
-    with serve_tree(tree) as server:
-        url = f"http://127.0.0.1:{server.port}"
-        complaint = refused(machine.run(tree, url, piped=True), machine)
+    url = site.share(tree)
+    complaint = refused(machine.run(tree, url, piped=True), machine)
     assert complaint == (
         "curl: (22) The requested URL returned error: 404\n"
         f"kexec.sh: image.squashfs could not be fetched from {url}\n"
