@@ -63,9 +63,13 @@ def read_given(arguments: argparse.Namespace) -> Personal:
 def tree_with(tree: Path, given: Personal) -> Iterator[Path]:
     """Yield a folder that looks like `tree` with `given` in it, or the tree if that is nothing.
 
-    Raises `PxebootError`.
+    Raises `PxebootError`, also for a tree with a symbolic link, by which whoever made it could have
+    another file of this machine sent to its client.
     """
+    from catalyst_pxeboot.tree.manifest import list_tree
+
     if not given:
+        list_tree(tree)
         yield tree
         return
     from catalyst_pxeboot.lab.treemenu import view_tree

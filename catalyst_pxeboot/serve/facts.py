@@ -18,9 +18,8 @@ from catalyst_pxeboot.model.settings import MAC, RootMode
 from catalyst_pxeboot.serve.plan import Facts
 from catalyst_pxeboot.services.interfaces import read_interfaces
 from catalyst_pxeboot.services.webcommand import has_web_server
-from catalyst_pxeboot.tree.manifest import read_manifest
-from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
-from catalyst_pxeboot.util.files import list_files
+from catalyst_pxeboot.tree.manifest import list_tree, read_manifest
+from catalyst_pxeboot.util.errors import CommandError, PxebootError
 from catalyst_pxeboot.util.process import find_program
 from catalyst_pxeboot.util.sums import MANIFEST_DIGEST
 
@@ -125,14 +124,7 @@ def read_served_tree(tree: Path) -> ServedTree:
     is not a file of the tree.
     """
     _, manifest = read_manifest(tree)
-    there = list_files(tree)
-    for name in there:
-        if (tree / name).is_symlink():
-            raise VerifyError(
-                f"{tree / name}: a symbolic link, which leads anywhere",
-                hint="remove it, or build the tree again",
-            )
-    names = [name for name in there if name == MANIFEST or name in manifest.own_files]
+    names = [name for name in list_tree(tree) if name == MANIFEST or name in manifest.own_files]
     arch = next((arch for arch in all_arches() if arch.name == manifest.release.arch), None)
     if arch is None:
         raise PxebootError(

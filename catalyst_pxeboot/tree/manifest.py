@@ -12,7 +12,7 @@ from catalyst_pxeboot.model.manifest import FORMAT, GENERATOR, MANIFEST, Manifes
 from catalyst_pxeboot.model.settings import MAC, UUID
 from catalyst_pxeboot.util.checksum import ALGORITHMS
 from catalyst_pxeboot.util.errors import VerifyError
-from catalyst_pxeboot.util.files import is_inside, read_regular
+from catalyst_pxeboot.util.files import is_inside, list_files, read_regular
 from catalyst_pxeboot.util.records import decode, encode
 from catalyst_pxeboot.util.sums import DIGESTS, MANIFEST_DIGEST, SHA256SUMS
 
@@ -108,6 +108,21 @@ def read_manifest(tree: Path) -> tuple[bytes, Manifest]:
             f"{path}: not a manifest of this program", hint="give the folder of a netboot tree"
         )
     return raw, manifest
+
+
+def list_tree(tree: Path) -> list[str]:
+    """Return the names of all files of `tree`, sorted.
+
+    Raises `VerifyError` for a symbolic link: a client could be served any file that it leads to.
+    """
+    names = list_files(tree)
+    for name in names:
+        if (tree / name).is_symlink():
+            raise VerifyError(
+                f"{tree / name}: a symbolic link, which leads anywhere",
+                hint="remove it, or build the tree again",
+            )
+    return names
 
 
 def read_config(tree: Path, name: str) -> str:

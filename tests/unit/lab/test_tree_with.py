@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from catalyst_pxeboot.cli.personal import tree_with
 from catalyst_pxeboot.lab.machine import UserLink
 from catalyst_pxeboot.personal.model import NO_PERSONAL, Personal
 from catalyst_pxeboot.util.checksum import digest_bytes
+from catalyst_pxeboot.util.errors import VerifyError
 from catalyst_pxeboot.util.files import list_files
 from tests.support.serve_trees import make_tree
 
@@ -46,6 +48,18 @@ def test_the_view_has_files_and_words_and_ends(tree: Path) -> None:
         assert shown.stat().st_mode & 0o777 == 0o755
     assert not shown.exists()
     assert digests(tree) == before
+
+
+@pytest.mark.parametrize("given", [NO_PERSONAL, GIVEN])
+def test_a_link_in_a_tree_is_refused(tree: Path, tmp_path: Path, given: Personal) -> None:
+    """Who made the tree would have what it leads to sent to the client, which is theirs as well."""
+    copy = shutil.copytree(tree, tmp_path / "tree")
+    (copy / "boot/secret").symlink_to("/etc/hostname")
+    with (
+        pytest.raises(VerifyError, match="boot/secret: a symbolic link, which leads anywhere"),
+        tree_with(copy, given),
+    ):
+        pass
 
 
 def test_a_port_leads_to_the_client() -> None:
