@@ -21,8 +21,20 @@ from catalyst_pxeboot.render.servers import dnsmasq_config
 from catalyst_pxeboot.services.children import read_text, running
 from catalyst_pxeboot.services.logs import TftpEnds, TftpLine, parse_dnsmasq
 from catalyst_pxeboot.tree.manifest import read_config, read_manifest
-from catalyst_pxeboot.util.errors import CommandError, PxebootError
+from catalyst_pxeboot.util.errors import CommandError, PxebootError, VerifyError
 from catalyst_pxeboot.util.process import find_program
+
+#: The options of dnsmasq that say what clients are answered, and no more.
+_OPTIONS = frozenset(
+    {
+        "bind-dynamic", "bind-interfaces", "dhcp-authoritative", "dhcp-boot", "dhcp-host",
+        "dhcp-ignore", "dhcp-mac", "dhcp-match", "dhcp-no-override", "dhcp-option",
+        "dhcp-option-force", "dhcp-range", "dhcp-userclass", "dhcp-vendorclass", "enable-tftp",
+        "interface", "log-dhcp", "port", "pxe-prompt", "pxe-service", "tag-if", "tftp-mtu",
+        "tftp-no-blocksize", "tftp-root",
+    }
+)  # fmt: skip
+_LONGEST_LINE = 1000  # bytes; dnsmasq takes what is behind 1024 for another line
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +186,31 @@ def choose_loader(site: Site, path: BootPath) -> Site:
 
 
 def _placed(config: str, tftp_root: Path) -> str:
-    """Set what a user must set: the folder that TFTP clients see, and the network card."""
-    config = re.sub(r"^tftp-root=.*$", f"tftp-root={tftp_root}", config, flags=re.MULTILINE)
-    return re.sub(r"^interface=.*$", f"interface={BRIDGE}", config, flags=re.MULTILINE)
+    """Set what a user must set: the folder that TFTP clients see, and the network card.
+
+    The tree may be anybody's, and dnsmasq runs as root: raises `VerifyError` for an option that
+    could make it run, read or write a file. Lines are rendered again, so that dnsmasq reads in
+    them what was read here.
+    """
+    places = {"tftp-root": str(tftp_root), "interface": BRIDGE}
+    lines = []
+    for number, line in enumerate(config.split("\n"), 1):
+        name, equals, value = map(str.strip, line.partition("="))
+        if len(line.encode()) > _LONGEST_LINE:
+            raise _refused(number, f"has more than {_LONGEST_LINE} bytes")
+        if not name or name.startswith("#"):
+            continue
+        if name not in _OPTIONS or not value.isprintable():
+            raise _refused(number, f"has {name!r}, which a test of a tree does not need")
+        lines.append(f"{name}{equals}{places.get(name, value)}\n")
+    return "".join(lines)
+
+
+def _refused(number: int, what: str) -> VerifyError:
+    return VerifyError(
+        f"the tree's configuration of dnsmasq: line {number} {what}",
+        hint="leave it out of the template",
+    )
 
 
 def _folder(prefix: str) -> str:

@@ -19,12 +19,13 @@ from catalyst_pxeboot.lab.servers import (
     plan_site,
     tftp_bytes,
 )
-from catalyst_pxeboot.model.arch import all_arches
+from catalyst_pxeboot.model.arch import all_arches, find_arch
+from catalyst_pxeboot.model.loader import BootProgram
 from catalyst_pxeboot.model.manifest import MANIFEST
 from catalyst_pxeboot.model.settings import Server
 from catalyst_pxeboot.render.dhcp import render_dhcp
 from catalyst_pxeboot.services.children import running
-from catalyst_pxeboot.util.errors import CommandError, PxebootError, SpecError
+from catalyst_pxeboot.util.errors import CommandError, PxebootError, SpecError, VerifyError
 from catalyst_pxeboot.util.records import encode
 from tests.support.lab import LPXELINUX, PROXY, PXELINUX, ROW_1, mute_manifest, write_script
 
@@ -135,6 +136,52 @@ def test_the_smallest_networks() -> None:
     assert plan_site("", server, DhcpMode.OWN).subnet.first == "10.0.0.1"
     with pytest.raises(PxebootError, match="has no room for another DHCP server and a client"):
         plan_site("", server, DhcpMode.PROXY)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "dhcp-script=/srv/tree/run",
+        " dhcp-luascript = /x",
+        "\fdhcp-script=/x",
+        "conf-file=/etc/shadow",
+        "log-facility=/etc/cron.d/x",
+        "dhcp-hostsfile=/etc/shadow",
+        "user=root",
+        'dhcp"-script"=/x',
+        "--dhcp-script=/x",
+        "tftp-root /",
+        "x # dhcp-boot=a",
+        "dhcp-boot=a\0b",
+        "dhcp-boot=a\rdhcp-script=/x",
+        # dnsmasq reads 1,024 bytes at a time.
+        "dhcp-boot=" + 1014 * "a" + "dhcp-script=/x",
+        "# " + 1022 * "a" + "dhcp-script=/x",
+    ],
+)
+def test_a_tree_cannot_make_dnsmasq_run_or_read_a_file(line: str) -> None:
+    """`boot-test` runs it as root, and the tree may be anybody's."""
+    with pytest.raises(VerifyError, match="the tree's configuration of dnsmasq: line 2 has "):
+        services._placed(f"enable-tftp\n{line}\n", Path("/run/lab/tftp"))
+
+
+def test_the_folder_is_the_labs_however_it_is_written() -> None:
+    placed = services._placed("tftp-root = /\n\ttftp-root=/etc,br0\nenable-tftp\n", Path("/lab"))
+    assert placed == "tftp-root=/lab\ntftp-root=/lab\nenable-tftp\n"
+
+
+@pytest.mark.parametrize("arch", [arch.subarches[0] for arch in all_arches()])
+def test_what_the_templates_write_is_taken(arch: str) -> None:
+    program = BootProgram("boot/gentoo.efi", True)
+    names = {file for client in find_arch(arch).dhcp for file in client.loaders}
+    for server in (None, Server(interface="lan0")):
+        made = render_dhcp(
+            find_arch(arch), files={"boot.ipxe", *names}, server=server, templates=None,
+            program=program,
+        )  # fmt: skip
+        for file in made:
+            if "dnsmasq" in file.path:
+                assert services._placed(file.content.decode(), Path("/lab"))
 
 
 def test_a_trees_own_configuration_comes_first(row_tree: Path) -> None:
