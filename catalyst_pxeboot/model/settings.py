@@ -18,7 +18,6 @@ MAX_TITLE = 200
 MAC: Final = re.compile(r"[0-9a-f]{2}(?:-[0-9a-f]{2}){5}")
 UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-
 #: The port that a URL does not name.
 HTTP_PORT: Final = 80
 

@@ -157,7 +157,11 @@ def group_releases(releases: Iterable[FoundTree]) -> list[list[FoundTree]]:
         for _, group in groupby(ordered, key=_kind)
     ]
     groups.sort(key=lambda group: group[0].age, reverse=True)
-    return sorted(groups, key=lambda group: _arch_place(group[0].arch))
+    order = [known.name for known in all_arches()]
+    return sorted(
+        groups,
+        key=lambda group: order.index(group[0].arch) if group[0].arch in order else len(order),
+    )
 
 
 def _kind(release: FoundTree) -> tuple[str, str, str, str]:
@@ -165,11 +169,6 @@ def _kind(release: FoundTree) -> tuple[str, str, str, str]:
     # An ISO's tree has no release type: of one kind are those named alike but for their stamp.
     kind = release.rel_type or f"/{release.path.replace(release.version_stamp or '/', '/')}"
     return release.arch, kind, release.subarch, release.machine
-
-
-def _arch_place(arch: str) -> int:
-    order = [known.name for known in all_arches()]
-    return order.index(arch) if arch in order else len(order)
 
 
 def _name(releases: Sequence[FoundTree]) -> Mapping[str, str]:

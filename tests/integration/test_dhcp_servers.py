@@ -313,7 +313,7 @@ SERVERS = ("dnsmasq.conf", "kea-dhcp4.json", "dhcpd.conf")
 
 GRUB_X64, GRUB_IA32 = "boot/grub/x86_64-efi/core.efi", "boot/grub/i386-efi/core.efi"
 
-#: Client architecture: what it is told, by the tree's architecture.
+#: Client architecture: the file it gets, by the tree's architecture.
 AMD64_ANSWERS = {
     0: "amd64/undionly.kpxe",
     6: f"amd64/{GRUB_IA32}",
@@ -356,8 +356,8 @@ def test_each_client_gets_its_loader(lan: Lan, config: str, arch: str, tmp_path:
             assert answer is not None, code
             assert (code, answer.file, answer.server) == (code, file, SERVER.address)
             assert "192.0.2.100" <= answer.address <= "192.0.2.199"
-            told = b"HTTPClient" if file and code in HTTP_CODES else b""
-            assert (code, answer.vendor_class) == (code, told)
+            expected_class = b"HTTPClient" if file and code in HTTP_CODES else b""
+            assert (code, answer.vendor_class) == (code, expected_class)
 
         # iPXE, by its user class, by its own option, and by both; whatever it was started by.
         for packet in (

@@ -302,7 +302,7 @@ def test_a_root_over_the_network(
     line = machine.kept("command-line").decode()
     assert f"cdroot rd.neednet=1 dokeymap nodhcp {where.format(url=url)} BOOTIF" in line
     assert "image.squashfs" not in site.fetched(url)
-    # An address that the caller gives stands in DHCP's place.
+    # An address that the caller gives takes the place of DHCP.
     static = "ip=192.0.2.5::192.0.2.1:255.255.255.0:::none"
     done = machine.run(all_roots, f"--entry={entry}", "--dry-run", url, static, piped=True)
     assert "ip=dhcp" not in done.stdout
